@@ -1,0 +1,5 @@
+"""`python -m piolet`: how Piolet starts itself on nodes."""
+
+from piolet.cli.main import main
+
+main()

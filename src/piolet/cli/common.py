@@ -1,0 +1,64 @@
+"""What commands share: output formats, tables and progress."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Format(StrEnum):
+    """How a reading command prints: for people, or for programs."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+def format_option(function: F) -> F:
+    """Add `--format table|json` to a command; it arrives as `output: Format`."""
+    return click.option(
+        "--format",
+        "output",
+        type=click.Choice(Format, case_sensitive=False),
+        default=Format.TABLE,
+        show_default=True,
+        help="Print for people or for programs.",
+    )(function)
+
+
+def print_json(value: Any) -> None:  # noqa: ANN401 - JSON is any value
+    """Print `value` as JSON on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
+    """Print rows as a table on stdout; plain text when stdout is not a terminal."""
+    from rich.console import Console  # noqa: PLC0415 - slow to import, used when something is printed
+    from rich.table import Table  # noqa: PLC0415 - same
+
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    width = None if sys.stdout.isatty() else 200
+    Console(width=width, highlight=False, markup=False, soft_wrap=False).print(table)
+
+
+@contextmanager
+def progress(doing: str) -> Iterator[None]:
+    """Show a spinner with `doing` on stderr while the block runs; nothing if stderr is not a terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console  # noqa: PLC0415 - slow to import, used when something is shown
+
+    with Console(stderr=True, highlight=False).status(doing):
+        yield

@@ -1,0 +1,78 @@
+"""The `piolet` command: loads each subcommand when it is used, and turns errors into one clear message."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+
+import click
+
+from piolet import __version__
+from piolet.core.errors import PioletError
+
+COMMANDS = {
+    "run": ("piolet.cli.run", "Run a program on good nodes, in its container, recorded."),
+    "env": ("piolet.cli.env", "Container environments from EDF files."),
+    "record": ("piolet.cli.record", "Record what the GPUs and the host do while a program runs."),
+    "score": ("piolet.cli.score", "How well a job used its GPUs; the report."),
+    "vet": ("piolet.cli.vet", "Check that nodes are ready to compute."),
+    "lab": ("piolet.cli.lab", "A real Slurm cluster with simulated GPUs on this machine."),
+    "config": ("piolet.cli.config", "Settings in force and where each comes from."),
+}
+
+INTERRUPTED = 128 + signal.SIGINT
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and one-line help without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's interface
+        """Return the names in the order of use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's interface
+        """Import the module of the command and return it."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - same
+        """List the commands from the table, so that help imports none of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="piolet")
+def command() -> None:
+    """Piolet makes a Slurm supercomputer serve machine learning.
+
+    Exit status: 0 clean, 1 findings, 2 wrong usage, 3 something outside failed; `piolet run` exits as the
+    program did.
+    """
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(run_command())
+
+
+def run_command(args: list[str] | None = None) -> int:
+    """Run the command line on `args` (default: the process's own) and return the exit status."""
+    try:
+        status = command.main(args=args, prog_name="piolet", standalone_mode=False)
+    except PioletError as error:
+        click.echo(f"piolet: {error}", err=True)
+        return error.exit_status
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("piolet: interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    return status if isinstance(status, int) else 0

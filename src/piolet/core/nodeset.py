@@ -1,0 +1,67 @@
+"""Sets of node names in Slurm's notation, with set algebra.
+
+A thin, immutable face on ClusterShell's NodeSet, the field's own hostlist algebra. Groups (`@group`) are off:
+a hostlist from Slurm never has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSetException
+from ClusterShell.NodeSet import NodeSet as _NodeSet
+
+from piolet.core.errors import ParseError
+
+
+class NodeSet:
+    """An ordered set of node names; `str()` folds it to ``node[1-3,7]``.
+
+    Accepts Slurm's form with several brackets and padding, such as ``rack[1-2]n[01-16],login1``.
+    """
+
+    __slots__ = ("_inner",)
+
+    def __init__(self, names: str | Iterable[str] = "") -> None:
+        text = names if isinstance(names, str) else ",".join(names)
+        try:
+            self._inner = _NodeSet(text or None, resolver=RESOLVER_NOGROUP)
+        except NodeSetException as error:
+            raise ParseError(f"not a node list: {error}", source="node list", text=text) from error
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._inner)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and bool(name) and NodeSet(name) <= self
+
+    def __str__(self) -> str:
+        return str(self._inner)
+
+    def __repr__(self) -> str:
+        return f"NodeSet({str(self)!r})"
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NodeSet) and bool(self._inner == other._inner)
+
+    def __le__(self, other: NodeSet) -> bool:
+        return bool(self._inner <= other._inner)
+
+    def __or__(self, other: NodeSet) -> NodeSet:
+        return NodeSet(str(self._inner | other._inner))
+
+    def __and__(self, other: NodeSet) -> NodeSet:
+        return NodeSet(str(self._inner & other._inner))
+
+    def __sub__(self, other: NodeSet) -> NodeSet:
+        return NodeSet(str(self._inner - other._inner))
+
+    def first(self, count: int) -> NodeSet:
+        """Return the first `count` nodes in order."""
+        return NodeSet(str(self._inner[:count])) if count > 0 else NodeSet()

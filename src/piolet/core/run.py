@@ -1,0 +1,207 @@
+"""The Runner: the only place in Piolet that starts programs.
+
+Programs are argv lists, never a shell string, speak English (LC_ALL=C), and always have a time-out. Three
+runners share one interface: SystemRunner runs, RecordingRunner runs and keeps what was said, ReplayRunner
+answers from such a recording. Output that is not UTF-8 survives as surrogate escapes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from piolet.core.errors import ParseError, ToolError, ToolMissing, ToolTimeout
+from piolet.core.files import read_json, write_json
+
+Process = subprocess.Popen[str]
+PIPE = subprocess.PIPE
+DEVNULL = subprocess.DEVNULL
+STDOUT = subprocess.STDOUT
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a finished program said; `duration_s` is wall-clock seconds."""
+
+    argv: tuple[str, ...]
+    rc: int
+    stdout: str
+    stderr: str
+    duration_s: float = 0.0
+
+
+class Runner(Protocol):
+    """Runs a program to its end."""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        ok: Sequence[int] | None = (0,),
+        stdin: str | None = None,
+    ) -> Result:
+        """Run `argv` for at most `timeout` seconds and return what it said.
+
+        `ok` lists the exit statuses that are not errors; None accepts any.
+
+        Raises:
+            ToolMissing: argv[0] is not on PATH.
+            ToolTimeout: it did not finish; it has been killed, and the error keeps its partial output.
+            ToolError: its exit status is not in `ok`.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SystemRunner:
+    """Runs programs on this machine, with `env` added to this process's environment."""
+
+    env: Mapping[str, str] | None = None
+    cwd: Path | None = None
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        ok: Sequence[int] | None = (0,),
+        stdin: str | None = None,
+    ) -> Result:
+        """See Runner.run."""
+        started = time.monotonic()
+        try:
+            done = subprocess.run(
+                argv,
+                check=False,
+                capture_output=True,
+                cwd=self.cwd,
+                encoding="utf-8",
+                env=self.environment(),
+                errors="surrogateescape",
+                input=stdin,
+                stdin=DEVNULL if stdin is None else None,
+                timeout=timeout,
+            )
+        except FileNotFoundError as error:
+            raise ToolMissing(argv[0]) from error
+        except subprocess.TimeoutExpired as error:
+            raise ToolTimeout(
+                argv, timeout, stdout=_as_text(error.stdout), stderr=_as_text(error.stderr)
+            ) from error
+        result = Result(tuple(argv), done.returncode, done.stdout, done.stderr, time.monotonic() - started)
+        return _checked(result, ok)
+
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: int | IO[Any] | None = DEVNULL,
+        stdout: int | IO[Any] | None = None,
+        stderr: int | IO[Any] | None = None,
+        new_session: bool = False,
+    ) -> Process:
+        """Start `argv` and return at once; the caller waits for it and ends it.
+
+        Its locale is left alone, since this starts the user's programs and daemons.
+
+        Raises:
+            ToolMissing: argv[0] is not on PATH.
+        """
+        try:
+            return subprocess.Popen(
+                argv,
+                cwd=self.cwd,
+                encoding="utf-8",
+                env=os.environ | dict(self.env or {}),
+                errors="surrogateescape",
+                start_new_session=new_session,
+                stderr=stderr,
+                stdin=stdin,
+                stdout=stdout,
+            )
+        except FileNotFoundError as error:
+            raise ToolMissing(argv[0]) from error
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment that `run` gives to programs."""
+        return os.environ | {"LC_ALL": "C"} | dict(self.env or {})
+
+
+class RecordingRunner:
+    """Runs through `inner` and writes each answer to `directory`, one JSON file a call, for ReplayRunner."""
+
+    def __init__(self, inner: Runner, directory: Path) -> None:
+        self._inner = inner
+        self._directory = directory
+        self._count = 0
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        ok: Sequence[int] | None = (0,),
+        stdin: str | None = None,
+    ) -> Result:
+        """See Runner.run."""
+        result = self._inner.run(argv, timeout=timeout, ok=None, stdin=stdin)
+        self._count += 1
+        record = asdict(result) | {"stdin": stdin}
+        path = self._directory / f"{self._count:03d}-{Path(argv[0]).name}.json"
+        write_json(path, json.loads(json.dumps(record)))
+        return _checked(result, ok)
+
+
+class ReplayRunner:
+    """Answers from the recordings of a directory.
+
+    The same argv asked again gets the next recorded answer to it, then the last one for ever.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._answers: dict[tuple[str, ...], list[Result]] = {}
+        self._asked: Counter[tuple[str, ...]] = Counter()
+        for path in sorted(directory.glob("*.json")):
+            record = read_json(path)
+            result = Result(
+                tuple(record["argv"]), record["rc"], record["stdout"], record["stderr"], record["duration_s"]
+            )
+            self._answers.setdefault(result.argv, []).append(result)
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,  # noqa: ARG002 - a recording answers at once
+        ok: Sequence[int] | None = (0,),
+        stdin: str | None = None,  # noqa: ARG002 - part of the interface
+    ) -> Result:
+        """See Runner.run; an argv that was never recorded is a ParseError."""
+        key = tuple(argv)
+        answers = self._answers.get(key)
+        if not answers:
+            raise ParseError("no recording answers this command", source=str(self._directory), text=str(key))
+        answer = answers[min(self._asked[key], len(answers) - 1)]
+        self._asked[key] += 1
+        return _checked(answer, ok)
+
+
+def _checked(result: Result, ok: Sequence[int] | None) -> Result:
+    if ok is None or result.rc in ok:
+        return result
+    raise ToolError(result.argv, result.rc, result.stderr, stdout=result.stdout)
+
+
+def _as_text(output: bytes | str | None) -> str:
+    if isinstance(output, bytes):
+        return output.decode("utf-8", "surrogateescape")
+    return output or ""

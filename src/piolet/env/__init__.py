@@ -1,0 +1,1 @@
+"""Container environments: EDF files compiled once into a container plan."""

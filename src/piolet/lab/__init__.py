@@ -1,0 +1,1 @@
+"""A real Slurm cluster with simulated GPUs on one machine."""

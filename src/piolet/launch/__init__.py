@@ -1,0 +1,1 @@
+"""The conductor behind `piolet run`: the only place where capabilities meet."""

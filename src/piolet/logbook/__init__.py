@@ -1,0 +1,1 @@
+"""The logbook of a job: layout, records, schema, writer, reader and data quality."""

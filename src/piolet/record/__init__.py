@@ -1,0 +1,1 @@
+"""The recorder: samples GPUs and host into the logbook without touching the program."""

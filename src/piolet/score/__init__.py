@@ -1,0 +1,1 @@
+"""Saturation of GPUs and jobs, from the logbook, and the report."""

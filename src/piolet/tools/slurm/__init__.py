@@ -1,0 +1,1 @@
+"""Slurm: explicit-field text in, typed values out."""

@@ -1,0 +1,1 @@
+"""Compute-readiness of allocated nodes, checked before the program starts."""
