@@ -5,7 +5,8 @@
     environment   PIOLET_ROOT, PIOLET_VET_TIMEOUT_S, ...   (PIOLET_ + the dotted key)
     flags         what the command line says
 
-Lists in the environment are split at commas, paths at colons. Later layers win. Unknown keys and wrong types are errors that name the file and the line; nothing is guessed.
+Lists in the environment are split at commas, paths at colons. Later layers win. Unknown keys and wrong types
+are errors that name the file and the line; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -32,9 +33,7 @@ class EnvSettings(_Section):
     """User environments."""
 
     search_path: tuple[Path, ...] = Field((), description="directories with EDF files, after the user's own")
-    images: Path | None = Field(
-        None, description="directory of image names, for EDFs that give a bare file name"
-    )
+    images: Path | None = Field(None, description="directory of image names, for EDFs that give a bare file name")
     mounts: tuple[str, ...] = Field((), description="mounts that the site adds to every container")
 
 
@@ -44,9 +43,7 @@ class RunSettings(_Section):
     partition: str = Field("", description="partition to submit to; empty for Slurm's default")
     account: str = Field("", description="account to charge; empty for Slurm's default")
     time_limit: str = Field("", description="time limit in Slurm's form; empty for the partition's default")
-    gpus_per_node: int | None = Field(
-        None, ge=0, description="GPUs to ask for on each node; none asks for all"
-    )
+    gpus_per_node: int | None = Field(None, ge=0, description="GPUs to ask for on each node; none asks for all")
 
 
 class RecordSettings(_Section):
@@ -103,9 +100,7 @@ class Configuration:
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Return (key, value, origin) for every setting, in the order of their definition."""
-        return [
-            (key, _shown(_get(self.settings, key)), self.origins.get(key, "default")) for key in known_keys()
-        ]
+        return [(key, _shown(_get(self.settings, key)), self.origins.get(key, "default")) for key in known_keys()]
 
 
 def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Configuration:
@@ -116,9 +111,7 @@ def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | No
         if path.is_file():
             values |= dict(_file_values(path, name))
     values |= dict(_environment_values(environ))
-    values |= {
-        key: Value(value, "flag", "command line") for key, value in (flags or {}).items() if value is not None
-    }
+    values |= {key: Value(value, "flag", "command line") for key, value in (flags or {}).items() if value is not None}
     return Configuration(_validated(values), {key: value.origin for key, value in values.items()})
 
 

@@ -108,9 +108,7 @@ class ToolTimeout(PioletError):  # noqa: N818 - reads as the fact it states
 class ToolError(PioletError):
     """An outside program failed."""
 
-    def __init__(
-        self, argv: Sequence[str], rc: int, stderr: str = "", *, stdout: str = "", remedy: str = ""
-    ) -> None:
+    def __init__(self, argv: Sequence[str], rc: int, stderr: str = "", *, stdout: str = "", remedy: str = "") -> None:
         self.argv = tuple(argv)
         self.rc = rc
         self.stdout = stdout

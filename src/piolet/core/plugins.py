@@ -29,9 +29,7 @@ def names(group: str) -> tuple[str, ...]:
 def load(group: str, *, only: Iterable[str] | None = None) -> Plugins:
     """Import the plugins of `group`, or those named in `only`."""
     wanted = None if only is None else set(only)
-    return load_entries(
-        entry for entry in entry_points(group=group) if wanted is None or entry.name in wanted
-    )
+    return load_entries(entry for entry in entry_points(group=group) if wanted is None or entry.name in wanted)
 
 
 def load_entries(entries: Iterable[EntryPoint]) -> Plugins:

@@ -93,9 +93,7 @@ class SystemRunner:
         except FileNotFoundError as error:
             raise ToolMissing(argv[0]) from error
         except subprocess.TimeoutExpired as error:
-            raise ToolTimeout(
-                argv, timeout, stdout=_as_text(error.stdout), stderr=_as_text(error.stderr)
-            ) from error
+            raise ToolTimeout(argv, timeout, stdout=_as_text(error.stdout), stderr=_as_text(error.stderr)) from error
         result = Result(tuple(argv), done.returncode, done.stdout, done.stderr, time.monotonic() - started)
         return _checked(result, ok)
 

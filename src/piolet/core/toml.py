@@ -79,9 +79,7 @@ def _syntax_error(error: tomllib.TOMLDecodeError, path: Path) -> ConfigError:
     what, _, place = str(error).partition(" (at ")
     digits = [int(word) for word in place.replace(",", " ").replace(")", " ").split() if word.isdigit()]
     line, column = (digits[0], digits[1]) if len(digits) == 2 else (None, None)  # noqa: PLR2004 - line, column
-    return ConfigError(
-        f"not valid TOML: {what}", path=path, line=line, column=column, remedy="correct the file there"
-    )
+    return ConfigError(f"not valid TOML: {what}", path=path, line=line, column=column, remedy="correct the file there")
 
 
 def _walk(root: Node) -> Iterator[tuple[str, Position]]:

@@ -1,0 +1,111 @@
+"""Data quality: what share of the expected samples is there, and where the holes are. Nothing is interpolated."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from piolet.core.nouns import Interval
+from piolet.logbook.reader import Reader
+from piolet.logbook.records import JobRecord
+
+GAP_PERIODS = 3
+"""A hole longer than this many sampling periods is a gap; shorter ones are jitter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of a family one node recorded. `coverage_ratio` is present time of expected time, 0..1."""
+
+    node: str
+    family: str
+    expected: Interval
+    samples: int
+    gaps: tuple[Interval, ...]
+
+    @property
+    def missing_s(self) -> float:
+        """Seconds without samples, the ends of the expected interval included."""
+        return sum(gap.duration_s for gap in self.gaps)
+
+    @property
+    def coverage_ratio(self) -> float:
+        """Share of the expected interval that has samples, 0..1."""
+        length = self.expected.duration_s
+        return 1.0 if length <= 0 else max(0.0, 1.0 - self.missing_s / length)
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """The data quality of a logbook: coverage per node and family, agent events, unreadable segments."""
+
+    coverage: tuple[Coverage, ...]
+    agent_restarts: tuple[tuple[str, int], ...]
+    unavailable: tuple[tuple[str, str, str], ...]
+    torn: tuple[Path, ...]
+
+
+def gaps(times_ns: Sequence[int], expected: Interval, period_s: float) -> tuple[Interval, ...]:
+    """Return the holes in ascending sample times that are longer than GAP_PERIODS periods.
+
+    The ends count: a node that joined late or left early has a gap there. A gap begins one period after the last
+    sample, since that is when the next one was due.
+    """
+    period_ns = round(period_s * 1e9)
+    inside = [time for time in times_ns if expected.start_ns - period_ns <= time < expected.end_ns]
+    edges = [expected.start_ns - period_ns, *inside, expected.end_ns]
+    return tuple(
+        Interval(max(before + period_ns, expected.start_ns), after)
+        for before, after in itertools.pairwise(edges)
+        if after - before > GAP_PERIODS * period_ns
+    )
+
+
+def assess(reader: Reader, job: JobRecord, families: Sequence[str] = ("gpu", "host")) -> Quality:
+    """Assess the logbook against what `job` says was allocated and when the program ran."""
+    return Quality(
+        coverage=tuple(_coverage(reader, job, families)),
+        agent_restarts=_restarts(reader),
+        unavailable=_unavailable(reader),
+        torn=reader.torn,
+    )
+
+
+def _coverage(reader: Reader, job: JobRecord, families: Sequence[str]) -> list[Coverage]:
+    if job.program_started_ns is None or job.program_ended_ns is None or job.sample_interval_s is None:
+        return []
+    expected = Interval(job.program_started_ns, job.program_ended_ns)
+    found = []
+    for held in job.allocation:
+        for family in families if held.used else ():
+            if family == "gpu" and not held.gpus:
+                continue
+            times = _times(reader, family, held.node)
+            found.append(
+                Coverage(held.node, family, expected, len(times), gaps(times, expected, job.sample_interval_s))
+            )
+    return found
+
+
+def _times(reader: Reader, family: str, node: str) -> list[int]:
+    rows = reader.database.execute(
+        f'SELECT DISTINCT time_ns FROM "{family}" WHERE node = ? ORDER BY 1',  # noqa: S608 - a known family
+        [node],
+    ).fetchall()
+    return [int(time) for (time,) in rows]
+
+
+def _restarts(reader: Reader) -> tuple[tuple[str, int], ...]:
+    rows = reader.database.execute(
+        "SELECT node, count(*) FROM events WHERE kind = 'agent' AND code = 'restart' GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    return tuple((str(node), int(count)) for node, count in rows)
+
+
+def _unavailable(reader: Reader) -> tuple[tuple[str, str, str], ...]:
+    rows = reader.database.execute(
+        "SELECT DISTINCT node, code, message FROM events WHERE kind = 'collector' ORDER BY ALL"
+    ).fetchall()
+    return tuple((str(node), str(code), str(message)) for node, code, message in rows)

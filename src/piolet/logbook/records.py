@@ -1,0 +1,173 @@
+"""The JSON records of a logbook: who asked for what, what was allocated, and how it ended.
+
+Each is a frozen dataclass, written as JSON with a `version`. Times are UTC nanoseconds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from piolet.core.errors import ParseError, storage_errors
+from piolet.core.files import read_json, write_json, write_text
+from piolet.core.nouns import CheckResult, Gpu
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asked `piolet run` for."""
+
+    nodes: int = 1
+    spares: int = 0
+    environment: str = ""
+    protocol: str = ""
+    record: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAllocation:
+    """One node of the job: its GPUs, when it was held, and whether the program ran on it."""
+
+    node: str
+    gpus: tuple[Gpu, ...] = ()
+    from_ns: int | None = None
+    to_ns: int | None = None
+    used: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A node that was not used, and why."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """job.json. `sample_interval_s` is the recorder's period; `program_*` bound the program itself."""
+
+    job_id: str
+    cluster: str
+    user: str
+    command: tuple[str, ...]
+    request: Request = Request()
+    name: str = ""
+    allocation: tuple[NodeAllocation, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+    simulated: tuple[str, ...] = ()
+    submitted_ns: int | None = None
+    started_ns: int | None = None
+    program_started_ns: int | None = None
+    program_ended_ns: int | None = None
+    sample_interval_s: float | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    version: int = 1
+
+    @property
+    def gpus(self) -> tuple[tuple[str, Gpu], ...]:
+        """Every allocated GPU of the nodes that were used, with its node."""
+        return tuple((held.node, gpu) for held in self.allocation if held.used for gpu in held.gpus)
+
+
+class Domain(StrEnum):
+    """Where the cause of an end lies, as far as the evidence says."""
+
+    NONE = "none"
+    WORKLOAD = "workload"
+    INFRASTRUCTURE = "infrastructure"
+    USER = "user"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """outcome.json: `state` is Slurm's word for it; `exit_status` is what `piolet run` exits with."""
+
+    state: str
+    exit_status: int
+    reason: str = ""
+    domain: Domain = Domain.NONE
+    first_failing_node: str = ""
+    first_failing_rank: int | None = None
+    next_action: str = ""
+    ended_ns: int | None = None
+    version: int = 1
+
+
+def write_job(path: Path, record: JobRecord) -> None:
+    """Write job.json atomically."""
+    write_json(path, asdict(record))
+
+
+def read_job(path: Path) -> JobRecord:
+    """Read job.json; ParseError names the file and the field that is wrong."""
+    return _read(path, JobRecord)
+
+
+def write_outcome(path: Path, outcome: Outcome) -> None:
+    """Write outcome.json atomically."""
+    write_json(path, asdict(outcome))
+
+
+def read_outcome(path: Path) -> Outcome | None:
+    """Read outcome.json, or None while the job has not ended."""
+    return _read(path, Outcome) if path.exists() else None
+
+
+def write_checks(directory: Path, stage: str, results: Iterable[CheckResult]) -> Path:
+    """Write vet/<stage>.jsonl, one result a line, and return its path."""
+    path = directory / f"{stage}.jsonl"
+    write_text(path, "".join(json.dumps(asdict(result)) + "\n" for result in results))
+    return path
+
+
+def read_checks(directory: Path) -> tuple[CheckResult, ...]:
+    """Read every check result of every stage, in the order of stages and lines."""
+    return tuple(result for path in sorted(directory.glob("*.jsonl")) for result in _lines(path))
+
+
+def _lines(path: Path) -> Iterator[CheckResult]:
+    with storage_errors(path, "read"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        yield parse_check(line, f"{path}:{number}")
+
+
+def parse_check(line: str, source: str) -> CheckResult:
+    """Parse one JSON line into a check result."""
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise ParseError(f"not a JSON line: {error}", source=source, text=line) from error
+    return _validated(value, CheckResult, source)
+
+
+def _read(path: Path, kind: type[T]) -> T:
+    return _validated(read_json(path), kind, str(path))
+
+
+def _validated(value: Any, kind: type[T], source: str) -> T:  # noqa: ANN401 - JSON is any value
+    from pydantic import ValidationError  # noqa: PLC0415 - slow to import, needed to read only
+
+    try:
+        result: T = _adapters()[kind].validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ParseError(f"{kind.__name__}.{place}: {first['msg']}", source=source) from error
+    return result
+
+
+@cache
+def _adapters() -> dict[type, Any]:
+    from pydantic import TypeAdapter  # noqa: PLC0415 - slow to import, needed to read only
+
+    return {kind: TypeAdapter(kind) for kind in (JobRecord, Outcome, CheckResult)}
