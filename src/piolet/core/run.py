@@ -193,6 +193,22 @@ class ReplayRunner:
         return _checked(answer, ok)
 
 
+def end(process: Process, grace_s: float) -> int:
+    """Ask `process` to end (SIGTERM), insist after `grace_s` seconds (SIGKILL), and return its exit status."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return exit_status(process.wait())
+
+
+def exit_status(returncode: int) -> int:
+    """Return the shell's exit status, 128 + signal for a killed program, for a Popen return code."""
+    return returncode if returncode >= 0 else 128 - returncode
+
+
 def _checked(result: Result, ok: Sequence[int] | None) -> Result:
     if ok is None or result.rc in ok:
         return result
