@@ -62,10 +62,14 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SystemRunner:
-    """Runs programs on this machine, with `env` added to this process's environment."""
+    """Runs programs on this machine, with `env` added to this process's environment.
+
+    `own_session` keeps the terminal's Ctrl-C from programs that `run` starts.
+    """
 
     env: Mapping[str, str] | None = None
     cwd: Path | None = None
+    own_session: bool = False
 
     def run(
         self,
@@ -87,6 +91,7 @@ class SystemRunner:
                 env=self.environment(),
                 errors="surrogateescape",
                 input=stdin,
+                start_new_session=self.own_session,
                 stdin=DEVNULL if stdin is None else None,
                 timeout=timeout,
             )

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import FrameType
 
 from piolet.core.run import PIPE, Process, SystemRunner, end, exit_status
+from piolet.launch.stopping import Stopped
 
 GRACE_S = 10.0
 """Seconds between asking a program to end (SIGTERM) and ending it (SIGKILL); Slurm's own KillWait is usually 30."""
 
 _LONGEST_LINE = 4096
 _TASK_FAILED = re.compile(rb"srun: error: (?P<node>\S+): tasks? (?P<rank>\d+)[\d,-]*: (?P<what>.+)")
-
-
-class Stopped(Exception):  # noqa: N818 - a request to stop, not an error
-    """This process was asked to end by `signal_number`."""
-
-    def __init__(self, signal_number: int) -> None:
-        self.signal_number = signal_number
-        super().__init__(signal.Signals(signal_number).name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,32 +58,6 @@ def parse_failure(line: bytes) -> Failure | None:
         return None
     node, rank, what = match["node"], match["rank"], match["what"]
     return Failure(node.decode(), int(rank), what.decode("utf-8", "replace").strip())
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into Stopped inside the block."""
-    old = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Hold SIGTERM and SIGINT back until the block is over, so that its work is not half done."""
-    held = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, held)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
-
-
-def _stop(number: int, _frame: FrameType | None) -> None:
-    raise Stopped(number)
 
 
 def _forward(process: Process, failures: list[Failure]) -> None:

@@ -1,0 +1,180 @@
+"""The conductor: vet the nodes, choose the good ones, record, run the program, close the logbook.
+
+It is the same on a Slurm allocation and on one machine; what differs is behind `Machine`. Whatever happens, the
+logbook ends with an outcome, nothing keeps running, and the exit status is the program's.
+"""
+
+from __future__ import annotations
+
+import getpass
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from piolet import __version__, score
+from piolet.core.config import Settings
+from piolet.core.errors import PioletError
+from piolet.core.nodeset import NodeSet
+from piolet.core.nouns import Gpu
+from piolet.core.run import Process, end
+from piolet.core.text import plural
+from piolet.launch import outcome as outcomes
+from piolet.launch.machine import Machine
+from piolet.launch.request import RunRequest
+from piolet.launch.stopping import Stopped, stoppable, undisturbed
+from piolet.logbook import records
+from piolet.logbook.layout import Logbook
+from piolet.vet import Choice, Verdict, choose
+from piolet.vet import Protocol as VettingProtocol
+
+RECORDER_GRACE_S = 15.0
+"""Seconds that recorders have to write their last segments."""
+
+
+@dataclass(slots=True)
+class Session:
+    """One run in progress: what it was asked, where it runs, and what its logbook says so far."""
+
+    request: RunRequest
+    machine: Machine
+    logbook: Logbook
+    settings: Settings
+    job: records.JobRecord
+
+    def update(self, **changes: object) -> None:
+        """Change job.json."""
+        self.job = replace(self.job, **changes)  # type: ignore[arg-type] # the names are JobRecord's own
+        records.write_job(self.logbook.job, self.job)
+
+
+def conduct(session: Session, protocol: VettingProtocol | None) -> int:
+    """Carry the run through and return the exit status."""
+    with stoppable():
+        try:
+            outcome = _carried_out(session, protocol)
+        except Stopped as stop:
+            outcome = outcomes.of_stop(stop.signal_number, time.time_ns(), timed_out=session.machine.timed_out())
+        except PioletError as error:
+            _close(session, outcomes.of_error(error, time.time_ns()))
+            raise
+        _close(session, outcome)
+    return outcome.exit_status
+
+
+def begin(
+    request: RunRequest, machine: Machine, logbook: Logbook, settings: Settings, *, cluster: str, job_id: str
+) -> Session:
+    """Write the first job.json of a new logbook and return the session."""
+    job = records.JobRecord(
+        job_id=job_id,
+        cluster=cluster,
+        user=getpass.getuser(),
+        command=request.command,
+        request=request.recorded(),
+        name=request.job_name,
+        simulated=machine.simulated(),
+        started_ns=time.time_ns(),
+        sample_interval_s=settings.record.interval_s if request.record else None,
+        versions={"piolet": __version__, "python": sys.version.split()[0]},
+    )
+    session = Session(request, machine, logbook, settings, job)
+    session.update()
+    return session
+
+
+def say(text: str) -> None:
+    """Tell the user what happens, on stderr."""
+    sys.stderr.write(f"piolet: {text}\n")
+    sys.stderr.flush()
+
+
+def _carried_out(session: Session, protocol: VettingProtocol | None) -> records.Outcome:
+    used = _ready_nodes(session, protocol)
+    with _recorded(session, used):
+        session.update(program_started_ns=time.time_ns())
+        say(f"running {session.request.job_name} on {used}, {plural(session.request.ranks, 'task')}")
+        try:
+            ended = session.machine.run(used, session.request)
+        finally:
+            session.update(program_ended_ns=time.time_ns())
+    return outcomes.of_program(ended, time.time_ns())
+
+
+def _ready_nodes(session: Session, protocol: VettingProtocol | None) -> NodeSet:
+    """Vet, choose and give back; write down what was found before anything is decided on it."""
+    machine, request = session.machine, session.request
+    if protocol is None:
+        used = machine.nodes.first(request.nodes)
+        session.update(allocation=_allocation(machine.nodes, used, {}))
+        return used
+    say(f"vetting {plural(len(machine.nodes), 'node')} with {protocol.name}: {machine.nodes}")
+    verdict = machine.vet(protocol)
+    records.write_checks(session.logbook.vet, "before", verdict.results)
+    refused = tuple(records.Refusal(node, reason) for node, reason in verdict.refused)
+    session.update(refused=refused, allocation=_allocation(machine.nodes, NodeSet(), verdict.inventory))
+    for node, reason in verdict.refused:
+        say(f"{node} is refused: {reason}")
+    choice = choose(request.nodes, verdict, keep_first=machine.batch_node)
+    _give_back(session, verdict, choice)
+    return choice.used
+
+
+def _give_back(session: Session, verdict: Verdict, choice: Choice) -> None:
+    machine = session.machine
+    freed = machine.give_back(machine.nodes - choice.used)
+    if freed:
+        say(f"{plural(len(choice.used), 'good node')}: {choice.used}; given back: {freed}")
+    simulated = any(gpu.simulated for gpus in verdict.inventory.values() for gpu in gpus)
+    session.update(
+        allocation=_allocation(machine.nodes | choice.used, choice.used, verdict.inventory),
+        simulated=(*session.job.simulated, *(("GPUs",) if simulated else ())),
+    )
+
+
+def _allocation(
+    held: NodeSet, used: NodeSet, inventory: dict[str, tuple[Gpu, ...]]
+) -> tuple[records.NodeAllocation, ...]:
+    now = time.time_ns()
+    return tuple(records.NodeAllocation(node, inventory.get(node, ()), now, used=node in used) for node in held)
+
+
+@contextmanager
+def _recorded(session: Session, used: NodeSet) -> Iterator[None]:
+    """Record inside the block if that was asked for; a recorder that fails never hurts the program."""
+    recorder: Process | None = None
+    try:
+        if session.request.record:
+            with undisturbed():
+                recorder = session.machine.start_recorder(used, session.logbook.path)
+        yield
+    finally:
+        if recorder:
+            with undisturbed():
+                end(recorder, RECORDER_GRACE_S)
+
+
+def _close(session: Session, outcome: records.Outcome) -> None:
+    """Write how it ended, the report and the summary; what fails here is told and changes nothing else."""
+    try:
+        session.update(allocation=tuple(replace(held, to_ns=outcome.ended_ns) for held in session.job.allocation))
+        records.write_outcome(session.logbook.outcome, outcome)
+        _summarise(session, outcome)
+    except PioletError as error:
+        say(f"the logbook could not be closed: {error}")
+
+
+def _summarise(session: Session, outcome: records.Outcome) -> None:
+    ending = f": {outcome.reason}" if outcome.reason else ""
+    say(f"{outcome.state.lower().replace('_', ' ')}{ending}")
+    if outcome.next_action:
+        say(f"next: {outcome.next_action}")
+    if session.job.program_started_ns is None:
+        return
+    report: Path = score.write_report(session.logbook)
+    for line in score.summary_lines(session.logbook):
+        say(line)
+    say(f"logbook {session.logbook.path}")
+    say(f"report  {report}")

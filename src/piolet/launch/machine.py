@@ -1,0 +1,51 @@
+"""What the conductor asks of the place it runs on: a Slurm allocation, or this machine alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from piolet.core.nodeset import NodeSet
+from piolet.core.run import Process
+from piolet.launch.program import Ended
+from piolet.launch.request import RunRequest
+from piolet.vet import Protocol as VettingProtocol
+from piolet.vet import Verdict
+
+
+class Machine(Protocol):
+    """Nodes that are held for one run."""
+
+    @property
+    def nodes(self) -> NodeSet:
+        """The nodes that are held."""
+        ...
+
+    @property
+    def batch_node(self) -> str:
+        """The node that the conductor runs on; it cannot be given back."""
+        ...
+
+    def simulated(self) -> tuple[str, ...]:
+        """Return what is simulated here, such as ("nodes",), for the logbook and the report."""
+        ...
+
+    def vet(self, protocol: VettingProtocol) -> Verdict:
+        """Run `protocol` on every node."""
+        ...
+
+    def give_back(self, nodes: NodeSet) -> NodeSet:
+        """Free `nodes`, as far as that is possible, and return those that were freed."""
+        ...
+
+    def start_recorder(self, used: NodeSet, logbook: Path) -> Process:
+        """Start one recorder on each node of `used`; it ends on SIGTERM."""
+        ...
+
+    def run(self, used: NodeSet, request: RunRequest) -> Ended:
+        """Run the program on `used` to its end."""
+        ...
+
+    def timed_out(self) -> bool:
+        """Return whether the time limit has been reached."""
+        ...
