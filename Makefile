@@ -1,13 +1,25 @@
 # make demo   set everything up and run the main job on a virtual cluster
 # make test   everything that CI runs
+# make test-slow   tests over a minute each
 # make check  what must hold before each commit
-PYTHON  := .venv/bin/python
-SOURCES := src tests examples bench scripts
+SOURCES := src tests examples bench
 
-.PHONY: demo test test-slow check native setup clean
+PYTEST  := .venv/bin/pytest -q
 
-setup:
+.PHONY: demo test test-slow check native clean
+
+demo:
 	@scripts/setup demo
+	@scripts/demo
+
+test:
+	@scripts/setup test
+	@$(MAKE) -s check
+	@$(PYTEST) -m "not slow"
+
+test-slow:
+	@scripts/setup test
+	@$(PYTEST) -m slow
 
 native:
 	@$(MAKE) -s -C spank
@@ -24,4 +36,4 @@ check:
 clean:
 	$(MAKE) -C spank clean
 	$(MAKE) -C gpusim clean
-	rm -rf .venv .images .mypy_cache .ruff_cache .pytest_cache src/piolet/_native
+	rm -rf .venv .venv-torch .images .mypy_cache .ruff_cache .pytest_cache src/piolet/_native

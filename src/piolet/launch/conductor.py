@@ -6,11 +6,11 @@ logbook ends with an outcome, nothing keeps running, and the exit status is the 
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,7 +60,8 @@ def conduct(session: Session, protocol: VettingProtocol | None) -> int:
         except PioletError as error:
             _close(session, outcomes.of_error(error, time.time_ns()))
             raise
-        _close(session, outcome)
+        with contextlib.suppress(Stopped), undisturbed():
+            _close(session, outcome)
     return outcome.exit_status
 
 
@@ -141,7 +142,7 @@ def _allocation(
     return tuple(records.NodeAllocation(node, inventory.get(node, ()), now, used=node in used) for node in held)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _recorded(session: Session, used: NodeSet) -> Iterator[None]:
     """Record inside the block if that was asked for; a recorder that fails never hurts the program."""
     recorder: Process | None = None
