@@ -1,0 +1,196 @@
+"""From the name of an environment to its container plan.
+
+Later EDFs win: scalars, variables and annotations one by one; mounts and devices append. Then references are
+expanded, once. What cannot be honoured is refused, never dropped in silence.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import posixpath
+import pwd
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from piolet.core.config import Settings
+from piolet.core.errors import ConfigError
+from piolet.core.run import Runner, SystemRunner
+from piolet.env import image as images
+from piolet.env import lookup, mounts
+from piolet.env.edf import Edf, Value
+from piolet.env.expanding import ExpansionError, expand, expanded
+from piolet.env.model import Image, Mount, Text, Variable
+from piolet.env.plan import ContainerPlan
+from piolet.env.problems import kept, raise_all
+
+# Of the host's locale, since the image may not have it.
+HOST_ONLY = ("LANG", "LANGUAGE", "LC_ALL")
+HOOKS = ("com.hooks.", "com.pyxis.")
+OFF = {"false", "0", "no", "off"}
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """An environment and all it builds on, flattened, not yet expanded."""
+
+    scalars: Mapping[str, Value]
+    mounts: tuple[Value, ...]
+    devices: tuple[Value, ...]
+    env: Mapping[str, Value]
+    annotations: Mapping[str, Value]
+
+
+def compile_environment(
+    name: str,
+    *,
+    environ: Mapping[str, str],
+    cwd: Path,
+    settings: Settings,
+    runner: Runner | None = None,
+) -> ContainerPlan:
+    """Resolve the environment `name` (or path) for a caller with these variables, in this directory.
+
+    Raises:
+        UsageError, ConfigError: not found, wrong, or asking for what cannot be honoured; file, line and remedy
+            are in the message, and all problems come at once.
+        ToolMissing: `unsquashfs` is not installed.
+    """
+    context = lookup.Context(environ, cwd, settings)
+    edfs = lookup.chain(name, context)
+    return _planned(edfs[-1], merge(edfs), context, runner or SystemRunner())
+
+
+def merge(edfs: Iterable[Edf]) -> Merged:
+    """Flatten EDFs, each after those it builds on."""
+    scalars: dict[str, Value] = {}
+    env: dict[str, Value] = {}
+    annotations: dict[str, Value] = {}
+    mount_values: dict[str, Value] = {}
+    devices: dict[str, Value] = {}
+    for edf in edfs:
+        scalars |= edf.scalars
+        env |= edf.env
+        annotations |= edf.annotations
+        for value in edf.mounts:
+            mount_values.setdefault(value.value, value)
+        for value in edf.devices:
+            devices.setdefault(value.value, value)
+    return Merged(scalars, tuple(mount_values.values()), tuple(devices.values()), env, annotations)
+
+
+def _planned(top: Edf, merged: Merged, context: lookup.Context, runner: Runner) -> ContainerPlan:
+    problems = list(_refusals(merged))
+    image: Image | None = None
+    workdir = ""
+    own_mounts: list[Mount] = []
+    own_variables: list[Variable] = []
+    with kept(problems):
+        image = _image(top, merged, context)
+    with kept(problems):
+        workdir = _workdir(merged, context)
+    for value in merged.mounts:
+        with kept(problems):
+            own_mounts.append(_mount(value, context))
+    for name, value in merged.env.items():
+        with kept(problems):
+            own_variables.append(Variable(name, expand(value, context.environ) or None, value.origin))
+    raise_all(problems)
+    if image is None:
+        raise _no_image(top)
+    return ContainerPlan(
+        name=top.path.stem,
+        image=image,
+        writable="writable" not in merged.scalars or merged.scalars["writable"].value,
+        workdir=workdir,
+        mounts=(*mounts.SYSTEM, *_site_mounts(context), *own_mounts),
+        variables=_variables(image, own_variables, runner),
+        texts=tuple(_identity()),
+        origins={key: value.origin for key, value in merged.scalars.items()},
+    )
+
+
+def _image(top: Edf, merged: Merged, context: lookup.Context) -> Image:
+    value = merged.scalars.get("image")
+    text = expand(value, context.environ) if value else ""
+    if value is None or not text:
+        raise _no_image(top, value)
+    return images.resolve(value, text, context)
+
+
+def _no_image(top: Edf, value: Value | None = None) -> ConfigError:
+    what, remedy = "the environment has no image", 'give one: image = "/path/to/image.sqsh"'
+    return value.error(what, remedy) if value else ConfigError(what, path=top.path, key="image", remedy=remedy)
+
+
+def _workdir(merged: Merged, context: lookup.Context) -> str:
+    value = merged.scalars.get("workdir")
+    text = expand(value, context.environ) if value else ""
+    if value is None or not text:
+        return ""
+    if not text.startswith(("/", "./")):
+        raise value.error(f"workdir {text!r} is not an absolute path", "write an absolute path, or ./path")
+    return posixpath.normpath(context.cwd / text)
+
+
+def _mount(value: Value, context: lookup.Context) -> Mount:
+    try:
+        return mounts.parse(value.value, context.cwd, value.origin, lambda text: expanded(text, context.environ))
+    except ExpansionError as error:
+        raise value.error(str(error), error.remedy) from error
+
+
+def _site_mounts(context: lookup.Context) -> Iterator[Mount]:
+    for text in context.settings.env.mounts:
+        try:
+            yield mounts.parse(text, Path("/"), "setting env.mounts")
+        except ExpansionError as error:
+            raise ConfigError(str(error), path="setting env.mounts", key="env.mounts", remedy=error.remedy) from error
+
+
+def _variables(image: Image, own: Iterable[Variable], runner: Runner) -> tuple[Variable, ...]:
+    """Order of precedence, lowest first: the host's (here only what is dropped), the image's, the EDF's."""
+    found = {name: Variable(name, None, "the host's locale is not the image's") for name in HOST_ONLY}
+    found |= {variable.name: variable for variable in images.variables(image, runner)}
+    found |= {variable.name: variable for variable in own}
+    return tuple(found.values())
+
+
+def _identity() -> Iterator[Text]:
+    """The user and the primary group, for images that do not know them; before what the image says."""
+    uid, gid = os.getuid(), os.getgid()
+    try:
+        user = pwd.getpwuid(uid)
+        line = f"{user.pw_name}:x:{uid}:{gid}:{user.pw_gecos}:{user.pw_dir}:{user.pw_shell or '/bin/sh'}\n"
+        yield Text("/etc/passwd", line, "the user's identity")
+        yield Text("/etc/group", f"{grp.getgrgid(gid).gr_name}:x:{gid}:\n", "the user's identity")
+    except KeyError:  # an identity without a name on this host has none in the container either
+        return
+
+
+def _refusals(merged: Merged) -> Iterator[ConfigError]:
+    """What an EDF may ask for and this version cannot give: refused, since dropping it would change the run."""
+    entrypoint = merged.scalars.get("entrypoint")
+    if entrypoint and entrypoint.value:
+        yield entrypoint.error(
+            "entrypoint = true: a squashfs image does not say what its entrypoint is",
+            "remove it, and call the entrypoint's script in your command",
+        )
+    for value in merged.devices:
+        if not value.value.startswith("/dev/"):
+            yield value.error(
+                f'device "{value.value}": only devices below /dev are supported',
+                "remove it: all devices of the allocation are in the container's /dev",
+            )
+    for name, value in merged.annotations.items():
+        if name.startswith(HOOKS) and value.value.lower() not in OFF and not _hook_off(name, merged):
+            yield value.error(
+                f'hook "{name}" is not supported, and the program may need what it does',
+                f'remove it, or switch the hook off: {name.rpartition(".")[0]}.enabled = "false"',
+            )
+
+
+def _hook_off(name: str, merged: Merged) -> bool:
+    enabled = merged.annotations.get(f"{name.rpartition('.')[0]}.enabled")
+    return enabled is not None and enabled.value.lower() in OFF

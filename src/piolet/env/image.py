@@ -1,0 +1,119 @@
+"""The image of an environment: where it is, what identifies it, what variables it brings."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from piolet.core.errors import ConfigError, ParseError, storage_errors
+from piolet.core.files import read_json, write_json
+from piolet.core.run import Runner
+from piolet.core.text import did_you_mean
+from piolet.env.edf import ENV_NAME, Value
+from piolet.env.lookup import Context
+from piolet.env.model import Image, ImageKind, Variable
+from piolet.tools import squashfs
+
+SUFFIXES = (".sqsh", ".squashfs", ".sqfs", ".img")
+ENVIRONMENT_FILE = "etc/environment"  # where images that were made by enroot keep the variables of their OCI image
+
+
+def resolve(value: Value, text: str, context: Context) -> Image:
+    """Return the image that `text`, the expanded form of `value`, means.
+
+    Raises:
+        ConfigError: there is no such file, it is neither squashfs nor a directory, or it names a registry.
+    """
+    path = _path(value, text, context)
+    if path.is_dir():
+        return Image(ImageKind.DIRECTORY, path, value.origin)
+    try:
+        squashfs.superblock(path)
+    except ParseError as error:
+        raise value.error(f"{error.what}: {path}", "make the image again with mksquashfs, or copy it again") from error
+    status = path.stat()
+    return Image(ImageKind.SQUASHFS, path, value.origin, status.st_size, status.st_mtime_ns)
+
+
+def variables(image: Image, runner: Runner) -> tuple[Variable, ...]:
+    """Return the variables that the image itself sets, from its /etc/environment."""
+    if image.kind is ImageKind.SQUASHFS:
+        text = squashfs.text_of(runner, image.path, ENVIRONMENT_FILE)
+    else:
+        file = image.path / ENVIRONMENT_FILE
+        text = file.read_text("utf-8", "surrogateescape") if file.is_file() else ""
+    return parse_variables(text, f"image {image.path}:/{ENVIRONMENT_FILE}")
+
+
+def parse_variables(text: str, origin: str) -> tuple[Variable, ...]:
+    """Parse lines NAME=VALUE; a pair of quotes around the value is dropped, what is not such a line is not one."""
+    found = []
+    for line in text.splitlines():
+        name, equals, value = line.strip().removeprefix("export ").partition("=")
+        if equals and ENV_NAME.match(name):
+            found.append(Variable(name, _unquoted(value), origin))
+    return tuple(found)
+
+
+def sha256(image: Image, environ: Mapping[str, str]) -> str:
+    """Return the SHA-256 of a squashfs image in hex; empty for a directory.
+
+    The digest of a file is computed once and kept in the user's cache under what identifies the file: path, inode,
+    size, time.
+    """
+    if image.kind is ImageKind.DIRECTORY:
+        return ""
+    with storage_errors(image.path, "read the image"):
+        status = image.path.stat()
+    identity = [str(image.path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
+    cached = _cache_file(repr(identity), environ)
+    if cached.is_file():
+        return str(read_json(cached)["sha256"])
+    with storage_errors(image.path, "read the image"), image.path.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    write_json(cached, {"image": str(image.path), "sha256": digest})
+    return digest
+
+
+def _cache_file(identity: str, environ: Mapping[str, str]) -> Path:
+    home = Path(environ.get("HOME") or "/nonexistent")
+    base = Path(environ.get("XDG_CACHE_HOME") or home / ".cache")
+    name = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
+    return base / "piolet" / "digests" / f"{name}.json"
+
+
+def _path(value: Value, text: str, context: Context) -> Path:
+    if text.startswith(("/", "./", "../")):
+        path = context.cwd / text
+        if not path.exists():
+            raise value.error(f"no such image: {path}", "check the path; nothing is pulled from a registry")
+        return Path(os.path.realpath(path))
+    if "/" not in text and text.endswith(SUFFIXES):
+        return _named(value, text, context)
+    raise _registry_error(value, text)
+
+
+def _named(value: Value, name: str, context: Context) -> Path:
+    directory = context.settings.env.images
+    if directory and (directory / name).exists():
+        return Path(os.path.realpath(directory / name))
+    if (context.cwd / name).exists():
+        raise value.error(f'image "{name}" is not in the site\'s directory of images', f"write ./{name}")
+    if directory is None:
+        raise value.error(f'image "{name}" is a bare name, and no directory of images is set', "set env.images")
+    known = [path.name for path in directory.glob("*")] if directory.is_dir() else []
+    raise value.error(f'no image "{name}" in {directory}', did_you_mean(name, known))
+
+
+def _registry_error(value: Value, text: str) -> ConfigError:
+    return value.error(
+        f'image "{text}" is the name of an image in a registry, and only files are supported',
+        "make a squashfs file of it (enroot import, or skopeo and mksquashfs) and give its path",
+    )
+
+
+def _unquoted(text: str) -> str:
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    return text[1:-1] if quoted else text

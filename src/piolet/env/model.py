@@ -1,0 +1,67 @@
+"""The nouns of a container plan: image, mounts, variables, files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+
+class ImageKind(StrEnum):
+    """What the root of the container is made from."""
+
+    SQUASHFS = "squashfs"
+    DIRECTORY = "directory"
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """The root file system. Size and time identify a squashfs file: a node refuses it when they differ."""
+
+    kind: ImageKind
+    path: Path
+    origin: str
+    size_bytes: int = 0
+    mtime_ns: int = 0
+
+
+class MountKind(StrEnum):
+    """A tree of the host, or an empty file system in memory."""
+
+    BIND = "bind"
+    TMPFS = "tmpfs"
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One mount below the root; `source` is empty for a tmpfs. Flags are those of docs/reference/plan-format.md."""
+
+    kind: MountKind
+    source: str
+    target: str
+    flags: tuple[str, ...]
+    origin: str
+
+    def shown(self) -> str:
+        """Return the mount as an EDF writes it."""
+        flags = "+".join(self.flags)
+        source = self.source or self.kind.value
+        return ":".join(part for part in (source, self.target, flags) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A variable of the program; None unsets it."""
+
+    name: str
+    value: str | None
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Text that stands before what the image has in the file `target`."""
+
+    target: str
+    text: str
+    origin: str

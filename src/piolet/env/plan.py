@@ -1,0 +1,113 @@
+"""The container plan: everything a node needs to build the container, and its form as text.
+
+The text is flat, versioned and ends with a checksum, so that C reads it strictly and a torn file is noticed:
+docs/reference/plan-format.md. It is named after its content, so writing it twice gives one file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from piolet.core.config import Settings
+from piolet.core.files import write_text
+from piolet.env.model import Image, ImageKind, Mount, Text, Variable
+from piolet.logbook import layout
+
+VERSION = 1
+EMPTY_FIELD = "%"
+_PLAIN = frozenset(range(0x21, 0x7F)) - {ord("%")}
+_DIGEST_CHARS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerPlan:
+    """A container, fully resolved. `workdir` is empty for the caller's directory.
+
+    `origins` says where each scalar (image, writable, workdir) comes from; the other values carry their own.
+    """
+
+    name: str
+    image: Image
+    writable: bool = True
+    workdir: str = ""
+    mounts: tuple[Mount, ...] = ()
+    variables: tuple[Variable, ...] = ()
+    texts: tuple[Text, ...] = ()
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """Return the plan as the text that C reads."""
+        body = "".join(" ".join(fields) + "\n" for fields in self._lines())
+        return f"{body}end {zlib.crc32(body.encode('ascii')):08x}\n"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the text, in hex."""
+        return hashlib.sha256(self.text().encode("ascii")).hexdigest()
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Return (key, value, origin) of every value, for people."""
+        rows = [
+            ("image", str(self.image.path), self.image.origin),
+            ("writable", str(self.writable).lower(), self.origins.get("writable", "default")),
+            ("workdir", self.workdir or "(the caller's)", self.origins.get("workdir", "default")),
+        ]
+        rows += [(f"mounts[{index}]", mount.shown(), mount.origin) for index, mount in enumerate(self.mounts)]
+        rows += [
+            (f"env.{variable.name}", "(unset)" if variable.value is None else variable.value, variable.origin)
+            for variable in self.variables
+        ]
+        rows += [(f"text.{text.target}", text.text.rstrip("\n"), text.origin) for text in self.texts]
+        return rows
+
+    def _lines(self) -> Iterator[tuple[str, ...]]:
+        yield "piolet-plan", str(VERSION)
+        yield "name", escaped(self.name)
+        yield _image_line(self.image)
+        yield "root", "writable" if self.writable else "readonly"
+        for mount in self.mounts:
+            paths = [escaped(mount.source)] if mount.source else []
+            yield "mount", mount.kind.value, *paths, escaped(mount.target), ",".join(mount.flags) or "-"
+        for text in self.texts:
+            yield "prepend", escaped(text.target), escaped(text.text)
+        for variable in self.variables:
+            if variable.value is None:
+                yield "unset", variable.name
+            else:
+                yield "set", variable.name, escaped(variable.value)
+        if self.workdir:
+            yield "workdir", escaped(self.workdir)
+
+
+def escaped(text: str) -> str:
+    """Return a field: bytes other than printable ASCII, the space and `%` become %XX; an empty field is `%`."""
+    content = text.encode("utf-8", "surrogateescape")
+    return "".join(chr(byte) if byte in _PLAIN else f"%{byte:02x}" for byte in content) or EMPTY_FIELD
+
+
+def plan_directory(settings: Settings, environ: Mapping[str, str]) -> Path:
+    """Return where plans are kept: below the root of the logbooks, which nodes share."""
+    return layout.root(settings, environ) / "plans"
+
+
+def write_plan(plan: ContainerPlan, directory: Path) -> Path:
+    """Write the plan below `directory` under a name made of its content, readable by the user only; return its path.
+
+    Raises:
+        StorageError: the directory cannot be written.
+    """
+    path = directory / f"{plan.digest[:_DIGEST_CHARS]}.plan"
+    if not (path.is_file() and path.read_bytes() == plan.text().encode("ascii")):
+        write_text(path, plan.text(), mode=0o600)
+    return path
+
+
+def _image_line(image: Image) -> tuple[str, ...]:
+    line = ("image", image.kind.value, escaped(str(image.path)))
+    if image.kind is ImageKind.DIRECTORY:
+        return line
+    return (*line, str(image.size_bytes), str(image.mtime_ns))
