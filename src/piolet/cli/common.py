@@ -49,7 +49,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     width = None if sys.stdout.isatty() else 200
-    Console(width=width, highlight=False, markup=False, soft_wrap=False).print(table)
+    Console(width=width, emoji=False, highlight=False, markup=False, soft_wrap=False).print(table)
 
 
 @contextmanager
