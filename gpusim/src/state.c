@@ -34,7 +34,8 @@ static struct process *slot_of(struct state *state, const struct hint *hint) {
 
 static uint64_t bytes_of(const struct model *model, const struct hint *hint) {
     double share = model->profile[hint->phase][SHARE_MEMORY];
-    return hint->has_memory ? hint->memory_bytes : (uint64_t)(share * (double)model->memory_bytes);
+    uint64_t bytes = hint->has_memory ? hint->memory_bytes : (uint64_t)(share * (double)model->memory_bytes);
+    return bytes < model->memory_bytes ? bytes : model->memory_bytes;
 }
 
 static void apply_hint(const struct model *model, struct state *state, const struct hint *hint) {
