@@ -1,0 +1,177 @@
+"""Scoring a job: what DuckDB summed, put through the model."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from piolet.core.text import plural
+from piolet.logbook.reader import Reader
+from piolet.logbook.records import JobRecord, read_outcome
+from piolet.score import measure
+from piolet.score.ceilings import of_model
+from piolet.score.labels import NOT_MEASURED, label
+from piolet.score.measure import Window
+from piolet.score.model import GpuScore, GpuTotals, JobScore, factorise, mean_saturation
+from piolet.score.startup import startup_s
+
+UNEVEN = 0.05
+"""A coefficient of variation across the GPUs above this is worth a line."""
+
+OUTLIER_IQR = 1.5
+MIN_GPUS_FOR_OUTLIERS = 4
+
+Row = Mapping[str, Any]
+
+
+def score_job(reader: Reader, job: JobRecord) -> JobScore:
+    """Score the logbook as it is now; a job without samples, GPUs or an end gets what can be known, and notes."""
+    running = job.program_ended_ns is None and read_outcome(reader.logbook.outcome) is None
+    window = measure.prepare(reader, job)
+    if window is None:
+        return _unmeasured(job, running=running)
+    rows = measure.totals(reader, window)
+    start = startup_s(*measure.saturation_by_second(reader), window.bin_s)
+    later = measure.totals(reader, window, start) if start else rows
+    gpus = _gpus(reader, window, rows, later)
+    totals = [_totals(row) for row in rows]
+    coverage = statistics.fmean(gpu.coverage_ratio for gpu in gpus) if gpus else None
+    used = [row for row, each in zip(later, gpus, strict=True) if each.used] or later
+    return JobScore(
+        job_id=job.job_id,
+        wall_s=window.duration_s,
+        running=running,
+        gpus=gpus,
+        coverage_ratio=coverage,
+        label=label(_mean_activity(used, measure.host_means(reader)), coverage or 0.0),
+        score=mean_saturation(totals),
+        factors=factorise(totals),
+        steady=mean_saturation([_totals(row) for row in later]),
+        startup_s=start,
+        compute=_pooled(rows, "compute"),
+        memory=_pooled(rows, "memory"),
+        network=_pooled(rows, "network"),
+        energy_j=_sum(gpu.energy_j for gpu in gpus),
+        spread=_spread(gpus),
+        laggards=_laggards(gpus),
+        ceilings=tuple(sorted({of_model(gpu.model).name for gpu in gpus})),
+        notes=tuple(_notes(job, gpus, rows, running=running)),
+    )
+
+
+def _unmeasured(job: JobRecord, *, running: bool) -> JobScore:
+    known = job.program_started_ns is not None and job.program_ended_ns is not None
+    wall_s = ((job.program_ended_ns or 0) - (job.program_started_ns or 0)) / 1e9 if known else None
+    gpus = tuple(GpuScore(node, gpu.index, gpu.uuid, gpu.model, 0.0, label=NOT_MEASURED) for node, gpu in job.gpus)
+    return JobScore(
+        job_id=job.job_id,
+        wall_s=wall_s,
+        running=running,
+        gpus=gpus,
+        coverage_ratio=0.0 if gpus else None,
+        label=NOT_MEASURED,
+        notes=tuple(_notes(job, gpus, (), running=running)),
+    )
+
+
+def _gpus(reader: Reader, window: Window, rows: Sequence[Row], later: Sequence[Row]) -> tuple[GpuScore, ...]:
+    missing, energy, hosts = measure.missing_s(reader, window), measure.energy_j(reader), measure.host_means(reader)
+    return tuple(
+        _gpu(row, steady, 1.0 - missing.get(row["id"], window.duration_s) / window.duration_s, energy, hosts)
+        for row, steady in zip(rows, later, strict=True)
+    )
+
+
+def _gpu(row: Row, steady: Row, covered: float, energy: Mapping[int, float], hosts: Mapping[str, Row]) -> GpuScore:
+    totals, coverage = _totals(row), min(max(covered, 0.0), 1.0)
+    return GpuScore(
+        node=row["node"],
+        index=row["gpu"],
+        uuid=row["uuid"],
+        model=row["model"],
+        coverage_ratio=coverage,
+        score=totals.score,
+        compute=row["compute"],
+        memory=row["memory"],
+        network=row["network"],
+        busy=row["busy"],
+        sm_active=row["sm"],
+        used=totals.used,
+        power_w=row["power_w"],
+        energy_j=energy.get(row["id"]),
+        memory_used_bytes=row["memory_used_bytes"],
+        temperature_c=row["temperature_c"],
+        throttled_s=row["throttled_s"],
+        label=label(_activity(steady, hosts.get(row["node"], {})), coverage),
+    )
+
+
+def _totals(row: Row) -> GpuTotals:
+    return GpuTotals(row["observed_s"], row["saturated_s"], row["busy_s"], row["peak_busy"])
+
+
+def _activity(row: Row, host: Row) -> dict[str, float | None]:
+    names = ("compute", "memory", "network", "sm", "engine", "tensor", "dram", "fp64", "pcie", "sm_pulse")
+    return {name: row[name] for name in names} | {
+        name: host.get(name) for name in ("cpu_busy", "iowait", "io_pressure")
+    }
+
+
+def _mean_activity(rows: Sequence[Row], hosts: Mapping[str, Row]) -> dict[str, float | None]:
+    each = [_activity(row, hosts.get(row["node"], {})) for row in rows]
+    return {name: _mean([activity[name] for activity in each]) for name in (each[0] if each else ())}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _sum(values: Iterator[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def _pooled(rows: Sequence[Row], name: str) -> float | None:
+    """The mean over GPU-seconds: GPUs weigh as much as was observed of them."""
+    known = [(row[name], row["observed_s"]) for row in rows if row[name] is not None and row["observed_s"] > 0]
+    weight = sum(seconds for _, seconds in known)
+    return sum(value * seconds for value, seconds in known) / weight if weight else None
+
+
+def _spread(gpus: Sequence[GpuScore]) -> float | None:
+    """The coefficient of variation of the used GPUs' scores."""
+    scores = [gpu.score for gpu in gpus if gpu.used and gpu.score is not None]
+    mean = statistics.fmean(scores) if scores else 0.0
+    return statistics.pstdev(scores) / mean if len(scores) > 1 and mean > 0 else None
+
+
+def _laggards(gpus: Sequence[GpuScore]) -> tuple[str, ...]:
+    """The used GPUs below p25 - 1.5 IQR (Tukey's fence) when the spread is worth a line, lowest first."""
+    scored = sorted((gpu.score, f"{gpu.node}:{gpu.index}") for gpu in gpus if gpu.used and gpu.score is not None)
+    if len(scored) < MIN_GPUS_FOR_OUTLIERS or (_spread(gpus) or 0.0) <= UNEVEN:
+        return ()
+    low, _, high = statistics.quantiles((score for score, _ in scored), n=4, method="inclusive")
+    fence = low - OUTLIER_IQR * (high - low)
+    return tuple(name for score, name in scored if score < fence)
+
+
+def _notes(job: JobRecord, gpus: Sequence[GpuScore], rows: Sequence[Row], *, running: bool) -> Iterator[str]:
+    """What the numbers cannot know, one sentence each."""
+    if running:
+        yield "The job has not ended: everything here is up to now."
+    if not gpus:
+        yield "No GPU was allocated or seen, so there is no saturation to score."
+    elif not rows:
+        yield "No GPU sample was recorded: was the job recorded, and did it run longer than one sampling period?"
+    if rows and not job.gpus:
+        yield "The allocation is unknown: GPUs are those that were sampled, so unused ones may be missing."
+    blind = sum(1 for row in rows if not row["observed_s"])
+    if blind:
+        yield f"{plural(blind, 'GPU')} of {len(rows)} gave no activity counters; the score is about the others."
+    if any(row["observed_s"] and not row["clocks"] for row in rows):
+        yield "Clocks were not recorded: compute is counted as if at the highest clock."
+    unknown = sorted({gpu.model or "a GPU without a name" for gpu in gpus if not of_model(gpu.model).known})
+    if unknown:
+        yield f"No ceilings are known for {', '.join(unknown)}: the documented default is used."

@@ -1,0 +1,180 @@
+"""Everything that the terminal and the report tell about a job, read once: score, nodes, data quality, environment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from piolet.core.errors import ParseError
+from piolet.core.files import read_json
+from piolet.core.nouns import CheckResult, Interval, Status
+from piolet.logbook.layout import Logbook
+from piolet.logbook.quality import Quality, assess
+from piolet.logbook.reader import Reader, read
+from piolet.logbook.records import JobRecord, Outcome, read_checks, read_job, read_outcome
+from piolet.logbook.schema import FAMILIES
+from piolet.score.job import score_job
+from piolet.score.model import JobScore
+
+_SAMPLED = ("gpu", "host", "user")
+
+
+class Role(StrEnum):
+    """What became of a node of the allocation."""
+
+    USED = "used"
+    REFUSED = "refused"
+    SPARE_USED = "spare, used"
+    SPARE_FREED = "spare, not needed"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStory:
+    """One node: its role, what vetting said, and whose place it took."""
+
+    node: str
+    role: Role
+    gpus: int
+    passed: int = 0
+    not_passed: tuple[str, ...] = ()
+    reason: str = ""
+    took_place_of: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """A logbook as people want to see it. `never_collected` names families and columns without any value."""
+
+    logbook: Logbook
+    job: JobRecord
+    outcome: Outcome | None
+    score: JobScore
+    nodes: tuple[NodeStory, ...]
+    quality: Quality
+    never_collected: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+
+
+def open_overview(logbook: Logbook) -> Overview:
+    """Read `logbook` and return its overview."""
+    with read(logbook) as reader:
+        return overview(reader)
+
+
+def overview(reader: Reader) -> Overview:
+    """Return the overview of an open logbook."""
+    logbook = reader.logbook
+    job = read_job(logbook.job)
+    return Overview(
+        logbook=logbook,
+        job=job,
+        outcome=read_outcome(logbook.outcome),
+        score=score_job(reader, job),
+        nodes=node_stories(job, read_checks(logbook.vet)),
+        quality=assess(reader, _bounded(reader, job)),
+        never_collected=never_collected(reader),
+        environment=environment(logbook),
+    )
+
+
+def node_stories(job: JobRecord, checks: Sequence[CheckResult]) -> tuple[NodeStory, ...]:
+    """Return what became of each node, in the order of allocation, then refused ones that were not allocated.
+
+    The first `request.nodes` of the allocation are those asked for, the rest are spares; used spares take the places
+    of refused nodes in order.
+    """
+    reasons = {refusal.node: refusal.reason for refusal in job.refused}
+    held = [each.node for each in job.allocation]
+    spares = set(held[job.request.nodes :]) if job.request.spares else set()
+    gone = iter([node for node in reasons if node not in spares])
+    stories = []
+    for each in job.allocation:
+        role = _role(each.used, each.node in reasons, each.node in spares)
+        place = next(gone, "") if role is Role.SPARE_USED else ""
+        reason = reasons.get(each.node, "")
+        stories.append(NodeStory(each.node, role, len(each.gpus), *_vetted(each.node, checks), reason, place))
+    stories += [
+        NodeStory(node, Role.REFUSED, 0, *_vetted(node, checks), reason)
+        for node, reason in reasons.items()
+        if node not in held
+    ]
+    return tuple(stories)
+
+
+def _role(used: bool, refused: bool, spare: bool) -> Role:  # noqa: FBT001 - three facts of one node
+    if refused:
+        return Role.REFUSED
+    if not used:
+        return Role.SPARE_FREED
+    return Role.SPARE_USED if spare else Role.USED
+
+
+def _vetted(node: str, checks: Sequence[CheckResult]) -> tuple[int, tuple[str, ...]]:
+    """Return how many checks passed, and what the others said."""
+    own = [check for check in checks if check.node == node]
+    passed = sum(1 for check in own if check.status is Status.PASS)
+    return passed, tuple(f"{check.check}: {check.reason}" for check in own if check.status is not Status.PASS)
+
+
+def never_collected(reader: Reader) -> tuple[str, ...]:
+    """Return families without a row, and columns of the others that are null in every row."""
+    return tuple(name for family in _SAMPLED for name in _absent(reader, family))
+
+
+def _absent(reader: Reader, family: str) -> Iterator[str]:
+    columns = FAMILIES[family].names
+    counts = ", ".join(f'count("{column}")' for column in columns)
+    row = reader.database.execute(f'SELECT count(*), {counts} FROM "{family}"').fetchall()[0]  # noqa: S608 - known names
+    if not row[0]:
+        yield f"{family} (no sample at all)"
+        return
+    yield from (f"{family}.{column}" for column, count in zip(columns, row[1:], strict=True) if not count)
+
+
+def environment(logbook: Logbook) -> tuple[tuple[str, str], ...]:
+    """Return the plain values of environment.lock.json as (key, text); empty if the job had no environment.
+
+    A value may stand by itself or as a table with its origin; nested tables are flattened with dots.
+    """
+    if not logbook.environment_lock.exists():
+        return ()
+    try:
+        content = read_json(logbook.environment_lock)
+    except ParseError as error:
+        return (("unreadable", error.what),)
+    return tuple(_flattened(content, "")) if isinstance(content, dict) else (("unreadable", "not a JSON object"),)
+
+
+def _flattened(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    for key, value in table.items():
+        if isinstance(value, dict) and "value" in value:
+            value = value["value"]  # noqa: PLW2901 - the same setting without its origin
+        if isinstance(value, dict):
+            yield from _flattened(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            yield f"{prefix}{key}", ", ".join(str(element) for element in value)
+        elif value not in (None, ""):
+            yield f"{prefix}{key}", str(value)
+
+
+def _bounded(reader: Reader, job: JobRecord) -> JobRecord:
+    """Give a job that has not ended, or whose end is unknown, the time of its samples, so that quality has a frame."""
+    span = _sampled(reader)
+    if span is None:
+        return job
+    period_ns = round((job.sample_interval_s or 1.0) * 1e9)
+    return replace(
+        job,
+        sample_interval_s=job.sample_interval_s or 1.0,
+        program_started_ns=span.start_ns if job.program_started_ns is None else job.program_started_ns,
+        program_ended_ns=span.end_ns + period_ns if job.program_ended_ns is None else job.program_ended_ns,
+    )
+
+
+def _sampled(reader: Reader) -> Interval | None:
+    first, last = reader.database.execute(
+        "SELECT min(time_ns), max(time_ns) FROM (SELECT time_ns FROM gpu UNION ALL SELECT time_ns FROM host)"
+    ).fetchall()[0]
+    return None if first is None else Interval(int(first), int(last))

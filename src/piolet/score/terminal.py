@@ -1,0 +1,151 @@
+"""The score for a terminal: a few lines for the end of a run, and the whole for `piolet score`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from piolet.core.text import plural
+from piolet.score import words
+from piolet.score.model import GpuScore, JobScore
+from piolet.score.overview import NodeStory, Overview, Role
+
+if TYPE_CHECKING:
+    from rich.console import Group, RenderableType
+    from rich.table import Table
+
+MOST_GPUS = 64
+"""Rows of the GPU table in a terminal; more are in `--format json`."""
+
+_BAR = 20
+
+
+def summary_lines(score: JobScore) -> list[str]:
+    """Return the score in three to five plain lines, for the end of a run."""
+    lines = [f"saturation  {words.percent(score.score)}  {_tail(score)}".rstrip()]
+    if score.factors:
+        parts = [f"{name} {words.percent(getattr(score.factors, name))}" for name, _, _ in words.FACTORS]
+        lines.append(f"factors     {' x '.join(parts)}")
+    lines.append(f"bottleneck  {score.label.bottleneck} ({score.label.evidence})")
+    if score.coverage_ratio is not None:
+        lines.append(f"coverage    {words.percent(score.coverage_ratio)} of {plural(len(score.gpus), 'GPU')}")
+    return lines
+
+
+def _tail(score: JobScore) -> str:
+    return words.steady(score) or ("" if score.score is None else "of what the hardware can attain")
+
+
+def render(view: Overview) -> Group:
+    """Return everything that `piolet score` prints."""
+    from rich.console import Group  # noqa: PLC0415 - slow to import, used when something is printed
+
+    return Group(*_parts(view))
+
+
+def _parts(view: Overview) -> Iterator[RenderableType]:
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    score = view.score
+    yield Text.assemble((f"Job {view.job.job_id}", "bold"), f"  {' '.join(view.job.command)}")
+    if view.job.simulated:
+        yield Text(
+            f"Simulated: {', '.join(view.job.simulated)}. Numbers show how it works, not how fast it is.", "yellow"
+        )
+    yield Text.assemble("\n", (f"{words.percent(score.score)} saturation", "bold cyan"), f"  {words.headline(score)}")
+    if words.steady(score):
+        yield Text(f"{words.steady(score)}.")
+    yield Text("")
+    yield _factors(score)
+    yield Text("")
+    yield Text.assemble(("Bottleneck  ", "bold"), f"{score.label.bottleneck} ({score.label.confidence} confidence)")
+    yield Text(f"Evidence    {score.label.evidence}\nTry next    {score.label.advice}\n")
+    if score.laggards:
+        yield Text(f"Behind the others: {', '.join(score.laggards)}\n", "yellow")
+    if score.gpus:
+        yield _gpus(score)
+        yield Text("")
+    yield _nodes(view.nodes)
+    yield Text("")
+    yield from _quality(view)
+
+
+def _table(*columns: str) -> Table:
+    from rich.table import Table  # noqa: PLC0415 - as above
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column.endswith((" ", "%")) else "left", overflow="fold")
+    return table
+
+
+def _factors(score: JobScore) -> Table:
+    table = _table("factor", "%", "", "what it is")
+    for name, _, meaning in words.FACTORS:
+        ratio = getattr(score.factors, name) if score.factors else None
+        table.add_row(name, words.percent(ratio), _bar(ratio), meaning)
+    table.add_row("= score", words.percent(score.score), _bar(score.score), "the product of the four", style="bold")
+    return table
+
+
+def _bar(ratio: float | None) -> str:
+    filled = round((ratio or 0.0) * _BAR)
+    return "\N{BLACK RECTANGLE}" * filled + "\N{MIDDLE DOT}" * (_BAR - filled)
+
+
+def _gpus(score: JobScore) -> Table:
+    table = _table(
+        "GPU", "score %", "", "compute %", "memory %", "network %", "busy %", "power ", "covered %", "bottleneck"
+    )
+    for gpu in score.gpus[:MOST_GPUS]:
+        table.add_row(*_gpu(gpu))
+    if len(score.gpus) > MOST_GPUS:
+        table.caption = f"{len(score.gpus) - MOST_GPUS} more in --format json"
+    return table
+
+
+def _gpu(gpu: GpuScore) -> tuple[str, ...]:
+    return (
+        f"{gpu.node}:{gpu.index}",
+        words.percent(gpu.score),
+        _bar(gpu.score),
+        words.percent(gpu.compute),
+        words.percent(gpu.memory),
+        words.percent(gpu.network),
+        words.percent(gpu.busy),
+        "\N{EN DASH}" if gpu.power_w is None else f"{gpu.power_w:.0f} W",
+        words.percent(gpu.coverage_ratio),
+        str(gpu.label.bottleneck) if gpu.label else "",
+    )
+
+
+def _nodes(nodes: tuple[NodeStory, ...]) -> Table:
+    table = _table("node", "role", "checks passed ", "what happened")
+    for story in nodes:
+        style = "red" if story.role is Role.REFUSED else ""
+        table.add_row(story.node, str(story.role), str(story.passed), what_happened(story), style=style)
+    return table
+
+
+def what_happened(story: NodeStory) -> str:
+    """Return the sentence on a node that was refused or took another's place; empty for the others."""
+    if story.took_place_of:
+        return f"took the place of {story.took_place_of}"
+    return story.reason or "; ".join(story.not_passed)
+
+
+def _quality(view: Overview) -> Iterator[RenderableType]:
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    table = _table("data", "family", "covered %", "missing ", "agent restarts ")
+    restarts = dict(view.quality.agent_restarts)
+    for each in view.quality.coverage:
+        count = str(restarts.get(each.node, 0)) if each.family == "gpu" else ""
+        table.add_row(each.node, each.family, words.percent(each.coverage_ratio), words.duration(each.missing_s), count)
+    if view.quality.coverage:
+        yield table
+    yield from (Text(f"torn segment left out: {path.name}", "yellow") for path in view.quality.torn)
+    yield from (Text(f"{node}: {code} not collected: {why}") for node, code, why in view.quality.unavailable)
+    if view.never_collected:
+        yield Text(f"never collected: {', '.join(view.never_collected)}", "dim")
+    yield from (Text(note, "yellow") for note in view.score.notes)
