@@ -1,0 +1,90 @@
+"""Take a lab down: its jobs, processes, links, cgroups and files, whatever state it is in."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+from piolet.core.errors import PioletError, StorageError, storage_errors
+from piolet.core.run import Runner, SystemRunner
+from piolet.lab import machine, network, processes
+from piolet.lab.cgroups import remove_groups
+from piolet.lab.cluster import labs_directory
+from piolet.lab.spec import check_name
+
+_SLURM_S = 5.0
+_JOBS_S = 3.0
+_PROCESSES_S = 15.0
+_POLL_S = 0.05
+
+
+def down(name: str = "lab", directory: Path | None = None) -> bool:
+    """End the jobs of lab `name` and remove all of it; return whether there was anything to remove.
+
+    Works on a lab that was never finished, half taken down, or whose daemons are dead.
+
+    Raises:
+        Refused: not root.
+        PioletError: a process of it does not die.
+        StorageError: a file of it cannot be removed.
+    """
+    check_name(name)
+    machine.require_root("taking a lab down")
+    home = labs_directory(directory)
+    with machine.one_at_a_time():
+        existed = (home / name).exists() or bool(processes.members(home / name))
+        if existed:
+            _end_jobs(home / name)
+            remove(home / name)
+        return existed
+
+
+def remove(lab: Path, *, keep_directory: bool = False) -> None:
+    """Kill the processes of the lab in directory `lab` and remove its links, cgroups and files.
+
+    lab.json goes first, so that a kill in between leaves a lab that is to be taken down, never one that looks whole.
+    """
+    with storage_errors(lab, "remove the lab's record"):
+        (lab / "lab.json").unlink(missing_ok=True)
+    processes.end_members(lab, _PROCESSES_S)
+    network.remove_links(lab, SystemRunner())
+    remove_groups(lab)
+    with storage_errors(lab, "remove the lab's files"):
+        for path in lab.iterdir() if lab.exists() else ():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if not keep_directory:
+            _remove_if_empty(lab, lab.parent, *([lab.parent.parent] if lab.parent.parent.name == "piolet" else []))
+    if not processes.node_mount_in_use():
+        _remove_if_empty(processes.NODE_MOUNT)
+
+
+def _end_jobs(lab: Path) -> None:
+    """Cancel every job and give srun and salloc a moment to hear of it; the processes are killed afterwards anyway."""
+    if not (lab / "etc" / "slurm.conf").exists() or "slurmctld" not in processes.daemons(lab):
+        return
+    runner = SystemRunner(env={"SLURM_CONF": str(lab / "etc" / "slurm.conf")})
+    try:
+        jobs = _jobs(runner)
+        if jobs:
+            runner.run(["scancel", "--signal=KILL", "--full", *jobs], timeout=_SLURM_S, ok=None)
+            runner.run(["scancel", *jobs], timeout=_SLURM_S, ok=None)
+            deadline = time.monotonic() + _JOBS_S
+            while _jobs(runner) and time.monotonic() < deadline:
+                time.sleep(_POLL_S)
+    except StorageError:
+        raise
+    except PioletError:
+        return  # a controller that does not answer is no reason to keep its lab
+
+
+def _jobs(runner: Runner) -> list[str]:
+    return runner.run(["squeue", "--noheader", "--format=%A"], timeout=_SLURM_S).stdout.split()
+
+
+def _remove_if_empty(*directories: Path) -> None:
+    for directory in directories:
+        try:
+            directory.rmdir()
+        except OSError:
+            return  # in use, or not there
