@@ -27,6 +27,9 @@ enum reason {
     REASON_HW_THERMAL = 0x40, REASON_HW_POWER_BRAKE = 0x80
 };
 
+/* Reasons that NVML also counts together, as violations of a policy. */
+enum violation { VIOLATION_POWER, VIOLATION_THERMAL, VIOLATION_COUNT };
+
 /* ---- inventory ---- */
 
 struct model {
@@ -133,6 +136,7 @@ struct state {
     int64_t ns;
     double busy_s[SHARE_COUNT];          /* integral of each share since boot */
     double reason_s[MAX_REASONS];        /* time with each clocks event reason, by bit number */
+    double violation_s[VIOLATION_COUNT];
     double link_tx_bytes[MAX_LINKS], link_rx_bytes[MAX_LINKS];
     double energy_j, power_w, temperature_c, sm_mhz, utilisation, memory_utilisation;
     struct hint hint;

@@ -77,7 +77,5 @@ nvmlDevice_t handle_of(unsigned index);
 /* Copy a text; NVML_ERROR_INSUFFICIENT_SIZE if it does not fit with its end. */
 nvmlReturn_t copy_text(char *to, unsigned size, const char *text);
 void fill_pci_info(const struct model *model, const struct device *at, nvmlPciInfo_t *out);
-/* Seconds since boot with any of these clocks event reasons, which come together: the longest, not the sum. */
-double seconds_with(const struct state *state, unsigned reasons);
 
 #endif

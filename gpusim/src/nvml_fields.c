@@ -57,18 +57,16 @@ static nvmlReturn_t power_field(const struct view *view, nvmlFieldValue_t *field
 }
 
 static nvmlReturn_t violation_field(const struct view *view, nvmlFieldValue_t *field) {
-    unsigned reasons = 0;
+    const struct state *state = &view->state;
     switch (field->fieldId) {
-    case 74: reasons = REASON_SW_POWER_CAP | REASON_HW_POWER_BRAKE; break;
-    case 75: reasons = REASON_SW_THERMAL | REASON_HW_THERMAL; break;
-    case 269: reasons = REASON_SW_THERMAL; break;
-    case 270: reasons = REASON_HW_THERMAL; break;
-    case 271: reasons = REASON_HW_POWER_BRAKE; break;
-    default:
-        if (field->fieldId < 76 || field->fieldId > 81)
-            return NVML_ERROR_NOT_SUPPORTED;
+    case 74: return give(field, TYPE_ULL, 1e9 * state->violation_s[VIOLATION_POWER]);
+    case 75: return give(field, TYPE_ULL, 1e9 * state->violation_s[VIOLATION_THERMAL]);
+    case 76: case 77: case 78: case 79: case 80: case 81: return give(field, TYPE_ULL, 0);
+    case 269: return give(field, TYPE_ULL, 1e9 * state->reason_s[5]); /* bit of REASON_SW_THERMAL */
+    case 270: return give(field, TYPE_ULL, 1e9 * state->reason_s[6]); /* ... of REASON_HW_THERMAL */
+    case 271: return give(field, TYPE_ULL, 1e9 * state->reason_s[7]); /* ... of REASON_HW_POWER_BRAKE */
+    default: return NVML_ERROR_NOT_SUPPORTED;
     }
-    return give(field, TYPE_ULL, 1e9 * seconds_with(&view->state, reasons));
 }
 
 static nvmlReturn_t pcie_field(const struct view *view, nvmlFieldValue_t *field) {

@@ -95,23 +95,15 @@ NVML_API nvmlReturn_t nvmlDeviceGetRetiredPagesPendingStatus(nvmlDevice_t device
     return remaps_instead(device, pending);
 }
 
-double seconds_with(const struct state *state, unsigned reasons) {
-    double most = 0;
-    for (int bit = 0; bit < MAX_REASONS; bit++)
-        if (reasons >> bit & 1 && state->reason_s[bit] > most)
-            most = state->reason_s[bit];
-    return most;
-}
-
 NVML_API nvmlReturn_t nvmlDeviceGetViolationStatus(nvmlDevice_t device, unsigned policy, nvmlViolationTime_t *out) {
     struct view view;
     nvmlReturn_t result = look(device, out, &view);
     if (result != NVML_SUCCESS || policy >= POLICY_COUNT)
         return result != NVML_SUCCESS ? result : NVML_ERROR_INVALID_ARGUMENT;
-    unsigned reasons = policy == POLICY_POWER     ? REASON_SW_POWER_CAP | REASON_HW_POWER_BRAKE
-                       : policy == POLICY_THERMAL ? REASON_SW_THERMAL | REASON_HW_THERMAL
-                                                  : 0;
+    double seconds = policy == POLICY_POWER     ? view.state.violation_s[VIOLATION_POWER]
+                     : policy == POLICY_THERMAL ? view.state.violation_s[VIOLATION_THERMAL]
+                                                : 0;
     out->referenceTime = (unsigned long long)(view.state.ns / 1000); /* microseconds */
-    out->violationTime = (unsigned long long)(1e9 * seconds_with(&view.state, reasons));
+    out->violationTime = (unsigned long long)(1e9 * seconds);
     return result;
 }

@@ -102,12 +102,23 @@ void drive_of(const struct model *model, const struct state *state, struct drive
         out->until_ns = state->script.now.until_ns;
 }
 
+static const unsigned violation_reasons[VIOLATION_COUNT] = {
+    [VIOLATION_POWER] = REASON_SW_POWER_CAP | REASON_HW_POWER_BRAKE,
+    [VIOLATION_THERMAL] = REASON_SW_THERMAL | REASON_HW_THERMAL};
+
+static void count_reasons(struct state *state, unsigned reasons, double dt_s) {
+    for (int bit = 0; bit < MAX_REASONS; bit++)
+        if (reasons >> bit & 1)
+            state->reason_s[bit] += dt_s;
+    for (int i = 0; i < VIOLATION_COUNT; i++)
+        if (reasons & violation_reasons[i])
+            state->violation_s[i] += dt_s;
+}
+
 static void count(const struct model *model, struct state *state, const struct drive *drive, double dt_s) {
     for (int i = 0; i < SHARE_COUNT; i++)
         state->busy_s[i] += drive->share[i] * dt_s;
-    for (int bit = 0; bit < MAX_REASONS; bit++)
-        if (drive->reasons >> bit & 1)
-            state->reason_s[bit] += dt_s;
+    count_reasons(state, drive->reasons, dt_s);
     unsigned active = links_active(model, state);
     double peak = active ? model->nvlinks * model->nvlink_bytes_per_s / active * dt_s : 0;
     for (unsigned link = 0; link < model->nvlinks; link++)

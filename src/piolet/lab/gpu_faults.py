@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 
 from piolet.core.errors import UsageError
@@ -31,6 +32,7 @@ _XID_TEXT = {
     120: "GSP task exception",
 }
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(|[KMGT]i?B|B)", re.IGNORECASE)
+_SIZE_MAX_BYTES = 10**15  # the largest number that the C parser takes
 _POWERS = {"K": 1, "M": 2, "G": 3, "T": 4}
 
 
@@ -146,11 +148,12 @@ def _factor(text: str) -> str:
 
 def _size(text: str) -> str:
     match = _SIZE.fullmatch(text)
-    if not match or float(match[1]) <= 0:
+    if not match:
         raise ValueError(text)
     unit = match[2].upper()
     base = 1024 if "I" in unit else 1000
-    return str(int(float(match[1]) * base ** _POWERS.get(unit[:1], 0)))
+    size = int(Decimal(match[1]) * base ** _POWERS.get(unit[:1], 0))
+    return _integer(1, _SIZE_MAX_BYTES)(str(size))
 
 
 def _switch(text: str) -> str:

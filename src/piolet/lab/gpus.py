@@ -46,6 +46,7 @@ __all__ = [
 _SUFFIX = "-sim"
 DRIVER_VERSION = "550.54.15" + _SUFFIX
 _CUDA_VERSION = 12040  # what a driver 550 reports: CUDA 12.4
+_TTL_MAX_S = 1e9  # the longest that the C parser takes
 _NAMESPACE = uuid.UUID("6f1f7a52-2a3c-5d0e-9a57-70696f6c6574")
 _XID_LINE = re.compile(rb"NVRM: Xid \(PCI:([0-9a-f:]+)\)")
 
@@ -138,6 +139,10 @@ def hint(
     `level` (0..1) scales the phase's profile; `memory_bytes` defaults to the phase's share; with `pid` the process
     is listed while it lives.
     """
+    if not 0 <= level <= 1 or not 0 <= ttl_s <= _TTL_MAX_S:
+        raise UsageError(
+            f"a hint cannot have level {level:g} and ttl {ttl_s:g}", remedy="give level 0..1 and ttl >= 0 s"
+        )
     words = [f"activity {_phase(phase)} level={level:g} ttl={ttl_s:g}"]
     if memory_bytes is not None:
         words.append(f"mem={memory_bytes}")
