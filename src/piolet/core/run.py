@@ -1,8 +1,9 @@
 """The Runner: the only place in Piolet that starts programs.
 
-Programs are argv lists, never a shell string, speak English (LC_ALL=C), and always have a time-out. Three
-runners share one interface: SystemRunner runs, RecordingRunner runs and keeps what was said, ReplayRunner
-answers from such a recording. Output that is not UTF-8 survives as surrogate escapes.
+Programs are argv lists, never a shell string, speak English (LC_ALL=C) and, those of Slurm, tell the time in Unix
+seconds, and always have a time-out. Three runners share one interface: SystemRunner runs, RecordingRunner runs and
+keeps what was said, ReplayRunner answers from such a recording. Output that is not UTF-8 survives as surrogate
+escapes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -24,6 +25,8 @@ Process = subprocess.Popen[str]
 PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
 STDOUT = subprocess.STDOUT
+
+SPEECH = {"LC_ALL": "C", "SLURM_TIME_FORMAT": "%s"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +67,14 @@ class Runner(Protocol):
 class SystemRunner:
     """Runs programs on this machine, with `env` added to this process's environment.
 
-    `own_session` keeps the terminal's Ctrl-C from programs that `run` starts.
+    `own_session` keeps the terminal's Ctrl-C from programs that `run` starts. `speech` makes answers readable to
+    parsers; it is empty for a program that hands its environment on, as sbatch does to the user's job.
     """
 
     env: Mapping[str, str] | None = None
     cwd: Path | None = None
     own_session: bool = False
+    speech: Mapping[str, str] = field(default_factory=lambda: SPEECH)
 
     def run(
         self,
@@ -135,7 +140,7 @@ class SystemRunner:
 
     def environment(self) -> dict[str, str]:
         """Return the environment that `run` gives to programs."""
-        return os.environ | {"LC_ALL": "C"} | dict(self.env or {})
+        return os.environ | dict(self.speech) | dict(self.env or {})
 
 
 class RecordingRunner:

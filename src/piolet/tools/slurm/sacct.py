@@ -1,0 +1,120 @@
+"""sacct: the jobs of the accounting database, for as long as the site keeps them; rows come some seconds late."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from piolet.core.nodeset import NodeSet
+from piolet.core.run import Runner
+from piolet.tools.slurm import errors, rows
+from piolet.tools.slurm.job import Job, parse_exit, parse_nodes
+from piolet.tools.slurm.states import JobState, parse_job_state
+from piolet.tools.slurm.times import parse_duration_s, parse_timestamp_ns
+from piolet.tools.slurm.tres import parse_tres
+
+_FIELDS = (
+    "JobIDRaw",
+    "JobID",
+    "State",
+    "ExitCode",
+    "User",
+    "Partition",
+    "NNodes",
+    "NodeList",
+    "Submit",
+    "Start",
+    "End",
+    "Timelimit",
+    "AllocTRES",
+    "Reason",
+    "JobName",
+)  # fmt: skip - a row
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of a job: `name` is "batch", "extern" or its number; `command` is what Slurm calls it."""
+
+    job: int
+    name: str
+    state: JobState
+    exit_code: int
+    signal: int
+    nodes: NodeSet = field(default_factory=NodeSet)
+    start_ns: int | None = None
+    end_ns: int | None = None
+    command: str = ""
+
+
+def argv(ids: Sequence[int | str], *, steps: bool = False) -> list[str]:
+    """Return the command that tells about jobs `ids`, and about their steps if asked."""
+    jobs_only = [] if steps else ["--allocations"]
+    return [
+        "sacct",
+        "--noheader",
+        "--parsable2",
+        f"--delimiter={rows.SEPARATOR}",
+        *jobs_only,
+        f"--jobs={','.join(str(job) for job in ids)}",
+        f"--format={','.join(_FIELDS)}",
+    ]  # fmt: skip - a command line
+
+
+def parse(text: str) -> list[Job]:
+    """Return the jobs of sacct's answer; rows of steps are left out."""
+    return [_job(row) for row in rows.split(text, len(_FIELDS), "sacct") if "." not in row[0]]
+
+
+def parse_steps(text: str) -> list[Step]:
+    """Return the steps of sacct's answer."""
+    return [_step(row) for row in rows.split(text, len(_FIELDS), "sacct") if "." in row[0]]
+
+
+def jobs(runner: Runner, ids: Sequence[int | str]) -> list[Job]:
+    """Tell about jobs `ids`; those that the database does not have are absent."""
+    return parse(errors.call(runner, argv(ids)).stdout)
+
+
+def steps(runner: Runner, job: int | str) -> list[Step]:
+    """Tell about the steps of a job, finished or not."""
+    return parse_steps(errors.call(runner, argv([job], steps=True)).stdout)
+
+
+def _job(row: Sequence[str]) -> Job:
+    raw, shown, state, ended, user, partition, count, nodes, submit, start, end, limit, tres, reason, name = row
+    code, signal = parse_exit(ended)
+    return Job(
+        id=int(raw),
+        shown=shown,
+        state=parse_job_state(state),
+        reason="" if reason == "None" else reason,
+        name=name,
+        user=user,
+        partition=partition,
+        nodes=parse_nodes(nodes),
+        node_count=int(count),
+        exit_code=code,
+        signal=signal,
+        submit_ns=parse_timestamp_ns(submit),
+        start_ns=parse_timestamp_ns(start),
+        end_ns=parse_timestamp_ns(end),
+        time_limit_s=parse_duration_s(limit),
+        tres=parse_tres(tres),
+    )
+
+
+def _step(row: Sequence[str]) -> Step:
+    job, _, name = row[0].partition(".")
+    code, signal = parse_exit(row[3])
+    return Step(
+        int(job),
+        name,
+        parse_job_state(row[2]),
+        code,
+        signal,
+        parse_nodes(row[7]),
+        parse_timestamp_ns(row[9]),
+        parse_timestamp_ns(row[10]),
+        row[-1],
+    )
