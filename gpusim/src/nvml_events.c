@@ -1,11 +1,13 @@
 /* Event sets: a set remembers, per device, how many notices it has seen, and delivers the next one. */
 #include "nvml.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <time.h>
 
 static const uint64_t SUPPORTED = 0x1 | 0x2 | 0x8; /* single-bit, double-bit, Xid */
 static const long POLL_NS = 20000000;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* several threads may wait on one set */
 
 typedef struct {
     struct { uint64_t types, seen; } device[MAX_GPUS];
@@ -41,9 +43,11 @@ NVML_API nvmlReturn_t nvmlDeviceRegisterEvents(nvmlDevice_t device, unsigned lon
         return result;
     if (types & ~SUPPORTED)
         return NVML_ERROR_NOT_SUPPORTED;
+    pthread_mutex_lock(&lock);
     if (!set->device[view.device->index].types)
         set->device[view.device->index].seen = view.state.notices;
     set->device[view.device->index].types |= types;
+    pthread_mutex_unlock(&lock);
     return result;
 }
 
@@ -72,6 +76,13 @@ static bool deliver(nvmlEventSet_t set, nvmlEventData_t *data) {
     return false;
 }
 
+static bool deliver_locked(nvmlEventSet_t set, nvmlEventData_t *data) {
+    pthread_mutex_lock(&lock);
+    bool delivered = deliver(set, data);
+    pthread_mutex_unlock(&lock);
+    return delivered;
+}
+
 static int64_t monotonic_ns(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -82,7 +93,7 @@ NVML_API nvmlReturn_t nvmlEventSetWait_v2(nvmlEventSet_t set, nvmlEventData_t *d
     int64_t end_ns = monotonic_ns() + (int64_t)timeout_ms * 1000000;
     if (!set || !data)
         return NVML_ERROR_INVALID_ARGUMENT;
-    while (!deliver(set, data)) {
+    while (!deliver_locked(set, data)) {
         int64_t left_ns = end_ns - monotonic_ns();
         if (left_ns <= 0)
             return NVML_ERROR_TIMEOUT;

@@ -36,24 +36,17 @@ __all__ = [
     "clear",
     "hint",
     "inject",
-    "is_simulated",
     "models",
     "parse_faults",
     "read_inventory",
     "write_inventory",
 ]
 
-_SUFFIX = "-sim"
-DRIVER_VERSION = "550.54.15" + _SUFFIX
+DRIVER_VERSION = "550.54.15-sim"  # piolet.tools.nvml.is_simulated tells by the ending
 _CUDA_VERSION = 12040  # what a driver 550 reports: CUDA 12.4
 _TTL_MAX_S = 1e9  # the longest that the C parser takes
 _NAMESPACE = uuid.UUID("6f1f7a52-2a3c-5d0e-9a57-70696f6c6574")
 _XID_LINE = re.compile(rb"NVRM: Xid \(PCI:([0-9a-f:]+)\)")
-
-
-def is_simulated(driver_version: str) -> bool:
-    """Tell whether `nvmlSystemGetDriverVersion` names the simulator: its version ends in "-sim"."""
-    return driver_version.endswith(_SUFFIX)
 
 
 def write_inventory(
