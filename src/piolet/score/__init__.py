@@ -2,7 +2,7 @@
 
     with read(logbook) as reader:
         score = score_job(reader, job)      # JobScore: numbers only
-    summary_lines(score)                    # a few plain lines for the end of a run
+    summary_lines(logbook)                  # a few plain lines for the end of a run
     write_report(logbook)                   # report.html, self-contained
 
 Reads logbooks and writes nothing but the report.

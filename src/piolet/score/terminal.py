@@ -6,7 +6,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from piolet.core.text import plural
+from piolet.logbook.layout import Logbook
+from piolet.logbook.reader import read
+from piolet.logbook.records import read_job
 from piolet.score import words
+from piolet.score.job import score_job
 from piolet.score.model import GpuScore, JobScore
 from piolet.score.overview import NodeStory, Overview, Role
 
@@ -20,8 +24,14 @@ MOST_GPUS = 64
 _BAR = 20
 
 
-def summary_lines(score: JobScore) -> list[str]:
-    """Return the score in three to five plain lines, for the end of a run."""
+def summary_lines(logbook: Logbook) -> list[str]:
+    """Score `logbook` and return it in two to four plain lines, for the end of a run."""
+    with read(logbook) as reader:
+        return score_lines(score_job(reader, read_job(logbook.job)))
+
+
+def score_lines(score: JobScore) -> list[str]:
+    """Return the score in two to four plain lines."""
     lines = [f"saturation  {words.percent(score.score)}  {_tail(score)}".rstrip()]
     if score.factors:
         parts = [f"{name} {words.percent(getattr(score.factors, name))}" for name, _, _ in words.FACTORS]
