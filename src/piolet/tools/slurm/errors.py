@@ -44,7 +44,7 @@ _REFUSED = (
     (r"invalid partition (name )?specified", "`sinfo -s` lists the partitions; choose one with --partition"),
     (r"Invalid account|account/partition combination", "`sacctmgr show associations user=$USER` lists your accounts"),
     (r"Invalid qos", "`sacctmgr show qos` lists them; your account must be allowed to use it"),
-    (r"Invalid node name", "`sinfo -N` lists the nodes"),
+    (r"Invalid node name|Node \S+ not found", "`sinfo -N` lists the nodes"),
     (
         r"node configuration is not available|Memory specification can not be satisfied",
         "no node has what was asked for: ask for fewer GPUs, CPUs or less memory a node; `sinfo -N -o '%N %c %m %G'`",

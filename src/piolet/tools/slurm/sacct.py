@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from piolet.core.nodeset import NodeSet
 from piolet.core.run import Runner
@@ -62,8 +62,18 @@ def argv(ids: Sequence[int | str], *, steps: bool = False) -> list[str]:
 
 
 def parse(text: str) -> list[Job]:
-    """Return the jobs of sacct's answer; rows of steps are left out."""
-    return [_job(row) for row in rows.split(text, len(_FIELDS), "sacct") if "." not in row[0]]
+    """Return the jobs of sacct's answer; rows of steps are left out.
+
+    A job that gave nodes back has a row for each size: the last one tells how it is, the first when it began.
+    """
+    found: dict[int, Job] = {}
+    for row in rows.split(text, len(_FIELDS), "sacct"):
+        if "." not in row[0]:
+            job = _job(row)
+            before = found.get(job.id)
+            resized = before is not None and before.state is JobState.RESIZING
+            found[job.id] = replace(job, start_ns=before.start_ns) if before and resized else job
+    return list(found.values())
 
 
 def parse_steps(text: str) -> list[Step]:

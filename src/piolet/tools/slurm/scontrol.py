@@ -44,10 +44,11 @@ _REASON_BY = re.compile(r" \[(?P<user>[^\[\]@]*)@(?P<when>[^\[\]]*)\](?=\n|$)")
 
 @dataclass(frozen=True, slots=True)
 class NodeRecord:
-    """A node in full: what it has, what is allocated of it, and since when it runs."""
+    """A node in full: where it is, what it has, what is allocated of it, and since when it runs."""
 
     name: str
     state: NodeState
+    address: str = ""
     version: str = ""
     boot_ns: int | None = None
     slurmd_start_ns: int | None = None
@@ -232,6 +233,7 @@ def _node(get: Mapping[str, str]) -> NodeRecord:
     return NodeRecord(
         name=get["NodeName"],
         state=parse_node_state(get["State"]),
+        address=get.get("NodeAddr", ""),
         version=get.get("Version", ""),
         boot_ns=parse_timestamp_ns(get.get("BootTime", "")),
         slurmd_start_ns=parse_timestamp_ns(get.get("SlurmdStartTime", "")),
