@@ -65,13 +65,13 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SystemRunner:
-    """Runs programs on this machine, with `env` added to this process's environment.
+    """Runs programs on this machine, with `env` laid over this process's environment; None removes a variable.
 
     `own_session` keeps the terminal's Ctrl-C from programs that `run` starts. `speech` makes answers readable to
     parsers; it is empty for a program that hands its environment on, as sbatch does to the user's job.
     """
 
-    env: Mapping[str, str] | None = None
+    env: Mapping[str, str | None] | None = None
     cwd: Path | None = None
     own_session: bool = False
     speech: Mapping[str, str] = field(default_factory=lambda: SPEECH)
@@ -128,7 +128,7 @@ class SystemRunner:
                 argv,
                 cwd=self.cwd,
                 encoding="utf-8",
-                env=os.environ | dict(self.env or {}),
+                env=self._over(os.environ),
                 errors="surrogateescape",
                 start_new_session=new_session,
                 stderr=stderr,
@@ -140,7 +140,11 @@ class SystemRunner:
 
     def environment(self) -> dict[str, str]:
         """Return the environment that `run` gives to programs."""
-        return os.environ | dict(self.speech) | dict(self.env or {})
+        return self._over(os.environ | dict(self.speech))
+
+    def _over(self, environ: Mapping[str, str]) -> dict[str, str]:
+        merged = dict(environ) | dict(self.env or {})
+        return {name: value for name, value in merged.items() if value is not None}
 
 
 class RecordingRunner:

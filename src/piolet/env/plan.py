@@ -49,6 +49,11 @@ class ContainerPlan:
         """SHA-256 of the text, in hex."""
         return hashlib.sha256(self.text().encode("ascii")).hexdigest()
 
+    @property
+    def file_name(self) -> str:
+        """The name of the plan's file, made of its content."""
+        return f"{self.digest[:_DIGEST_CHARS]}.plan"
+
     def rows(self) -> list[tuple[str, str, str]]:
         """Return (key, value, origin) of every value, for people."""
         rows = [
@@ -100,7 +105,7 @@ def write_plan(plan: ContainerPlan, directory: Path) -> Path:
     Raises:
         StorageError: the directory cannot be written.
     """
-    path = directory / f"{plan.digest[:_DIGEST_CHARS]}.plan"
+    path = directory / plan.file_name
     if not (path.is_file() and path.read_bytes() == plan.text().encode("ascii")):
         write_text(path, plan.text(), mode=0o600)
     return path

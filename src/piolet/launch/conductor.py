@@ -10,7 +10,7 @@ import contextlib
 import getpass
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -116,8 +116,8 @@ def _ready_nodes(session: Session, protocol: VettingProtocol | None) -> NodeSet:
     records.write_checks(session.logbook.vet, "before", verdict.results)
     refused = tuple(records.Refusal(node, reason) for node, reason in verdict.refused)
     session.update(refused=refused, allocation=_allocation(machine.nodes, NodeSet(), verdict.inventory))
-    for node, reason in verdict.refused:
-        say(f"{node} is refused: {reason}")
+    for refusal in verdict.refused:
+        say(f"{refusal.node} is refused: {refusal.reason}")
     choice = choose(request.nodes, verdict, keep_first=machine.batch_node)
     _give_back(session, verdict, choice)
     return choice.used
@@ -136,7 +136,7 @@ def _give_back(session: Session, verdict: Verdict, choice: Choice) -> None:
 
 
 def _allocation(
-    held: NodeSet, used: NodeSet, inventory: dict[str, tuple[Gpu, ...]]
+    held: NodeSet, used: NodeSet, inventory: Mapping[str, tuple[Gpu, ...]]
 ) -> tuple[records.NodeAllocation, ...]:
     now = time.time_ns()
     return tuple(records.NodeAllocation(node, inventory.get(node, ()), now, used=node in used) for node in held)

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from piolet.core.run import PIPE, Process, SystemRunner, end, exit_status
@@ -36,9 +36,9 @@ class Ended:
     failure: Failure | None = None
 
 
-def run_step(argv: Sequence[str], env: Mapping[str, str]) -> Ended:
+def run_step(argv: Sequence[str], runner: SystemRunner) -> Ended:
     """Run a step to its end; on a Stopped, end the step before passing it on."""
-    process = SystemRunner(env).start(argv, stdin=None, stderr=PIPE, new_session=True)
+    process = runner.start(argv, stdin=None, stderr=PIPE, new_session=True)
     failures: list[Failure] = []
     forwarder = threading.Thread(target=_forward, args=(process, failures), daemon=True)
     forwarder.start()

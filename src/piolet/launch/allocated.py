@@ -1,0 +1,141 @@
+"""A Slurm allocation as the machine of a run. Everything on other nodes is an srun step."""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from piolet import record, vet
+from piolet.core.config import Settings
+from piolet.core.errors import PioletError
+from piolet.core.nodeset import NodeSet
+from piolet.core.run import DEVNULL, Process, SystemRunner
+from piolet.launch import program
+from piolet.launch.conductor import say
+from piolet.launch.program import Ended
+from piolet.launch.request import RunRequest
+from piolet.tools.slurm import jobs, scontrol, srun
+from piolet.tools.slurm.allocation import Allocation
+
+LAB_NODE = Path("/run/piolet-node")
+"""Exists on the nodes of a lab only; there the nodes share one machine."""
+
+FIRST_PORT, PORTS = 20000, 10000
+"""MASTER_PORT is chosen below the ephemeral ports of Linux (32768), from the job's identity."""
+
+_SHAPE_VARIABLES = (
+    "SLURM_NNODES",
+    "SLURM_JOB_NUM_NODES",
+    "SLURM_NTASKS",
+    "SLURM_NPROCS",
+    "SLURM_NTASKS_PER_NODE",
+    "SLURM_TASKS_PER_NODE",
+    "SLURM_NODELIST",
+    "SLURM_JOB_NODELIST",
+    "SLURM_JOB_CPUS_PER_NODE",
+)
+"""They describe the allocation as it began; after nodes were given back they would mislead a step's srun."""
+
+
+@dataclass(slots=True)
+class AllocatedMachine:
+    """The nodes of the allocation that this process is in."""
+
+    allocation: Allocation
+    settings: Settings
+    plan: Path | None = None
+
+    @property
+    def nodes(self) -> NodeSet:
+        """The nodes as they were allocated."""
+        return self.allocation.nodes
+
+    @property
+    def batch_node(self) -> str:
+        """The node that this process runs on, or the first one when it runs outside of them (salloc)."""
+        return self.allocation.node or next(iter(self.nodes))
+
+    def simulated(self) -> tuple[str, ...]:
+        """In a lab, the nodes."""
+        return ("nodes",) if LAB_NODE.exists() else ()
+
+    def vet(self, protocol: vet.Protocol) -> vet.Verdict:
+        """Vet every node in one step."""
+        return vet.vet_nodes(self.nodes, protocol, timeout_s=self.settings.vet.timeout_s)
+
+    def give_back(self, nodes: NodeSet) -> NodeSet:
+        """Shrink the job once; the batch node stays. A Slurm that refuses leaves the job as it was."""
+        freed = nodes - NodeSet(self.batch_node)
+        if not freed:
+            return freed
+        try:
+            scontrol.shrink(SystemRunner(), self.allocation.job, self.nodes - freed)
+        except PioletError as error:
+            say(f"{freed} could not be given back and stays idle: {error.what}")
+            return NodeSet()
+        return freed
+
+    def start_recorder(self, used: NodeSet, logbook: Path) -> Process:
+        """Start one recorder a node in a step that shares the nodes with the program's."""
+        step = srun.Step(
+            name="record",
+            nodes=len(used),
+            ntasks=len(used),
+            ntasks_per_node=1,
+            nodelist=used,
+            gpus_per_node=self._gpus_per_node,
+            overlap=True,
+            extra=("--kill-on-bad-exit=0",),
+        )
+        argv = srun.argv(step, record.agent_argv(logbook))
+        return self._runner({}).start(argv, stdout=DEVNULL, new_session=True)
+
+    def run(self, used: NodeSet, request: RunRequest) -> Ended:
+        """Run the program on `used`, in its container if there is a plan."""
+        step = srun.Step(
+            name=request.job_name,
+            nodes=len(used),
+            ntasks=request.ranks,
+            ntasks_per_node=request.tasks_per_node,
+            cpus_per_task=self._cpus_per_task(request),
+            nodelist=used,
+            gpus_per_node=self._gpus_per_node,
+            environment=str(self.plan or ""),
+            kill_on_bad_exit=True,
+        )
+        return program.run_step(
+            srun.argv(step, request.command), self._runner(self._meeting_point(used, request.ranks))
+        )
+
+    def timed_out(self) -> bool:
+        """Return whether the job is at its end; Slurm's own clock decides."""
+        try:
+            job = jobs.find(SystemRunner(), self.allocation.job)
+        except PioletError:
+            return False
+        return job.end_ns is not None and time.time_ns() >= job.end_ns
+
+    @property
+    def _gpus_per_node(self) -> int | None:
+        """Every step asks for all GPUs of the job: an exclusive job's steps get none by default."""
+        return len(self.allocation.job_gpus) if self.allocation.job_gpus else None
+
+    def _cpus_per_task(self, request: RunRequest) -> int | None:
+        """Share a node's CPUs among its tasks; Slurm would give each task one."""
+        cpus = os.environ.get("SLURM_CPUS_ON_NODE", "")
+        return max(int(cpus) // request.tasks_per_node, 1) if cpus.isdigit() else None
+
+    def _runner(self, variables: Mapping[str, str]) -> SystemRunner:
+        return SystemRunner(dict.fromkeys(_SHAPE_VARIABLES) | dict(variables))
+
+    def _meeting_point(self, used: NodeSet, ranks: int) -> Mapping[str, str]:
+        """Return where ranks meet: the address of the first node, and a port of this job's own."""
+        first = next(iter(used))
+        node = scontrol.node_records(SystemRunner(), NodeSet(first))[0]
+        identity = f"{self.allocation.cluster}/{self.allocation.job}/{time.time_ns()}"
+        port = FIRST_PORT + zlib.crc32(identity.encode()) % PORTS
+        return {"MASTER_ADDR": node.address or first, "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}

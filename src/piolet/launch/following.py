@@ -1,0 +1,153 @@
+"""Following a job from the login node: its states, its output as it comes, and its end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from piolet.core.errors import PioletError
+from piolet.core.run import Runner
+from piolet.launch.conductor import say
+from piolet.launch.stopping import Stopped, undisturbed
+from piolet.logbook import records
+from piolet.logbook.layout import Logbook
+from piolet.tools.slurm import jobs, scancel
+from piolet.tools.slurm.errors import UnknownJob
+from piolet.tools.slurm.job import Job
+
+POLL_S = 0.3
+STATE_EVERY = 3
+"""The output is read at every poll, the controller is asked at every third."""
+
+PATIENCE_S = 300.0
+"""A controller that stays silent for so long is given up; the job itself goes on."""
+
+CANCEL_WAIT_S = 60.0
+"""How long a cancelled job may take to end before we say so and leave."""
+
+
+@dataclass(slots=True)
+class Follower:
+    """A submitted job and where it writes: `root`/<jobid>.log and the logbook `root`/<jobid>/."""
+
+    runner: Runner
+    job_id: int
+    root: Path
+
+    def detach(self) -> int:
+        """Say how to come back to the job."""
+        say(f"job {self.job_id} goes on by itself; its output is {self._output}, its logbook {self._logbook.path}")
+        sys.stdout.write(f"{self.job_id}\n")
+        return 0
+
+    def follow(self) -> int:
+        """Show the job until it ends and return its exit status; on Ctrl-C cancel it."""
+        try:
+            return self._exit_status(self._watch())
+        except Stopped as stop:
+            with suppress(Stopped), undisturbed():
+                self._cancel()
+            return 128 + stop.signal_number
+
+    @property
+    def _output(self) -> Path:
+        return self.root / f"{self.job_id}.log"
+
+    @property
+    def _logbook(self) -> Logbook:
+        return Logbook(self.root / str(self.job_id))
+
+    def _watch(self) -> Job | None:
+        """Show states and output until the job is over; None if Slurm has forgotten it."""
+        output = _Tail(self._output)
+        shown = ""
+        for job in self._states():
+            text = _shown(job) if job else ""
+            if text and text != shown:
+                say(f"job {self.job_id} {text}")
+                shown = text
+            output.show()
+            if job is None or job.state.finished:
+                output.show()
+                return job
+        return None
+
+    def _states(self) -> Iterator[Job | None]:
+        """Yield the job as Slurm tells it, again and again; the last answer stands between questions."""
+        job = self._ask()
+        while True:
+            for _ in range(STATE_EVERY):
+                yield job
+                time.sleep(POLL_S)
+            job = self._ask()
+
+    def _ask(self) -> Job | None:
+        """Ask Slurm, sitting out a controller that is away for a while."""
+        give_up = time.monotonic() + PATIENCE_S
+        told = False
+        while True:
+            try:
+                return self._find()
+            except PioletError as error:
+                if time.monotonic() > give_up:
+                    raise
+                if not told:
+                    say(f"Slurm does not answer, still watching job {self.job_id}: {error.what}")
+                    told = True
+                time.sleep(POLL_S * STATE_EVERY)
+
+    def _find(self) -> Job | None:
+        try:
+            return jobs.find(self.runner, self.job_id)
+        except UnknownJob:
+            return None
+
+    def _exit_status(self, job: Job | None) -> int:
+        """Return the program's exit status: from the logbook, else from Slurm."""
+        outcome = records.read_outcome(self._logbook.outcome)
+        if outcome:
+            return outcome.exit_status
+        say(f"job {self.job_id} left no outcome; {_shown(job) if job else 'Slurm has forgotten it'}")
+        if job and job.signal:
+            return 128 + job.signal
+        return (job.exit_code if job else None) or PioletError.exit_status
+
+    def _cancel(self) -> None:
+        """Cancel the job and stay until it is gone, so that nothing is left behind."""
+        say(f"cancelling job {self.job_id}")
+        scancel.cancel(self.runner, self.job_id)
+        deadline = time.monotonic() + CANCEL_WAIT_S
+        while time.monotonic() < deadline:
+            job = self._find()
+            if job is None or job.state.finished:
+                say(f"job {self.job_id} is cancelled")
+                return
+            time.sleep(POLL_S)
+        say(f"job {self.job_id} is still ending; look again with: squeue -j {self.job_id}")
+
+
+class _Tail:
+    """Copies what is new in a file to stdout, byte for byte; a file that is not there yet is empty."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def show(self) -> None:
+        with suppress(FileNotFoundError), self._path.open("rb") as file:
+            file.seek(self._offset)
+            while chunk := file.read(1 << 16):
+                self._offset += len(chunk)
+                sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+
+
+def _shown(job: Job) -> str:
+    """Return a job's state for people: PENDING with its reason, RUNNING with its nodes."""
+    if job.nodes:
+        return f"{job.state} on {job.nodes}"
+    return f"{job.state} ({job.reason})" if job.reason else str(job.state)
