@@ -1,11 +1,14 @@
 """What the command line says about faults, phases and scripts."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from piolet.core.errors import UsageError
 from piolet.lab import gpus
+from piolet.lab.gpu_models import profiles
 from piolet.lab.gpu_script import parse_script
 from piolet.lab.gpus import Fault, FaultKind, Phase, parse_faults
 
@@ -122,3 +125,18 @@ def test_phases_and_models_say_where_their_numbers_come_from():
     for model in gpus.models().values():
         assert model.sources
         assert any("chosen" in source for source in model.sources)
+
+
+def test_the_reference_page_gives_the_numbers_that_are_used():
+    page = (Path(__file__).resolve().parents[3] / "docs" / "reference" / "gpu-simulator.md").read_text()
+    rows = {cells[0]: cells[1:] for line in page.splitlines() if len(cells := table_cells(line)) > 2}
+    for phase, shares in profiles().items():
+        assert rows[phase] == [f"{shares.get(name, 0):g}" for name in rows["Phase"]]
+    for name, cells in rows.items():
+        if name in gpus.models()["h100"].numbers:
+            assert cells == [str(model.numbers[name]) for model in gpus.models().values()]
+    assert all(f"--{name.replace('_', '-')}" in page for name in gpus.FLAGS)
+
+
+def table_cells(line):
+    return [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
