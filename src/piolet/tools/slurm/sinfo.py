@@ -99,8 +99,8 @@ def nodes(runner: Runner, partition: str = "", chosen: NodeSet | None = None) ->
 
 
 def _argv(fields: Sequence[str], partition: str) -> list[str]:
-    chosen = [f"--partition={partition}"] if partition else []
-    return ["sinfo", "--noheader", "--all", *chosen, f"--format={rows.template(fields)}"]
+    chosen = f"--partition={partition}" if partition else "--all"
+    return ["sinfo", "--noheader", chosen, f"--format={rows.template(fields)}"]
 
 
 def _partition(row: Sequence[str]) -> Partition:
