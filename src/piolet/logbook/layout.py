@@ -10,11 +10,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import platformdirs
-
-from piolet.core.config import Settings
 from piolet.core.errors import Refused, UsageError, storage_errors
+
+if TYPE_CHECKING:  # the recorder's agent imports this module, and is to stay small
+    from piolet.core.config import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,8 @@ def root(settings: Settings, environ: Mapping[str, str] = os.environ) -> Path:
     """Return the directory that holds all logbooks: the setting, $SCRATCH/piolet, or the user's data directory."""
     if settings.root:
         return settings.root
+    import platformdirs  # noqa: PLC0415 - as above
+
     scratch = environ.get("SCRATCH")
     return Path(scratch) / "piolet" if scratch else Path(platformdirs.user_data_dir("piolet"))
 

@@ -41,9 +41,29 @@ def read(logbook: Logbook) -> Reader:
     torn: list[Path] = []
     for family in FAMILIES.values():
         found = segments.list_segments(logbook.family(family.name))
-        torn += [segment.path for segment in found if not segment.intact()]
-        _view(database, family, [segment.path for segment in found if segment.intact()])
+        intact = [segment.path for segment in found if segment.intact()]
+        torn += [segment.path for segment in found if segment.path not in intact]
+        torn += _view_of_readable(database, family, intact)
     return Reader(logbook, database, tuple(torn))
+
+
+def _view_of_readable(database: duckdb.DuckDBPyConnection, family: Family, paths: list[Path]) -> list[Path]:
+    """Make the view; if DuckDB refuses a file, leave out those whose metadata it cannot read, and return them."""
+    try:
+        _view(database, family, paths)
+    except duckdb.Error:
+        readable = [path for path in paths if _has_metadata(database, path)]
+        _view(database, family, readable)
+        return [path for path in paths if path not in readable]
+    return []
+
+
+def _has_metadata(database: duckdb.DuckDBPyConnection, path: Path) -> bool:
+    try:
+        database.execute("SELECT count(*) FROM parquet_schema(?)", [str(path)]).fetchall()
+    except duckdb.Error:
+        return False
+    return True
 
 
 def _view(database: duckdb.DuckDBPyConnection, family: Family, paths: list[Path]) -> None:

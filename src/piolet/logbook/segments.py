@@ -57,9 +57,15 @@ def parse(path: Path) -> Segment | None:
 
 
 def list_segments(directory: Path) -> list[Segment]:
-    """Return the segments of a family in order, without those that a merged one covers."""
-    found = sorted(segment for path in directory.glob("*.parquet") if (segment := parse(path)))
-    return [segment for segment in found if not any(other.covers(segment) for other in found)]
+    """Return the segments of a family in order, without those that an intact merged one covers."""
+    found = all_segments(directory)
+    merged = [segment for segment in found if segment.first != segment.last and segment.intact()]
+    return [segment for segment in found if not any(other.covers(segment) for other in merged)]
+
+
+def all_segments(directory: Path) -> list[Segment]:
+    """Return every segment of a family in order, those that a merged one covers too."""
+    return sorted(segment for path in directory.glob("*.parquet") if (segment := parse(path)))
 
 
 def next_sequence(segments: Iterable[Segment], node: str) -> int:

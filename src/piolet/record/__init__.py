@@ -1,1 +1,15 @@
-"""The recorder: samples GPUs and host into the logbook without touching the program."""
+"""Recording what the GPUs and the host do while a program runs, without touching the program.
+
+    inventory(environ)       the GPUs of this node that belong to the job
+    agent_argv(logbook)      the command line of an agent, for a step with one task a node
+
+Both are cheap to import; an agent in the foreground is `piolet.record.agent.run_agent`, a program recorded
+`piolet.record.program.record_program`.
+"""
+
+from __future__ import annotations
+
+from piolet.record.agent import agent_argv
+from piolet.record.devices import inventory
+
+__all__ = ["agent_argv", "inventory"]

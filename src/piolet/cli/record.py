@@ -1,0 +1,48 @@
+"""`piolet record`: record a program, or be the agent of a node."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import click
+
+from piolet.core import config
+from piolet.core.errors import UsageError
+from piolet.record.agent import run_agent
+from piolet.record.spec import AgentSpec
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@click.option("--logbook", type=click.Path(file_okay=False, path_type=Path), help="Directory to record into.")
+@click.option("--interval", type=float, help="Seconds between samples.  [default: the setting record.interval_s]")
+@click.option("--node", default="", help="Name of this node in the logbook.  [default: Slurm's, else the host's]")
+@click.option("--agent", is_flag=True, help="Record this node in the foreground until SIGTERM; needs --logbook.")
+@click.argument("program", nargs=-1, type=click.UNPROCESSED)
+def command(logbook: Path | None, interval: float | None, node: str, program: tuple[str, ...], *, agent: bool) -> None:
+    """Record what the GPUs and the host do while PROGRAM runs.
+
+    PROGRAM keeps its process id, signals, input, output and exit status. Put `--` before it:
+
+        piolet record -- python train.py --lr 0.1
+    """
+    settings = config.load({"record.interval_s": interval}).settings
+    if agent == bool(program):
+        raise UsageError(
+            "an agent takes no program" if agent else "there is no program to record",
+            remedy="write `piolet record -- PROGRAM`, or `piolet record --agent --logbook DIR`",
+        )
+    if not agent:
+        from piolet.record.program import record_program  # noqa: PLC0415 - what an agent does without
+
+        record_program(program, settings, logbook=logbook, node=node)
+    _run_agent(logbook, node, settings)
+
+
+def _run_agent(logbook: Path | None, node: str, settings: config.Settings) -> None:
+    if logbook is None:
+        raise UsageError("an agent needs to know where to record", remedy="add --logbook DIR")
+    record = settings.record
+    name = node or os.environ.get("SLURMD_NODENAME") or socket.gethostname().partition(".")[0]
+    run_agent(AgentSpec(logbook.absolute(), name, record.interval_s, record.flush_s, record.kernel_log))

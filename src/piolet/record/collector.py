@@ -1,0 +1,64 @@
+"""What a collector is: one file, `read` apart from a pure `derive`, an entry point of the group `piolet.collectors`.
+
+A collector is a class that takes a Context and has `collect`. It may fail or hang at any time: its worker turns that
+into an event, and the others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from piolet.core.errors import StorageError
+from piolet.core.nouns import Severity
+from piolet.tools.kmsg import KernelLog
+from piolet.tools.nvml import Device
+
+Entry = tuple[str, Mapping[str, Any]]
+"""A family and a row of it, without `node`, which the sampler adds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What collectors know of the job and share.
+
+    `kernel_log` is open at the place where the recording began, or the error that says why it is not. `devices` is
+    filled by whoever reads the GPUs first; it stays empty where there are none.
+    """
+
+    environ: Mapping[str, str]
+    kernel_log: KernelLog | StorageError
+    proc: Path = Path("/proc")
+    devices: list[Device] = field(default_factory=list)
+
+
+class Collector(Protocol):
+    """Samples one source. The constructor takes a Context and raises if the source cannot work here."""
+
+    def collect(self, time_ns: int) -> Iterable[Entry]:
+        """Return the rows of the sampling time `time_ns` (UTC)."""
+        ...
+
+
+def event(
+    time_ns: int,
+    kind: str,
+    code: str,
+    message: str,
+    *,
+    severity: Severity = Severity.INFO,
+    gpu: int | None = None,
+    uuid: str | None = None,
+) -> Entry:
+    """Return a row of the family `events`."""
+    row = {"time_ns": time_ns, "kind": kind, "code": code, "severity": severity.value, "message": message}
+    return "events", row | {"gpu": gpu, "uuid": uuid}
+
+
+def rate(before: float | None, after: float | None, elapsed_s: float) -> float | None:
+    """Return the rate of a counter per second; None if unknown, reset (it fell) or read at the same moment."""
+    if before is None or after is None or after < before or elapsed_s <= 0:
+        return None
+    return (after - before) / elapsed_s

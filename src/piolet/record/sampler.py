@@ -1,0 +1,159 @@
+"""The sampler: collects, writes segments, and never stops because something else does.
+
+It runs below a supervisor and takes its place if that is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from piolet.core import plugins
+from piolet.core.errors import PioletError, StorageError
+from piolet.core.nouns import Severity
+from piolet.logbook.layout import Logbook
+from piolet.logbook.writer import SegmentWriter
+from piolet.record import job
+from piolet.record.collector import Collector, Context, Entry, event
+from piolet.record.devices import select
+from piolet.record.spec import AgentSpec
+from piolet.record.wakeup import Wakeup
+from piolet.record.worker import Mailbox, Worker
+from piolet.tools.kmsg import KernelLog
+
+GROUP = "piolet.collectors"
+_POLL_S = 1.0
+_LAST_ATTEMPTS = 4
+_LAST_PAUSE_S = 0.3
+
+
+class Sampler:
+    """Records one node until it is asked to end; `supervisor` is a pipe that closes when the supervisor dies."""
+
+    def __init__(self, spec: AgentSpec, context: Context, wakeup: Wakeup, supervisor: int) -> None:
+        self._spec = spec
+        self._context = context
+        self._wakeup = wakeup
+        self._supervisor = supervisor
+        self._mailbox = Mailbox()
+        self._stop = threading.Event()
+        self._workers = [self._worker(name, factory) for name, factory in self._collectors().items()]
+        self._output = Output(spec)
+        self._job_lacks_gpus = spec.owns_job
+
+    def run(self) -> bool:
+        """Sample until asked to end (True) or until the supervisor is gone (False)."""
+        self._note("agent", "restart" if self._spec.restarted else "start", self._spec.restarted or "recording begins")
+        for worker in self._workers:
+            worker.start()
+        flush_at_s = time.monotonic() + min(_POLL_S, self._spec.flush_s)
+        alone = False
+        while not (self._wakeup.asked_to_end or alone):
+            urgent = self._turn()
+            if urgent or time.monotonic() >= flush_at_s:
+                self._output.flush()
+                flush_at_s = time.monotonic() + self._spec.flush_s
+            alone = bool(self._wakeup.wait(min(_POLL_S, flush_at_s - time.monotonic()), [self._supervisor]))
+        return self._end(alone=alone and not self._wakeup.asked_to_end)
+
+    def _turn(self) -> bool:
+        """Move what was collected to the writer; return whether something of it should be written at once."""
+        for worker in self._workers:
+            worker.check(time.monotonic())
+        if self._job_lacks_gpus and self._context.devices:
+            self._job_lacks_gpus = not self._complete_job()
+        entries, dropped = self._mailbox.take()
+        self._output.append(entries, dropped)
+        return any(row.get("severity") == Severity.ERROR for _, row in entries)
+
+    def _complete_job(self) -> bool:
+        gpus = [device.gpu for device in select(self._context.devices, self._context.environ)]
+        path = Logbook(self._spec.logbook).job
+        return job.edit(path, lambda record: job.with_gpus(record, self._spec.node, gpus))
+
+    def _end(self, *, alone: bool) -> bool:
+        self._stop.set()
+        if not alone:
+            self._note("agent", "stop", "recording ends")
+        self._turn()
+        if alone:
+            self._output.flush()
+        else:
+            self._output.close()
+        return not alone
+
+    def _collectors(self) -> Mapping[str, Callable[[Context], Collector]]:
+        found = plugins.load(GROUP)
+        for finding in found.broken:
+            self._note("collector", "unavailable", f"{finding.subject} {finding.reason}", Severity.WARNING)
+        return found.loaded
+
+    def _worker(self, name: str, factory: Callable[[Context], Collector]) -> Worker:
+        interval_ns = round(self._spec.interval_s * 1e9)
+        return Worker(name, factory, self._context, interval_ns=interval_ns, mailbox=self._mailbox, stop=self._stop)
+
+    def _note(self, kind: str, code: str, message: str, severity: Severity | None = None) -> None:
+        severity = severity or (Severity.WARNING if code == "restart" else Severity.INFO)
+        self._mailbox.put([event(time.time_ns(), kind, code, message, severity=severity)])
+
+
+@dataclass(slots=True)
+class Output:
+    """The writer and its troubles: a file system that refuses is tried again, and reported when it accepts."""
+
+    spec: AgentSpec
+    dropped: int = 0
+    refused_since_ns: int | None = None
+    refusal: str = ""
+    writer: SegmentWriter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.writer = SegmentWriter(Logbook(self.spec.logbook), self.spec.node)
+
+    def append(self, entries: list[Entry], dropped: int = 0) -> None:
+        """Hand rows to the writer; `dropped` counts those that were lost on the way."""
+        self.dropped += dropped
+        for family, row in entries:
+            self.writer.append(family, {**row, "node": self.spec.node})
+
+    def flush(self) -> bool:
+        """Write what waits; False if the file system refused, which is reported once it accepts again."""
+        try:
+            self.writer.flush()
+        except StorageError as error:
+            self.refused_since_ns = self.refused_since_ns or time.time_ns()
+            self.refusal = error.what
+            return False
+        if self.refused_since_ns:
+            self._report()
+            return self.flush()
+        return True
+
+    def close(self) -> None:
+        """Write and merge; gives up after a second if the file system refuses to the end."""
+        for _ in range(_LAST_ATTEMPTS):
+            if self.flush():
+                break
+            time.sleep(_LAST_PAUSE_S)
+        try:
+            self.writer.close()
+        except PioletError as error:
+            os.write(2, f"piolet: {error}\n".encode("utf-8", "replace"))
+
+    def _report(self) -> None:
+        now_ns = time.time_ns()
+        refused_s = (now_ns - (self.refused_since_ns or now_ns)) / 1e9
+        dropped = self.dropped + self.writer.dropped_rows
+        message = f"the logbook could not be written for {refused_s:.0f} s ({self.refusal}); {dropped} rows dropped"
+        self.dropped = self.writer.dropped_rows = 0
+        self.refused_since_ns = None
+        self.append([event(now_ns, "agent", "dropped" if dropped else "delayed", message, severity=Severity.WARNING)])
+
+
+def main(spec: AgentSpec, kernel_log: KernelLog | StorageError, wakeup: Wakeup, supervisor: int) -> bool:
+    """Run the sampler in this process; see Sampler.run."""
+    context = Context(dict(os.environ), kernel_log)
+    return Sampler(spec, context, wakeup, supervisor).run()

@@ -1,0 +1,54 @@
+"""What an agent is to do, as a value that travels through exec: one JSON argument."""
+
+from __future__ import annotations
+
+import json
+import sys
+import zlib
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSpec:
+    """One agent: where it records, how often, and what it inherits as open descriptors.
+
+    `follow` are pidfds of the programs whose end ends the recording; without any, a signal ends it. `election` is
+    the socket that makes this agent the node's only one. `owns_job` says that job.json is this agent's to complete.
+    `restarted` says why an earlier sampler of this recording ended.
+    """
+
+    logbook: Path
+    node: str
+    interval_s: float
+    flush_s: float
+    kernel_log: Path
+    owns_job: bool = False
+    follow: tuple[int, ...] = ()
+    election: int | None = None
+    kernel_log_position: int | None = None
+    restarted: str = ""
+
+    @property
+    def address(self) -> str:
+        """The abstract socket's name: one per user, node and logbook, which is one per job."""
+        mark = zlib.crc32(str(self.logbook).encode("utf-8", "surrogateescape"))
+        return f"\0piolet-record/{self.node[:40]}/{self.logbook.name[:30]}/{mark:08x}"
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """Every descriptor that must survive an exec."""
+        kept = (*self.follow, self.election, self.kernel_log_position)
+        return tuple(descriptor for descriptor in kept if descriptor is not None)
+
+    def argv(self) -> list[str]:
+        """Return the command line that becomes this agent."""
+        fields = asdict(self) | {"logbook": str(self.logbook), "kernel_log": str(self.kernel_log)}
+        return [sys.executable, "-P", "-m", "piolet.record.agent", json.dumps(fields)]
+
+
+def parse(text: str) -> AgentSpec:
+    """Return the spec that `argv` wrote."""
+    fields = json.loads(text)
+    spec = AgentSpec(**fields)
+    return replace(spec, logbook=Path(spec.logbook), kernel_log=Path(spec.kernel_log), follow=tuple(spec.follow))
