@@ -54,7 +54,7 @@ class Overview:
     nodes: tuple[NodeStory, ...]
     quality: Quality
     never_collected: tuple[str, ...]
-    environment: tuple[tuple[str, str], ...]
+    environment: tuple[tuple[str, str, str], ...]
 
 
 def open_overview(logbook: Logbook) -> Overview:
@@ -133,30 +133,34 @@ def _absent(reader: Reader, family: str) -> Iterator[str]:
     yield from (f"{family}.{column}" for column, count in zip(columns, row[1:], strict=True) if not count)
 
 
-def environment(logbook: Logbook) -> tuple[tuple[str, str], ...]:
-    """Return the plain values of environment.lock.json as (key, text); empty if the job had no environment.
+def environment(logbook: Logbook) -> tuple[tuple[str, str, str], ...]:
+    """Return environment.lock.json as (key, value, origin); empty if the job had no environment.
 
-    A value may stand by itself or as a table with its origin; nested tables are flattened with dots.
+    Tables are flattened with dots; an element of `values` is a key with its value and origin.
     """
     if not logbook.environment_lock.exists():
         return ()
     try:
         content = read_json(logbook.environment_lock)
     except ParseError as error:
-        return (("unreadable", error.what),)
-    return tuple(_flattened(content, "")) if isinstance(content, dict) else (("unreadable", "not a JSON object"),)
+        return (("unreadable", error.what, ""),)
+    return tuple(_flattened(content, "")) if isinstance(content, dict) else ()
 
 
-def _flattened(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+def _flattened(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str, str]]:
     for key, value in table.items():
-        if isinstance(value, dict) and "value" in value:
-            value = value["value"]  # noqa: PLW2901 - the same setting without its origin
         if isinstance(value, dict):
             yield from _flattened(value, f"{prefix}{key}.")
         elif isinstance(value, list):
-            yield f"{prefix}{key}", ", ".join(str(element) for element in value)
-        elif value not in (None, ""):
-            yield f"{prefix}{key}", str(value)
+            yield from (_element(f"{prefix}{key}", element) for element in value)
+        elif value not in {None, ""}:
+            yield f"{prefix}{key}", str(value), ""
+
+
+def _element(key: str, element: Any) -> tuple[str, str, str]:  # noqa: ANN401 - JSON is any value
+    if not isinstance(element, dict):
+        return key, str(element), ""
+    return str(element.get("key", key)), str(element.get("value", "")), str(element.get("origin", ""))
 
 
 def _bounded(reader: Reader, job: JobRecord) -> JobRecord:

@@ -1,12 +1,314 @@
-"""The report: one self-contained page per logbook."""
+"""The report: one self-contained page per logbook. It loads nothing: style, script and pictures are inside.
+
+Everything that came from the job (names, commands, messages) reaches the page through Jinja's autoescape only.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from piolet import __version__
+from piolet.core.files import write_text
+from piolet.core.text import plural
 from piolet.logbook.layout import Logbook
+from piolet.logbook.reader import Reader, read
+from piolet.score import drawing, words
+from piolet.score.drawing import Plot
+from piolet.score.measure import Window, prepare
+from piolet.score.model import GpuScore, JobScore
+from piolet.score.overview import Overview, Role, overview
+from piolet.score.terminal import what_happened
+from piolet.score.timeline import Event, HeatRow, Series, Timeline, timeline
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+MOST_GPUS = 128
+"""Rows of the per-GPU table; the lowest ones if there are more."""
+
+MOST_NODES = 256
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One row of the waterfall: the share of GPU time that is left, and what was lost since the row before."""
+
+    name: str
+    meaning: str
+    left: float
+    lost: float
+    factor: float | None
+    largest: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One plot over time."""
+
+    key: str
+    title: str
+    unit: str
+    plot: Plot
+    summary: str
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of the job, from and width in per cent of its length."""
+
+    name: str
+    at: float
+    width: float
+
+
+@dataclass(frozen=True, slots=True)
+class HeatGroup:
+    """The rows of one node in the heat strip, with the holes of each row."""
+
+    node: str
+    image: str
+    holes: tuple[tuple[tuple[float, float], ...], ...]
 
 
 def write_report(logbook: Logbook, path: Path | None = None) -> Path:
-    """Write the report of `logbook` to `path` (default: report.html in the logbook) and return where it is."""
-    return path or logbook.report
+    """Write the report of `logbook` to `path` (default: report.html in the logbook) and return where it is.
+
+    Raises:
+        ParseError: job.json or outcome.json cannot be read.
+        StorageError: the page cannot be written.
+    """
+    path = path or logbook.report
+    with read(logbook) as reader:
+        page = render(reader)
+    write_text(path, page)
+    return path
+
+
+def render(reader: Reader) -> str:
+    """Return the page as HTML text."""
+    view = overview(reader)
+    window = prepare(reader, view.job)
+    return page(view, timeline(reader, window) if window else None, window)
+
+
+def page(view: Overview, over_time: Timeline | None, window: Window | None) -> str:
+    """Return the page from what was read; pure."""
+    script = (_HERE / "static/report.js").read_text(encoding="utf-8")
+    style = (_HERE / "static/report.css").read_text(encoding="utf-8")
+    score = view.score
+    return (
+        _templates()
+        .get_template("report.html.jinja")
+        .render(
+            view=view,
+            job=view.job,
+            score=score,
+            command=shlex.join(view.job.command),
+            facts=facts(view),
+            steps=waterfall(score),
+            time=over_time,
+            panels=panels(over_time),
+            metric_panels=metric_panels(over_time),
+            phases=phases(over_time, score),
+            marks=[event for event in over_time.events if event.severity in {"warning", "error"}] if over_time else [],
+            ticks=drawing.time_ticks(over_time.length_s) if over_time else (),
+            heat=heat(over_time.heat) if over_time else (),
+            gpus=lowest(score.gpus),
+            nodes=view.nodes[:MOST_NODES],
+            gap_rows=_gap_rows(view, window),
+            data=_data(over_time),
+            style=style,
+            script=script,
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            version=__version__,
+            written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        )
+    )
+
+
+def waterfall(score: JobScore) -> tuple[Step, ...]:
+    """Return the rows from allocated to saturated; empty without a score."""
+    if score.factors is None:
+        return ()
+    held = plural(len(score.gpus), "GPU")
+    steps = [Step("Allocated", f"{held} for {words.duration(score.wall_s)}", 1.0, 0.0, None)]
+    for name, heading, meaning in words.FACTORS:
+        factor = getattr(score.factors, name)
+        before = steps[-1].left
+        steps.append(Step(heading, meaning, before * factor, before * (1 - factor), factor))
+    worst = max(steps[1:], key=lambda step: step.lost)
+    return tuple(
+        Step(step.name, step.meaning, step.left, step.lost, step.factor, largest=step is worst and step.lost > 0)
+        for step in steps
+    )
+
+
+def facts(view: Overview) -> list[tuple[str, str]]:
+    """Return the short facts under the headline as (name, value)."""
+    score, used = view.score, [node for node in view.nodes if node.role in {Role.USED, Role.SPARE_USED}]
+    models = sorted({gpu.model for gpu in score.gpus if gpu.model})
+    size = f"{plural(len(used), 'node')}, {plural(len(score.gpus), 'GPU')}" if used else plural(len(score.gpus), "GPU")
+    return [
+        ("Outcome", _outcome(view)),
+        ("Ran for", words.duration(score.wall_s)),
+        ("Size", size),
+        ("GPU", ", ".join(models) or words.NOTHING),
+        ("Energy of the GPUs", words.energy(score.energy_j)),
+        ("Recorded", words.percent(score.coverage_ratio)),
+    ]
+
+
+def _outcome(view: Overview) -> str:
+    if view.outcome is None:
+        return "running" if view.score.running else "not recorded"
+    return view.outcome.state.replace("_", " ").lower()
+
+
+def panels(over_time: Timeline | None) -> list[Panel]:
+    """Return the plots of compute, memory, network and power, those that were recorded."""
+    if over_time is None:
+        return []
+    return [_panel(name, title, over_time) for name, title in _PANELS if name in over_time.series]
+
+
+_PANELS = (
+    ("compute", "Compute"),
+    ("memory", "Memory bandwidth"),
+    ("network", "Links (NVLink, PCIe)"),
+    ("power", "Power per GPU"),
+)
+
+
+def _panel(name: str, title: str, over_time: Timeline) -> Panel:
+    series = over_time.series[name]
+    mean = sum(series.mean) / len(series.mean)
+    if name == "power":
+        top = drawing.nice_top(max(series.high))
+        drawn = drawing.plot(series, over_time.length_s, top=top, unit="W")
+        return Panel(name, title, "W", drawn, f"{mean:.0f} W on average, at most {max(series.mean):.0f} W")
+    drawn = drawing.plot(series, over_time.length_s)
+    said = f"{words.percent(mean)} on average, at most {words.percent(max(series.mean))}"
+    return Panel(name, title, "%", drawn, said)
+
+
+def metric_panels(over_time: Timeline | None) -> list[Panel]:
+    """Return the plots of what the program itself reported."""
+    found = over_time.metrics.items() if over_time else ()
+    return [
+        Panel(f"user {name}", name, "", drawing.fitted(series, over_time.length_s), _from_to(series))
+        for name, series in found
+        if over_time
+    ]
+
+
+def _from_to(series: Series) -> str:
+    return f"from {series.mean[0]:.3g} to {series.mean[-1]:.3g}"
+
+
+def phases(over_time: Timeline | None, score: JobScore) -> list[Phase]:
+    """Return the phases that were recorded, else start-up and steady state if the score told them apart."""
+    if over_time is None or over_time.length_s <= 0:
+        return []
+    starts = [(event.time_s, event.code or event.message) for event in over_time.events if event.kind == "phase"]
+    if not starts and score.startup_s:
+        starts = [(0.0, "start-up"), (score.startup_s, "steady state")]
+    ends = [start for start, _ in starts[1:]] + [over_time.length_s]
+    return [
+        Phase(name, 100 * start / over_time.length_s, 100 * (end - start) / over_time.length_s)
+        for (start, name), end in zip(starts, ends, strict=True)
+        if 0 <= start < end <= over_time.length_s
+    ]
+
+
+def heat(rows: Sequence[HeatRow]) -> list[HeatGroup]:
+    """Return one picture a node."""
+    groups = ((node, list(group)) for node, group in groupby(rows, key=lambda row: row.node))
+    return [
+        HeatGroup(node, drawing.heat_image(group), tuple(tuple(drawing.holes(row)) for row in group))
+        for node, group in groups
+    ]
+
+
+def lowest(gpus: Sequence[GpuScore]) -> list[GpuScore]:
+    """Return all GPUs in order, or the lowest ones if there are too many for a page."""
+    if len(gpus) <= MOST_GPUS:
+        return list(gpus)
+    return sorted(gpus, key=lambda gpu: (gpu.score is not None, gpu.score or 0.0))[:MOST_GPUS]
+
+
+def _gap_rows(view: Overview, window: Window | None) -> list[Mapping[str, Any]]:
+    """The data quality per node and family, with its gaps in per cent of the expected time."""
+    restarts = dict(view.quality.agent_restarts)
+    found = []
+    for each in view.quality.coverage[: 2 * MOST_NODES]:
+        length_ns = each.expected.end_ns - each.expected.start_ns
+        gaps = [
+            (100 * (gap.start_ns - each.expected.start_ns) / length_ns, 100 * (gap.end_ns - gap.start_ns) / length_ns)
+            for gap in each.gaps
+            if length_ns > 0 and window
+        ]
+        found.append({"coverage": each, "gaps": gaps, "restarts": restarts.get(each.node, 0)})
+    return found
+
+
+def _data(over_time: Timeline | None) -> str:
+    """The numbers behind the plots for the page's script; safe inside a script element."""
+    if over_time is None:
+        return "{}"
+    everything = {**over_time.series, **{f"user {name}": series for name, series in over_time.metrics.items()}}
+    content = {
+        "length": over_time.length_s,
+        "series": {
+            name: [
+                [round(time, 1), *(float(f"{value:.4g}") for value in values)]
+                for time, *values in zip(series.times_s, series.mean, series.low, series.high, strict=True)
+            ]
+            for name, series in everything.items()
+        },
+    }
+    return json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _stamp(time_ns: int | None) -> str:
+    if time_ns is None:
+        return words.NOTHING
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _subject(event: Event) -> str:
+    return event.node if event.gpu is None else f"{event.node}:{event.gpu}"
+
+
+@cache
+def _templates() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415 - slow to import
+
+    templates = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {
+        "percent": words.percent,
+        "duration": words.duration,
+        "energy": words.energy,
+        "stamp": _stamp,
+        "clock": drawing.clock,
+        "subject": _subject,
+        "what_happened": what_happened,
+    }
+    templates.globals |= {"headline": words.headline, "steady": words.steady, "Role": Role}
+    return templates

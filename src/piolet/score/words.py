@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from piolet.score.model import JobScore
 
+NOTHING = "\N{EN DASH}"
+"""Stands for what is not known."""
+
 FACTORS = (
     ("used", "Used", "GPUs that did any work, of those allocated"),
     ("busy", "Busy", "time in which the leading GPU had work, of the run time"),
@@ -21,7 +24,7 @@ _ENERGY = ((3.6e9, "MWh"), (3.6e6, "kWh"), (3.6e3, "Wh"))
 def percent(ratio: float | None) -> str:
     """Return a ratio 0..1 as a percentage; a dash if it is not known."""
     if ratio is None:
-        return "\N{EN DASH}"
+        return NOTHING
     value = ratio * 100
     return f"{value:.1f}\N{NO-BREAK SPACE}%" if 0 < value < _TEN else f"{value:.0f}\N{NO-BREAK SPACE}%"
 
@@ -29,7 +32,7 @@ def percent(ratio: float | None) -> str:
 def duration(seconds: float | None) -> str:
     """Return seconds as ``8.0 s``, ``42 s``, ``3 min 20 s`` or ``2 h 05 min``."""
     if seconds is None:
-        return "\N{EN DASH}"
+        return NOTHING
     if seconds < _TEN:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -45,7 +48,7 @@ def duration(seconds: float | None) -> str:
 def energy(joules: float | None) -> str:
     """Return joules in the unit that reads best, from J to MWh."""
     if joules is None:
-        return "\N{EN DASH}"
+        return NOTHING
     for size, unit in _ENERGY:
         if joules >= size:
             return f"{joules / size:.3g} {unit}"
