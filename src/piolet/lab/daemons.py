@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -20,7 +19,7 @@ from piolet.lab.spec import Isolation, Network
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NODE_SCRIPT = Path(__file__).with_name("node.sh")
 _START_S = 60.0
-_POLL_S = 0.01
+_POLL_S, _POLL_MAX_S = 0.005, 0.08
 _LOG_TAIL_LINES = 8
 
 
@@ -82,6 +81,7 @@ def wait_until(ready: Callable[[], bool], lab: Lab, daemon: Daemon, *, timeout_s
     """Wait until `ready()`; if that takes too long or the daemon ends, a PioletError has the end of its log."""
     deadline = time.monotonic() + timeout_s
     next_look = time.monotonic() + 1
+    pause_s = _POLL_S
     while not ready():
         now = time.monotonic()
         if now > deadline or (now > next_look and daemon.label not in processes.daemons(lab.directory)):
@@ -89,7 +89,8 @@ def wait_until(ready: Callable[[], bool], lab: Lab, daemon: Daemon, *, timeout_s
             raise PioletError(f"{daemon.label} {what}: {_why(lab, daemon)}", where=str(daemon.log), remedy=_remedy(lab))
         if now > next_look:
             next_look = now + 1
-        time.sleep(_POLL_S)
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, _POLL_MAX_S)
 
 
 def answers(address: str, port: int) -> bool:
@@ -140,13 +141,12 @@ def _output(lab: Lab, daemon: Daemon) -> Path:
 
 
 def _why(lab: Lab, daemon: Daemon) -> str:
-    """Return the last lines of what the daemon wrote to its log and, before that, to stderr."""
-    lines: list[str] = []
+    """Return the last lines of what the daemon said before it detached itself, or else of its log."""
     for path in (_output(lab, daemon), daemon.log):
-        if path.exists():
-            lines += path.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_TAIL_LINES:]
-    return os.linesep.join(lines[-_LOG_TAIL_LINES:]) or "it said nothing"
+        if path.exists() and (text := path.read_text(encoding="utf-8", errors="replace").strip()):
+            return "\n".join(text.splitlines()[-_LOG_TAIL_LINES:])
+    return "it said nothing"
 
 
 def _remedy(lab: Lab) -> str:
-    return f"read the log; `piolet lab down --name {lab.name}` removes what is left"
+    return f"correct that and run it again; `piolet lab down --name {lab.name}` removes what is left, if anything"

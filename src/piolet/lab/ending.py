@@ -6,6 +6,7 @@ import shutil
 import time
 from pathlib import Path
 
+from piolet.core.config import LabSettings
 from piolet.core.errors import PioletError, StorageError, storage_errors
 from piolet.core.run import Runner, SystemRunner
 from piolet.lab import machine, network, processes
@@ -54,9 +55,15 @@ def remove(lab: Path, *, keep_directory: bool = False) -> None:
         for path in lab.iterdir() if lab.exists() else ():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         if not keep_directory:
-            _remove_if_empty(lab, lab.parent, *([lab.parent.parent] if lab.parent.parent.name == "piolet" else []))
+            _remove_if_empty(lab, *_own_directories(lab.parent))
     if not processes.node_mount_in_use():
         _remove_if_empty(processes.NODE_MOUNT)
+
+
+def _own_directories(home: Path) -> tuple[Path, ...]:
+    """Return the directories that are Piolet's own; one that somebody configured is theirs, even when empty."""
+    default = Path(LabSettings().directory)
+    return (default, default.parent) if home == default else ()
 
 
 def _end_jobs(lab: Path) -> None:

@@ -42,6 +42,7 @@ _DIRECTORIES = {
     "munge/private": _PRIVATE,
     "state": _PRIVATE,
 }
+_MODES = {"slurmdbd.conf": 0o600, "prolog.sh": 0o755}
 _MUNGE_KEY_BYTES = 128
 
 
@@ -55,13 +56,12 @@ def write_files(lab: Lab) -> None:
         for node in lab.nodes:
             _node(lab, node)
     for name, text in configuration(lab).items():
-        mode = 0o600 if name == "slurmdbd.conf" else 0o644
-        _write_if_changed(lab.directory / "etc" / name, text, mode)
+        _write_if_changed(lab.directory / "etc" / name, text, _MODES.get(name, 0o644))
 
 
 def configuration(lab: Lab) -> dict[str, str]:
     """Return the text of each configuration file of the lab by name."""
-    names = ["slurm.conf", "gres.conf", "plugstack.conf", "hosts", "piolet.toml"]
+    names = ["slurm.conf", "gres.conf", "plugstack.conf", "hosts", "prolog.sh", "piolet.toml"]
     names += ["cgroup.conf"] if lab.spec.isolation.value == "cgroup" else []
     names += ["slurmdbd.conf"] if lab.spec.accounting else []
     names += ["mpi.conf"] if _has_pmix() else []

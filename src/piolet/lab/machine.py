@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from piolet.core.errors import Refused, ToolMissing
 from piolet.lab.spec import Network, Spec
@@ -43,6 +45,17 @@ def check(spec: Spec) -> None:
     if missing:
         packages = " ".join(sorted({wanted[program] for program in missing}))
         raise ToolMissing(missing[0], remedy=f"apt-get install --no-install-recommends {packages}")
+
+
+def check_reachable(directory: Path) -> None:
+    """Raise Refused unless every user may enter `directory`, or would once it is made: Slurm is for them."""
+    for path in (directory, *directory.parents):
+        if path.exists() and not path.stat().st_mode & stat.S_IXOTH:
+            raise Refused(
+                "ordinary users cannot enter the labs' directory",
+                where=str(path),
+                remedy=f"chmod o+x {path}, or give another lab.directory (PIOLET_LAB_DIRECTORY)",
+            )
 
 
 def require_root(doing: str) -> None:

@@ -25,8 +25,7 @@ fi
 
 hostname "$node"
 mount --bind "$lab/nodes/$node" /run/piolet-node
-mount --bind "$lab/etc/hosts" /etc/hosts
-if [ -e "$lab/etc/ld.so.cache" ]; then mount --bind "$lab/etc/ld.so.cache" /etc/ld.so.cache; fi
+/bin/sh "$lab/etc/prolog.sh"
 mount -t tmpfs -o mode=1777,nosuid,nodev none /dev/shm
 # PMIx names its directories by job and step only: two nodes of one machine would collide.
 mount --bind "$lab/spool/$node.pmix" "$lab/pmix"

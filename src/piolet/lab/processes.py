@@ -21,7 +21,7 @@ MARKER = "PIOLET_LAB"
 DAEMON_MARKER = "PIOLET_LAB_DAEMON"
 NODE_MOUNT = Path("/run/piolet-node")
 _PROC = Path("/proc")
-_STEP_DAEMON = "slurmstepd"  # inherits the environment of its slurmd, marker and all
+_STEP_DAEMON = "slurmstepd"
 _POLL_S = 0.01
 
 
@@ -40,24 +40,21 @@ class Process:
 
 def daemons(directory: Path) -> dict[str, Process]:
     """Return the live daemons of the lab in `directory` by label (slurmctld, slurmd@node1, ...)."""
-    return {process.environment[DAEMON_MARKER]: process for process in _marked(directory, step_daemons=False)}
-
-
-def step_daemons(directory: Path) -> dict[str, Process]:
-    """Return a live slurmstepd of each node of the lab that has one, by its slurmd's label."""
-    return {process.environment[DAEMON_MARKER]: process for process in _marked(directory, step_daemons=True)}
-
-
-def _marked(directory: Path, *, step_daemons: bool) -> list[Process]:
-    """Return the marked processes, the oldest of each label last: a daemon's passing children carry it too."""
     marked = [
         process
         for process in _processes()
-        if process.environment.get(MARKER) == str(directory)
-        and DAEMON_MARKER in process.environment
-        and (process.name == _STEP_DAEMON) is step_daemons
+        if process.environment.get(MARKER) == str(directory) and DAEMON_MARKER in process.environment
     ]
-    return sorted(marked, key=lambda process: process.started, reverse=True)
+    # The oldest of a label is the daemon: its passing children carry the marker too.
+    marked.sort(key=lambda process: process.started, reverse=True)
+    return {process.environment[DAEMON_MARKER]: process for process in marked if process.name != _STEP_DAEMON}
+
+
+def step_daemons(directory: Path) -> dict[str, Process]:
+    """Return, for each node of the lab that runs a step, one live slurmstepd (whose title overwrites its marker)."""
+    nodes = {_identity(path): path.name for path in directory.glob("nodes/*")}
+    found = (process for process in _processes() if process.name == _STEP_DAEMON)
+    return {nodes[process.node_mount]: process for process in found if process.node_mount in nodes}
 
 
 def members(directory: Path) -> list[Process]:

@@ -6,6 +6,7 @@ That makes one function of starting, of going on after a kill, and of repairing 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 from piolet.core.errors import Refused, storage_errors
@@ -51,6 +52,7 @@ def bring_up(spec: Spec, directory: Path | None = None) -> Raised:
     spec.check()
     machine.check(spec)
     home = labs_directory(directory)
+    machine.check_reachable(home)
     with machine.one_at_a_time(), machine.umask(0o022):
         new = not (home / spec.name / "lab.json").exists()
         try:
@@ -117,13 +119,18 @@ def _ensure_control(lab: Lab, running: set[str]) -> list[str]:
 
 
 def _ensure_nodes(lab: Lab, running: set[str]) -> list[str]:
+    """Start the slurmds that are not running; wait for them, and for all nodes if slurmctld knows none of them yet."""
     dead = [node for node in lab.nodes if f"slurmd@{node}" not in running]
     survivors = processes.step_daemons(lab.directory) if dead else {}
-    wanted = [daemons.slurmd(lab, node, survivors.get(f"slurmd@{node}")) for node in dead]
-    daemons.start(lab, wanted)
-    for node, daemon in zip(dead, wanted, strict=True):
-        daemons.wait_until(lambda node=node: node in status.ready_nodes(lab), lab, daemon)  # type: ignore[misc]
-    return [daemon.label for daemon in wanted]
+    wanted = {node: daemons.slurmd(lab, node, survivors.get(node)) for node in lab.nodes}
+    daemons.start(lab, [wanted[node] for node in dead])
+    for node in dead if "slurmctld" in running else lab.nodes:
+        daemons.wait_until(partial(_is_ready, lab, node), lab, wanted[node])
+    return [wanted[node].label for node in dead]
+
+
+def _is_ready(lab: Lab, node: str) -> bool:
+    return node in status.ready_nodes(lab)
 
 
 def _ensure_library_cache(lab: Lab) -> None:
@@ -131,10 +138,10 @@ def _ensure_library_cache(lab: Lab) -> None:
     if built(SIMULATOR) is None or (lab.directory / "etc" / "ld.so.cache").exists():
         return
     node, mount = lab.node_directory(lab.nodes[0]), processes.NODE_MOUNT
-    cache, partial = lab.directory / "etc" / "ld.so.cache", lab.directory / "etc" / ".ld.so.cache.partial"
+    cache, unfinished = lab.directory / "etc" / "ld.so.cache", lab.directory / "etc" / ".ld.so.cache.partial"
     steps = f'mount --bind "$1" {mount} && ldconfig -X -C "$2" {mount}/lib'
     SystemRunner().run(
-        ["unshare", "--mount", "/bin/sh", "-c", steps, "sh", str(node), str(partial)], timeout=_LDCONFIG_S
+        ["unshare", "--mount", "/bin/sh", "-c", steps, "sh", str(node), str(unfinished)], timeout=_LDCONFIG_S
     )
     with storage_errors(cache, "write"):
-        partial.replace(cache)
+        unfinished.replace(cache)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from piolet.core.errors import PioletError
-from piolet.core.run import Runner, SystemRunner
-from piolet.lab import processes
+from piolet.core.run import SystemRunner
+from piolet.lab import daemons, processes
 from piolet.lab.cluster import Lab
 from piolet.lab.files import notices
 
@@ -53,13 +53,16 @@ def labels(lab: Lab) -> tuple[str, ...]:
     return ("munged", *accounting, "slurmctld", *(f"slurmd@{node}" for node in lab.nodes))
 
 
-def nodes(lab: Lab, runner: Runner | None = None) -> tuple[NodeStatus, ...]:
+def nodes(lab: Lab) -> tuple[NodeStatus, ...]:
     """Ask Slurm for the state of every node."""
-    runner = runner or SystemRunner(env=lab.environment())
+    silent = tuple(NodeStatus(node, UNKNOWN, "slurmctld does not answer") for node in lab.nodes)
+    if not daemons.answers(lab.gateway, lab.place.slurmctld_port):
+        return silent  # sinfo would try for a long time
+    runner = SystemRunner(env=lab.environment())
     try:
         answer = runner.run(["sinfo", "--noheader", "--Node", "--format=%N|%T|%E"], timeout=_SINFO_S).stdout
     except PioletError:
-        return tuple(NodeStatus(node, UNKNOWN, "slurmctld does not answer") for node in lab.nodes)
+        return silent
     return parse_sinfo(answer)
 
 

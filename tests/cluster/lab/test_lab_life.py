@@ -1,0 +1,218 @@
+"""A lab comes up, survives kills and leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from piolet.core.errors import PioletError, Refused, StorageError, ToolMissing
+from piolet.lab import Isolation, Lab, Network, Spec, bring_up, down, open_lab, processes, status, up
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("machine")]
+
+PIOLET = [sys.executable, "-m", "piolet"]
+
+
+@pytest.fixture
+def name(assert_no_trace: Callable[[Path], None], labs: Path) -> Iterator[str]:
+    name = f"life-{secrets.token_hex(3)}"
+    yield name
+    down(name, labs)
+    assert_no_trace(labs / name)
+
+
+def _environment(labs: Path) -> dict[str, str]:
+    return os.environ | {"PIOLET_LAB_DIRECTORY": str(labs)}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(Spec(nodes=4), id="host"),
+        pytest.param(Spec(nodes=2, network=Network.NETNS), id="netns"),
+        pytest.param(Spec(nodes=2, isolation=Isolation.CGROUP), id="cgroup"),
+    ],
+)
+def test_down_leaves_nothing_even_of_running_jobs(
+    spec: Spec, name: str, labs: Path, assert_no_trace: Callable[[Path], None], commands_on: Callable
+) -> None:
+    lab = up(Spec(name=name, nodes=spec.nodes, network=spec.network, isolation=spec.isolation), labs)
+    run = commands_on(lab)
+    stray = "setsid sleep 1000 & echo ready; wait"
+    with subprocess.Popen(
+        ["srun", "-N2", "sh", "-c", stray], env=run.environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as srun:
+        assert srun.stdout
+        assert srun.stdout.readline() == b"ready\n"
+        lab.down()
+        assert srun.wait(10) != 0
+    assert_no_trace(labs / name)
+
+
+def test_the_machine_looks_as_before(snapshot: Callable[[], dict[str, set[str]]]) -> None:
+    before = snapshot()
+    lab = up(Spec(name=f"life-{secrets.token_hex(3)}", nodes=2, network=Network.NETNS))
+    lab.down()
+    after = snapshot()
+    # Other labs of this machine may come and go meanwhile; this one had the directory and network names to itself.
+    assert {key for key in before if _new(before[key], after[key])} == set()
+
+
+def _new(before: set[str], after: set[str]) -> set[str]:
+    shared = {"/run/piolet-node", "/var/lib/piolet"}
+    return {entry for entry in after - before if entry not in shared and "/tmp/" not in entry}  # noqa: S108 - others' files
+
+
+def test_up_again_changes_nothing_then_repairs_what_died(name: str, labs: Path, commands_on: Callable) -> None:
+    spec = Spec(name=name, nodes=2)
+    first = bring_up(spec, labs)
+    assert first.new
+    again = bring_up(spec, labs)
+    assert (again.new, again.started) == (False, ())
+    pids = status(first.lab).daemons
+    for label in ("slurmctld", "slurmd@node2"):
+        os.kill(pids[label], signal.SIGKILL)
+    assert set(bring_up(spec, labs).started) == {"slurmctld", "slurmd@node2"}
+    assert sorted(commands_on(first.lab)("srun", "-N2", "hostname").stdout.split()) == ["node1", "node2"]
+
+
+def test_other_parameters_are_refused(name: str, labs: Path) -> None:
+    up(Spec(name=name, nodes=1), labs)
+    with pytest.raises(Refused, match="exists with other parameters: nodes 1"):
+        up(Spec(name=name, nodes=2), labs)
+    assert status(open_lab(name, labs)).is_up
+
+
+@pytest.mark.parametrize("network", list(Network))
+def test_a_dead_slurmd_leaves_its_job_running(name: str, labs: Path, network: Network, commands_on: Callable) -> None:
+    lab = up(Spec(name=name, nodes=2, network=network), labs)
+    run = commands_on(lab)
+    job = run("sbatch", "--parsable", "-w", "node2", "-o", "/dev/null", "--wrap", "sleep 1000").stdout.strip()
+    _wait(lambda: _state(run, job) == "RUNNING")
+    _wait(lambda: processes.step_daemons(lab.directory))
+    os.kill(status(lab).daemons["slurmd@node2"], signal.SIGKILL)
+    bring_up(lab.spec, labs)
+    assert _state(run, job) == "RUNNING"
+    assert run("srun", "-w", "node2", "hostname").stdout == "node2\n"
+
+
+def _state(run: Callable, job: str) -> str:
+    return run("squeue", "--noheader", "--format=%T", "--jobs", job).stdout.strip()
+
+
+def _wait(ready: Callable[[], object], timeout_s: float = 10) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("moment", range(6))
+@pytest.mark.parametrize("then", ["up", "down"])
+def test_a_killed_start_can_go_on_or_be_removed(
+    moment: int, then: str, name: str, labs: Path, assert_no_trace: Callable[[Path], None]
+) -> None:
+    network = random.choice(list(Network))  # noqa: S311 - a moment, not a secret
+    argv = [*PIOLET, "lab", "up", "--name", name, "--nodes", "3", "--net", network]
+    with subprocess.Popen(argv, env=_environment(labs), stdout=subprocess.DEVNULL) as starting:
+        time.sleep(0.25 + random.uniform(moment, moment + 1) * 0.1)  # noqa: S311 - same
+        starting.kill()
+    if then == "up":
+        # A start that was killed before its first file was written is a new one: any parameters will do.
+        lab = up(Spec(name=name, nodes=3, network=network), labs)
+        assert status(lab).is_up
+    down(name, labs)
+    assert_no_trace(labs / name)
+
+
+def test_a_killed_end_can_be_ended(name: str, labs: Path, assert_no_trace: Callable[[Path], None]) -> None:
+    up(Spec(name=name, nodes=2), labs)
+    with subprocess.Popen([*PIOLET, "lab", "down", "--name", name], env=_environment(labs)) as ending:
+        time.sleep(random.uniform(0.25, 0.4))  # noqa: S311 - same
+        ending.kill()
+    down(name, labs)
+    assert_no_trace(labs / name)
+
+
+def test_an_interrupted_start_leaves_nothing(name: str, labs: Path, assert_no_trace: Callable[[Path], None]) -> None:
+    argv = [*PIOLET, "lab", "up", "--name", name, "--nodes", "8"]
+    with subprocess.Popen(argv, env=_environment(labs), stderr=subprocess.PIPE, text=True) as starting:
+        _wait((labs / name / "run" / "slurmctld.pid").exists)
+        starting.send_signal(signal.SIGINT)
+        assert starting.wait(20) == 128 + signal.SIGINT
+        assert starting.stderr
+        assert starting.stderr.read().strip() == "piolet: interrupted"
+    assert_no_trace(labs / name)
+
+
+def test_a_full_disk_is_one_error_and_leaves_nothing(
+    mount: Callable[[str], Path], name: str, assert_no_trace: Callable[[Path], None]
+) -> None:
+    small = mount("size=128k")
+    with pytest.raises(PioletError, match="No space left on device"):
+        up(Spec(name=name, nodes=2), small)
+    assert_no_trace(small / name)
+    assert list(small.iterdir()) == []
+
+
+def test_a_read_only_directory_is_one_error(mount: Callable[[str], Path], name: str) -> None:
+    with pytest.raises(StorageError, match="Read-only file system"):
+        up(Spec(name=name, nodes=2), mount("ro"))
+
+
+def test_a_daemon_that_cannot_start_is_named_with_its_log(
+    name: str, labs: Path, assert_no_trace: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("piolet.lab.daemons._PATH", "/nonexistent")
+    with pytest.raises(PioletError, match=r"munged.*\n?.*No such file"):
+        up(Spec(name=name, nodes=2), labs)
+    assert_no_trace(labs / name)
+
+
+def test_two_labs_run_side_by_side(name: str, labs: Path, commands_on: Callable) -> None:
+    pair = [up(Spec(name=name, nodes=2), labs), up(Spec(name=f"{name}-b", nodes=2, network=Network.NETNS), labs)]
+    try:
+        for lab in pair:
+            assert commands_on(lab)("srun", "-N2", "-l", "hostname").stdout.count("node") == 2
+            assert _cluster(commands_on(lab)) == lab.name
+        pair[0].down()
+        assert commands_on(pair[1])("srun", "-N2", "ls", "/run/piolet-node").stdout.count("gpu") == 2
+    finally:
+        down(pair[1].name, labs)
+
+
+def _cluster(run: Callable) -> str:
+    lines = run("scontrol", "show", "config").stdout.splitlines()
+    return next(line.split("=")[1].strip() for line in lines if line.startswith("ClusterName"))
+
+
+def test_a_directory_that_users_cannot_enter_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="cannot enter") as raised:
+        up(Spec(name="hidden"), tmp_path)
+    assert "chmod o+x" in raised.value.remedy
+
+
+def test_without_slurm_the_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("piolet.lab.machine._search_path", lambda: "/nonexistent")
+    with pytest.raises(ToolMissing) as raised:
+        up(Spec(name="none"), tmp_path)
+    assert "apt-get install" in raised.value.remedy
+    assert "slurmctld slurmd" in raised.value.remedy
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_up_takes_under_two_seconds_warm(name: str, labs: Path) -> None:
+    up(Spec(name=name), labs).down()
+    began = time.monotonic()
+    lab: Lab = up(Spec(name=name), labs)
+    assert time.monotonic() - began < 2
+    assert len(lab.nodes) == 4
