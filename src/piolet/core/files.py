@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from piolet.core.errors import ParseError, storage_errors
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @contextmanager
@@ -35,16 +38,20 @@ def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - JSON is any value
-    """Write `value` to `path` atomically, indented and key-ordered as given."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    r"""Write `value` to `path` atomically, indented and key-ordered as given.
+
+    Surrogate escapes, from text that was not UTF-8, stand as ``\udcxx``: the file is UTF-8 and nothing is lost.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    write_text(path, _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is any value
     """Read a JSON file; a torn or foreign file is a ParseError that names it."""
     with storage_errors(path, "read"):
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     try:
-        return json.loads(text)
+        return json.loads(content.decode("utf-8"))
     except ValueError as error:
         raise ParseError(f"not valid JSON: {error}", source=str(path)) from error
 

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from piolet.core.errors import ParseError, ToolError, ToolMissing, ToolTimeout
+from piolet.core.errors import ParseError, PioletError, ToolError, ToolMissing, ToolTimeout
 from piolet.core.files import read_json, write_json
 
 Process = subprocess.Popen[str]
@@ -58,7 +58,7 @@ class Runner(Protocol):
         Raises:
             ToolMissing: argv[0] is not on PATH.
             ToolTimeout: it did not finish; it has been killed, and the error keeps its partial output.
-            ToolError: its exit status is not in `ok`.
+            ToolError: its exit status is not in `ok`, or it could not be started.
         """
         ...
 
@@ -100,8 +100,8 @@ class SystemRunner:
                 stdin=DEVNULL if stdin is None else None,
                 timeout=timeout,
             )
-        except FileNotFoundError as error:
-            raise ToolMissing(argv[0]) from error
+        except OSError as error:
+            raise _not_started(argv, error) from error
         except subprocess.TimeoutExpired as error:
             raise ToolTimeout(argv, timeout, stdout=_as_text(error.stdout), stderr=_as_text(error.stderr)) from error
         result = Result(tuple(argv), done.returncode, done.stdout, done.stderr, time.monotonic() - started)
@@ -122,6 +122,7 @@ class SystemRunner:
 
         Raises:
             ToolMissing: argv[0] is not on PATH.
+            ToolError: it could not be started.
         """
         try:
             return subprocess.Popen(
@@ -135,8 +136,8 @@ class SystemRunner:
                 stdin=stdin,
                 stdout=stdout,
             )
-        except FileNotFoundError as error:
-            raise ToolMissing(argv[0]) from error
+        except OSError as error:
+            raise _not_started(argv, error) from error
 
     def environment(self) -> dict[str, str]:
         """Return the environment that `run` gives to programs."""
@@ -227,6 +228,13 @@ def _checked(result: Result, ok: Sequence[int] | None) -> Result:
     if ok is None or result.rc in ok:
         return result
     raise ToolError(result.argv, result.rc, result.stderr, stdout=result.stdout)
+
+
+def _not_started(argv: Sequence[str], error: OSError) -> PioletError:
+    """Return the error for a program that could not be started; 126 is the shell's status for that."""
+    if isinstance(error, FileNotFoundError) and error.filename == argv[0]:
+        return ToolMissing(argv[0])
+    return ToolError(argv, 126, str(error), remedy="check the program's permissions and the working directory")
 
 
 def _as_text(output: bytes | str | None) -> str:

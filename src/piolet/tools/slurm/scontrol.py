@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from piolet.core.errors import ParseError
 from piolet.core.nodeset import NodeSet
@@ -158,8 +159,7 @@ def records(text: str, first: str) -> list[Pairs]:
     three or five blanks and a key continues the value before it.
     """
     starts = [match.start() for match in re.finditer(rf"(?m)^{first}=", text)]
-    ends = [*starts[1:], len(text)]
-    return [list(_pairs(text[start:end])) for start, end in zip(starts, ends, strict=True)]
+    return [list(_pairs(text[start:end])) for start, end in pairwise([*starts, len(text)])]
 
 
 def _pairs(record: str) -> Iterator[tuple[str, str]]:
