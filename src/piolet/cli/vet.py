@@ -1,0 +1,187 @@
+"""`piolet vet`: are these nodes ready to compute?"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from piolet.cli.common import Format, format_option, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from piolet.core.config import Settings
+    from piolet.core.nodeset import NodeSet
+    from piolet.vet import Protocol, Verdict
+
+# The node's side of this module is on the critical path of every run, so it imports nothing that it does not need.
+
+SOME_NOT_READY = 1
+COULD_NOT_TELL = 3
+
+
+@click.group()
+def command() -> None:
+    """Check that nodes are ready to compute."""
+
+
+@command.command()
+@click.option("--protocol", "name", default="quick", show_default=True, help="A protocol's name or file.")
+@click.option("--nodes", "names", default="", help="Only these nodes of the allocation, such as node[1-4].")
+@click.option("--local", is_flag=True, help="Vet this machine, without a step.")
+@click.option("--timeout", "timeout_s", type=float, default=None, help="Seconds after which a silent node is unknown.")
+@format_option
+def run(name: str, names: str, timeout_s: float | None, output: Format, *, local: bool) -> None:
+    """Vet the nodes of this allocation, or this machine with --local.
+
+    Exit status: 0 all are ready, 1 some are not, 3 nothing was found wrong but some could not be judged.
+    """
+    from piolet import vet  # noqa: PLC0415 - the node's side stays quick to start
+
+    settings = _settings()
+    protocol = vet.load_protocol(name, settings)
+    nodes = None if local else _nodes(names)
+    timeout_s = timeout_s or settings.vet.timeout_s
+    with progress(f"vetting {nodes or 'this machine'} with {protocol.name}"):
+        verdict = (
+            vet.vet_nodes(nodes, protocol, timeout_s=timeout_s)
+            if nodes
+            else vet.vet_here(protocol, timeout_s=timeout_s)
+        )
+    if output is Format.JSON:
+        print_json(_as_json(protocol, verdict))
+    else:
+        _print_verdict(verdict)
+    raise click.exceptions.Exit(exit_status(verdict))
+
+
+def exit_status(verdict: Verdict) -> int:
+    """Return 0 if all are ready, 1 if any was found wrong, 3 if those that are not ready could not be judged."""
+    if not verdict.refused:
+        return 0
+    return COULD_NOT_TELL if len(verdict.unknown) == len(verdict.refused) else SOME_NOT_READY
+
+
+@command.command()
+@click.argument("file")
+@format_option
+def check(file: str, output: Format) -> None:
+    """Read a protocol, say what is wrong with it or what it would run, and run nothing."""
+    from piolet import vet  # noqa: PLC0415 - the node's side stays quick to start
+
+    protocol = vet.load_protocol(file, _settings())
+    if output is Format.JSON:
+        print_json(asdict(protocol))
+        return
+    rows = [(each.name, each.type, _shown(each.parameters), f"{each.timeout_s:g} s") for each in protocol.checks]
+    print_table(("check", "type", "parameters", "time-out"), rows, title=f"{protocol.name} ({protocol.origin})")
+
+
+@command.command("list")
+@format_option
+def list_command(output: Format) -> None:
+    """Print the protocols and the checks that there are."""
+    from piolet.vet import catalogue  # noqa: PLC0415 - the node's side stays quick to start
+
+    protocols = dict(catalogue.protocols(_settings()))
+    checks, broken = catalogue.all_checks()
+    if output is Format.JSON:
+        summaries = [{"type": each.name, "summary": each.summary, "source": each.source} for each in checks]
+        print_json({"protocols": protocols, "checks": summaries, "broken": [asdict(each) for each in broken]})
+        return
+    print_table(("protocol", "file"), list(protocols.items()))
+    click.echo()
+    print_table(("check", "what it says", "source"), [(each.name, each.summary, each.source) for each in checks])
+    for finding in broken:
+        click.echo(f"piolet: {finding.subject} {finding.reason}", err=True)
+
+
+@command.command()
+@click.argument("check_type", metavar="CHECK")
+@format_option
+def explain(check_type: str, output: Format) -> None:
+    """Print what a check does, its parameters with their defaults, and where its threshold comes from."""
+    from piolet.vet import catalogue  # noqa: PLC0415 - the node's side stays quick to start
+
+    explained = catalogue.explain(check_type)
+    if output is Format.JSON:
+        print_json(asdict(explained))
+        return
+    click.echo(f"{explained.type}: {explained.summary}\nthreshold: {explained.source}\n\n{explained.text}\n")
+    print_table(("parameter", "kind", "default"), explained.parameters)
+
+
+@command.command(hidden=True)
+@click.option("--protocol-json", "text", default=None, help="The compiled protocol.")
+@click.option("--protocol", "name", default=None, help="A protocol's name or file.")
+def node(text: str | None, name: str | None) -> None:
+    """Run a protocol on this node and print one line of JSON. The nodes' side of `piolet vet run`."""
+    from piolet.vet.node import print_answer  # noqa: PLC0415 - only here
+
+    print_answer(_protocol(text, name))
+
+
+def _protocol(text: str | None, name: str | None) -> Protocol:
+    if text is None:
+        from piolet.vet import load_protocol  # noqa: PLC0415 - slow to import, and nodes are given the compiled form
+
+        return load_protocol(name or "quick", _settings())
+    from piolet.core.errors import UsageError  # noqa: PLC0415 - the node's side stays quick to start
+    from piolet.vet.protocol import from_json  # noqa: PLC0415 - same
+
+    try:
+        return from_json(text)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"not a compiled protocol: {error}", where="--protocol-json") from error
+
+
+def _settings() -> Settings:
+    from piolet.core import config  # noqa: PLC0415 - slow to import, and nodes read no configuration
+
+    return config.load().settings
+
+
+def _nodes(names: str) -> NodeSet:
+    """Return the nodes to vet: those given, else all of the allocation."""
+    from piolet.core.errors import UsageError  # noqa: PLC0415 - the node's side stays quick to start
+    from piolet.core.nodeset import NodeSet  # noqa: PLC0415 - same
+
+    held = NodeSet(os.environ.get("SLURM_JOB_NODELIST", ""))
+    if not held:
+        raise UsageError(
+            "this is not inside of a Slurm allocation",
+            remedy="run it in a batch script or under salloc; for this machine alone give --local",
+        )
+    wanted = NodeSet(names) if names else held
+    if not wanted <= held:
+        raise UsageError(f"{wanted - held} is not in this allocation", where=f"--nodes; held: {held}")
+    return wanted
+
+
+def _as_json(protocol: Protocol, verdict: Verdict) -> dict[str, object]:
+    return {
+        "protocol": protocol.name,
+        "nodes": str(verdict.nodes),
+        "ready": str(verdict.ready),
+        "unknown": str(verdict.unknown),
+        "refused": [refusal._asdict() for refusal in verdict.refused],
+        "checks": [asdict(result) for result in verdict.results],
+        "gpus": {node: [asdict(gpu) for gpu in gpus] for node, gpus in verdict.inventory.items()},
+    }
+
+
+def _print_verdict(verdict: Verdict) -> None:
+    """Print each check that did not pass, then what to do, then the nodes that are ready."""
+    from piolet.core.nouns import Status  # noqa: PLC0415 - the node's side stays quick to start
+
+    bad = [result for result in verdict.results if result.status is not Status.PASS]
+    if bad:
+        rows = [(each.node, each.check, each.status, each.reason, each.remedy) for each in bad]
+        print_table(("node", "check", "status", "reason", "next"), rows)
+        click.echo()
+    click.echo(f"{len(verdict.ready)} of {len(verdict.nodes)} ready: {verdict.ready or 'none'}")
+
+
+def _shown(parameters: object) -> str:
+    return ", ".join(f"{name}={value}" for name, value in dict(parameters).items())  # type: ignore[call-overload] # a mapping

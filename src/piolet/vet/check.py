@@ -1,0 +1,57 @@
+"""What a check is: parameters, an observation that reads, and a pure judgement of what was read.
+
+A check is one file with a `CHECK`, registered under its type in the entry-point group `piolet.checks`; a package of
+anybody's may add more. Keep imports light at module level: compute nodes import the modules of the checks they run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from piolet.core.nouns import Status
+
+GROUP = "piolet.checks"
+
+P = TypeVar("P")
+Seen = TypeVar("Seen")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a check may need to know of the place it runs in."""
+
+    environ: Mapping[str, str]
+    kernel_log: str = "/dev/kmsg"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a check concludes; `value` and `threshold` are in `unit`."""
+
+    status: Status
+    reason: str
+    value: float | str | None = None
+    threshold: float | str | None = None
+    unit: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Check(Generic[P, Seen]):
+    """One kind of check.
+
+    `name` is its type in protocols. `parameters` is a frozen dataclass of what a protocol may set, with its defaults.
+    `observe` runs in a process of its own, which may hang or die; whatever it raises makes the check unknown. `judge`
+    is pure. `source` says where the threshold comes from. `version` grows whenever the same observation may be judged
+    differently.
+    """
+
+    name: str
+    version: int
+    summary: str
+    source: str
+    parameters: type[P]
+    observe: Callable[[P, Context], Seen]
+    judge: Callable[[Seen, P], Judgement]

@@ -1,0 +1,172 @@
+"""Reading protocols: YAML as users know it, compiled into what nodes run. Strict: nothing wrong gets past here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from piolet.core.config import Settings
+from piolet.core.errors import ConfigError
+from piolet.core.text import did_you_mean
+from piolet.core.toml import Document
+from piolet.vet import vetnode, yamlfile
+from piolet.vet.catalogue import check_types, find_protocol, registered
+from piolet.vet.protocol import DEFAULT_TIMEOUT_S, PlannedCheck, Protocol
+
+_TOP_LEVEL = ("name", "evals", *vetnode.TOP_LEVEL)
+_COMMON = ("name", "type", "timeout", "requirements")
+"""What every entry may say beside the parameters of its check; `timeout` is in seconds."""
+
+MAX_TIMEOUT_S = 3600.0
+
+
+def load_protocol(name: str, settings: Settings) -> Protocol:
+    """Find, read and compile the protocol `name` (a path if it holds a slash, else NAME.yaml of the search path).
+
+    Raises:
+        ConfigError: anything in it is not as it must be; the message names file, line and remedy.
+        UsageError: there is no such protocol.
+        StorageError: it cannot be read.
+    """
+    path = find_protocol(name, settings)
+    return compile_protocol(yamlfile.read(path), kernel_log=str(settings.record.kernel_log))
+
+
+def compile_protocol(document: Document, *, kernel_log: str = "/dev/kmsg") -> Protocol:
+    """Turn a parsed file into a protocol; errors as of `load_protocol`."""
+    for key in document.data:
+        if key not in _TOP_LEVEL:
+            raise document.error(f'unknown key "{key}"', key, remedy=did_you_mean(key, _TOP_LEVEL))
+    name = document.data.get("name", Path(document.path).stem)
+    if not isinstance(name, str) or not name:
+        raise document.error("the name of the protocol is not text", "name", remedy="put it in quotes")
+    checks: dict[str, PlannedCheck] = {}
+    for entry in _entries(document):
+        for check in _compiled(entry):
+            if check.name in checks:
+                raise entry.error(f'two checks are called "{check.name}"', remedy="give each a `name` of its own")
+            checks[check.name] = check
+    return Protocol(name, tuple(checks.values()), str(document.path), kernel_log)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One element of `evals`, with the key that messages point at."""
+
+    document: Document
+    key: str
+    values: Mapping[str, Any]
+
+    def error(self, what: str, name: str = "", *, remedy: str) -> ConfigError:
+        return self.document.error(what, f"{self.key}.{name}" if name else self.key, remedy=remedy)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {name: value for name, value in self.values.items() if name not in _COMMON}
+
+
+def _entries(document: Document) -> Iterator[_Entry]:
+    evals = document.data.get("evals")
+    if not isinstance(evals, list) or not evals:
+        what = "the protocol has no checks" if evals in (None, [], {}) else "`evals` is not a list"
+        raise document.error(what, "evals", remedy="list them: `evals: [{name: ..., type: gpu_count}]`")
+    for index, values in enumerate(evals):
+        key = f"evals[{index}]"
+        if not isinstance(values, dict) or not isinstance(values.get("type"), str):
+            raise document.error("an entry has no `type`", key, remedy=f"one of: {', '.join(check_types())}")
+        yield _Entry(document, key, values)
+
+
+def _compiled(entry: _Entry) -> Iterator[PlannedCheck]:
+    check_type = entry.values["type"]
+    name = entry.values.get("name", check_type)
+    if not isinstance(name, str) or not name:
+        raise entry.error("the name of a check is not text", "name", remedy="put it in quotes")
+    if check_type.startswith(vetnode.PREFIX):
+        for ours, parameters in _translated(entry):
+            yield _planned(entry, f"{name} ({ours})", ours, parameters)
+    else:
+        yield _planned(entry, name, check_type, {each: (each, value) for each, value in entry.parameters.items()})
+
+
+def _translated(entry: _Entry) -> Iterator[tuple[str, dict[str, tuple[str, Any]]]]:
+    """Yield the checks that an entry of vetnode stands for, with (name in the file, value) of each parameter."""
+    theirs = entry.values["type"]
+    if theirs not in vetnode.EQUIVALENTS:
+        _refuse(entry, theirs)
+    known = vetnode.EQUIVALENTS[theirs]
+    for name in entry.parameters:
+        if name not in known:
+            raise entry.error(f'{theirs} has no parameter "{name}"', name, remedy=did_you_mean(name, known))
+    for name, (ours, parameter) in known.items():
+        if name not in entry.parameters:
+            raise entry.error(f'the parameter "{name}" is missing', remedy=f"{theirs} needs {', '.join(known)}")
+        yield ours, {parameter: (name, entry.parameters[name])}
+
+
+def _refuse(entry: _Entry, theirs: str) -> None:
+    if theirs in vetnode.WITHOUT_EQUIVALENT:
+        raise entry.error(f"there is no check here yet for {theirs}", "type", remedy="take this entry out of the file")
+    known = (*vetnode.EQUIVALENTS, *vetnode.WITHOUT_EQUIVALENT)
+    raise entry.error(f'vetnode has no type "{theirs}"', "type", remedy=did_you_mean(theirs, known))
+
+
+def _planned(entry: _Entry, name: str, check_type: str, given: Mapping[str, tuple[str, Any]]) -> PlannedCheck:
+    if check_type not in check_types():
+        remedy = did_you_mean(check_type, check_types())
+        raise entry.error(f'there is no check of type "{check_type}"', "type", remedy=remedy)
+    found = registered(check_type)
+    return PlannedCheck(
+        name=name,
+        type=check_type,
+        reference=found.reference,
+        parameters=_validated(entry, found.check.parameters, given),
+        timeout_s=_timeout_s(entry),
+        requirements=tuple(_requirements(entry)),
+    )
+
+
+def _validated(entry: _Entry, kind: type, given: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
+    """Return the parameters as the dataclass `kind` takes them, defaults included."""
+    known = {field.name for field in fields(kind)}
+    for name, (theirs, _) in given.items():
+        if name not in known:
+            what = f'{entry.values["type"]} has no parameter "{theirs}"'
+            raise entry.error(what, theirs, remedy=did_you_mean(theirs, known))
+    values = json.dumps({name: value for name, (_, value) in given.items()}, default=str)
+    try:
+        parameters: Any = TypeAdapter(kind).validate_json(values, strict=True)
+    except ValidationError as error:
+        raise _wrong_value(entry, error, given) from error
+    return {name: getattr(parameters, name) for name in sorted(known)}
+
+
+def _wrong_value(entry: _Entry, error: ValidationError, given: Mapping[str, tuple[str, Any]]) -> ConfigError:
+    first = error.errors()[0]
+    name = str(first["loc"][0])
+    if name not in given:
+        return entry.error(f'the parameter "{name}" is missing', remedy=f"`piolet vet explain {entry.values['type']}`")
+    theirs, value = given[name]
+    return entry.error(f"{theirs}: {first['msg']} (got {value!r})", theirs, remedy="correct the value")
+
+
+def _timeout_s(entry: _Entry) -> float:
+    value = entry.values.get("timeout", DEFAULT_TIMEOUT_S)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_TIMEOUT_S:
+        raise entry.error(f"timeout cannot be {value!r}", "timeout", remedy=f"seconds, up to {MAX_TIMEOUT_S:g}")
+    return float(value)
+
+
+def _requirements(entry: _Entry) -> Iterator[str]:
+    """Yield the distributions that an entry names; vetnode allows lists in the list, for one installation each."""
+    value = entry.values.get("requirements") or []
+    listed = value if isinstance(value, list) else [value]
+    for name in [name for each in listed for name in (each if isinstance(each, list) else [each])]:
+        if not isinstance(name, str):
+            raise entry.error("requirements must be a list of package names", "requirements", remedy="write [torch]")
+        yield name

@@ -1,0 +1,134 @@
+"""The node's side: run the checks of a protocol here and print one line.
+
+Whatever happens, the line is the only thing on stdout that begins with its marker, and it is written at once. This
+module must stay quick to import: it is started on every node before every run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from piolet.core.nouns import CheckResult, Status
+from piolet.vet.check import Check, Context, Judgement
+from piolet.vet.isolation import Outcome, Task, run_isolated
+from piolet.vet.protocol import PlannedCheck, Protocol
+
+VERSION = 1
+_INVENTORY = "\0inventory"
+_INVENTORY_TIMEOUT_S = 5.0
+
+
+def answer(protocol: Protocol, environ: Mapping[str, str]) -> str:
+    """Run the protocol on this node and return the line that says what was found."""
+    started_s = time.monotonic()
+    context = Context(environ, protocol.kernel_log)
+    tasks = [Task(check.name, _Run(check, context), check.timeout_s) for check in protocol.checks]
+    *outcomes, gpus = run_isolated([*tasks, Task(_INVENTORY, _Inventory(context), _INVENTORY_TIMEOUT_S)])
+    node = node_name(environ)
+    results = [_result(check, node, outcome) for check, outcome in zip(protocol.checks, outcomes, strict=True)]
+    found = {
+        "piolet_vet": VERSION,
+        "node": node,
+        "ready": all(result.status is Status.PASS for result in results),
+        "checks": [asdict(result) for result in results],
+        "gpus": json.loads(gpus.text or "[]"),
+        "duration_s": round(time.monotonic() - started_s, 4),
+    }
+    return json.dumps(found, separators=(",", ":"))
+
+
+def node_name(environ: Mapping[str, str]) -> str:
+    """Return the name by which Slurm knows this node, or else the host's."""
+    return environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Observe and judge; runs in a process of its own."""
+
+    planned: PlannedCheck
+    context: Context
+
+    def __call__(self) -> str:
+        missing = [name for name in self.planned.requirements if not _installed(name)]
+        if missing:
+            return json.dumps(["", asdict(_without(missing))])
+        check = find(self.planned.reference)
+        parameters = check.parameters(**_frozen(self.planned.parameters))
+        judgement = check.judge(check.observe(parameters, self.context), parameters)
+        return json.dumps([f"{check.name}/{check.version}", asdict(judgement)])
+
+
+def find(reference: str) -> Check[Any, Any]:
+    """Return the check at ``module:attribute``."""
+    module, _, attribute = reference.partition(":")
+    check: Check[Any, Any] = getattr(importlib.import_module(module), attribute)
+    return check
+
+
+@dataclass(frozen=True, slots=True)
+class _Inventory:
+    """List the allocated GPUs; runs in a process of its own, since the driver may hang."""
+
+    context: Context
+
+    def __call__(self) -> str:
+        from piolet.vet import gpus  # noqa: PLC0415 - the parent stays quick to start
+
+        return json.dumps([asdict(gpu) for gpu in gpus.inventory(self.context)])
+
+
+def _frozen(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters with the lists that JSON made of tuples as tuples again."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}
+
+
+def _installed(requirement: str) -> bool:
+    from importlib import metadata  # noqa: PLC0415 - slow to import, and few checks require anything
+
+    try:
+        metadata.distribution(re.split(r"[^\w.-]", requirement.strip(), maxsplit=1)[0])
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _without(missing: list[str]) -> Judgement:
+    names = " ".join(missing)
+    remedy = f"install {names} where the nodes see it; vetting never installs anything"
+    return Judgement(Status.UNKNOWN, f"it requires {names}, not installed here", remedy=remedy)
+
+
+def _result(planned: PlannedCheck, node: str, outcome: Outcome) -> CheckResult:
+    version, judgement = planned.type, _silent(outcome)
+    if not outcome.error:
+        version, fields = json.loads(outcome.text)
+        judgement = Judgement(**(fields | {"status": Status(fields["status"])}))
+    return CheckResult(
+        check=planned.name,
+        node=node,
+        **{name: getattr(judgement, name) for name in Judgement.__slots__},
+        duration_s=round(outcome.duration_s, 4),
+        version=version or planned.type,
+    )
+
+
+def _silent(outcome: Outcome) -> Judgement:
+    remedy = "run `piolet vet node` on this node by hand; the check may need a longer `timeout`"
+    return Judgement(Status.UNKNOWN, f"the check did not finish: {outcome.error}", remedy=remedy)
+
+
+def print_answer(protocol: Protocol) -> None:
+    """Print the answer of this node on stdout."""
+    line = answer(protocol, os.environ)
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

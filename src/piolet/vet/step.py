@@ -1,0 +1,169 @@
+"""Asking the nodes: one srun step in which each answers with one line, or one process on this machine."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+from piolet.core.errors import ParseError, PioletError, ToolTimeout
+from piolet.core.nodeset import NodeSet
+from piolet.core.run import Result, Runner, SystemRunner
+from piolet.tools.slurm import squeue, srun
+from piolet.vet.answers import Verdict, judge_answers
+from piolet.vet.protocol import Protocol
+
+_GRACE_S = 5.0
+"""Seconds that srun gets to end its step once the time is over."""
+
+_TIMED_OUT = 124
+"""The status by which timeout(1) says that it had to end the command."""
+
+_LABEL = re.compile(r"^ *(\d+): (.*)$")
+_TASK = re.compile(r"^srun: error: (?P<nodes>\S+): tasks? (?P<tasks>[\d,-]+): (?P<what>.*)$")
+_LAUNCH = re.compile(r"^srun: error: .*failed on node (?P<nodes>\S+): (?P<what>.*)$")
+
+
+def vet_nodes(nodes: NodeSet, protocol: Protocol, *, timeout_s: float, runner: Runner | None = None) -> Verdict:
+    """Run `protocol` on `nodes` of the allocation that this process is in, and judge the answers.
+
+    Whatever becomes of the step, after `timeout_s` seconds the verdict is made from what was said until then. One
+    node that Slurm cannot reach may end the step for all: then those that were silent through no fault of their
+    own are asked a second time.
+
+    Raises:
+        ToolMissing: there is no srun here.
+    """
+    runner = runner or SystemRunner()
+    deadline_s = time.monotonic() + timeout_s
+    first = _ask(nodes, protocol, timeout_s, runner)
+    texts, silence = tasks_output(first.stdout), silences(first, nodes)
+    verdict = judge_answers(nodes, texts, protocol, silence=silence)
+    again = _worth_asking(verdict, first, runner)
+    left_s = deadline_s - time.monotonic()
+    if not again or left_s <= 1:
+        return verdict
+    second = _ask(again, protocol, left_s, runner)
+    silence |= silences(second, again)
+    return judge_answers(nodes, [*texts, *tasks_output(second.stdout)], protocol, silence=silence)
+
+
+def vet_here(
+    protocol: Protocol,
+    *,
+    environ: Mapping[str, str] | None = None,
+    timeout_s: float = 60.0,
+    runner: Runner | None = None,
+) -> Verdict:
+    """Run `protocol` on this machine, without a step; `environ` is the environment of the checks."""
+    environ = os.environ if environ is None else environ
+    node = environ.get("SLURMD_NODENAME") or socket.gethostname()
+    result = _finished(runner or SystemRunner(environ), node_argv(protocol), timeout_s)
+    reason = result.stderr.strip().splitlines()[-1:] or [f"exit status {result.rc}"]
+    return judge_answers(NodeSet(node), [result.stdout], protocol, silence={node: reason[0]})
+
+
+def node_argv(protocol: Protocol) -> list[str]:
+    """Return the command that a node runs: this same Python and Piolet, on the shared file system."""
+    return [sys.executable, "-m", "piolet", "vet", "node", "--protocol-json", protocol.to_json()]
+
+
+def step_argv(nodes: NodeSet, protocol: Protocol, timeout_s: float) -> list[str]:
+    """Return the srun command of the step, one task a node.
+
+    `timeout` ends it with SIGTERM, on which srun ends the step on all nodes; in the foreground, so that Ctrl-C reaches
+    srun too. srun labels each line with its task, since it cuts lines at 1024 bytes and mixes the pieces. The step
+    shares what other steps hold, outlives dead nodes and failing tasks, and starts no MPI.
+    """
+    step = srun.Step(
+        nodes=len(nodes),
+        ntasks=len(nodes),
+        ntasks_per_node=1,
+        nodelist=nodes,
+        name="piolet-vet",
+        chdir="/",
+        immediate_s=max(1, math.ceil(timeout_s / 2)),
+        label=True,
+        overlap=True,
+        extra=("--no-kill", "--kill-on-bad-exit=0", "--wait=0", "--input=none", "--mpi=none", "--cpu-bind=none"),
+    )
+    limit = ["timeout", "--foreground", f"--kill-after={_GRACE_S:g}", f"{timeout_s:g}"]
+    return [*limit, *srun.argv(step, node_argv(protocol))]
+
+
+def _ask(nodes: NodeSet, protocol: Protocol, timeout_s: float, runner: Runner) -> Result:
+    return _finished(runner, step_argv(nodes, protocol, timeout_s), timeout_s + 2 * _GRACE_S)
+
+
+def _finished(runner: Runner, argv: Sequence[str], timeout_s: float) -> Result:
+    """Run a command; one that does not end in time has said what it has said."""
+    try:
+        return runner.run(argv, timeout=timeout_s, ok=None)
+    except ToolTimeout as error:
+        return Result(error.argv, _TIMED_OUT, error.stdout, error.stderr)
+
+
+def tasks_output(text: str) -> list[str]:
+    """Return what each task said, from labelled output: the pieces of its lines joined.
+
+    Line ends are dropped, since srun adds one at each of its cuts; JSON has none inside.
+    """
+    said: dict[int, list[str]] = {}
+    for line in text.split("\n"):
+        match = _LABEL.match(line)
+        if match:
+            said.setdefault(int(match[1]), []).append(match[2])
+    return ["".join(pieces) for pieces in said.values()]
+
+
+def silences(result: Result, nodes: NodeSet) -> dict[str, str]:
+    """Return for nodes that said nothing why, as far as srun's stderr tells it."""
+    if result.rc == _TIMED_OUT:
+        return dict.fromkeys(nodes, "not in time")
+    reasons = dict.fromkeys(nodes, _last_words(result.stderr)) if result.rc else {}
+    return reasons | {node: what for named, what in _named(result.stderr) for node in named}
+
+
+def _named(stderr: str) -> Iterator[tuple[NodeSet, str]]:
+    """Yield nodes that srun names in an error, with what it says and the task's own last words."""
+    for line in stderr.splitlines():
+        match = _TASK.match(line) or _LAUNCH.match(line)
+        if not match:
+            continue
+        tasks = match.groupdict().get("tasks")
+        words = _last_words(stderr, label=tasks) if tasks and tasks.isdigit() else ""
+        try:
+            yield NodeSet(match["nodes"]), f"{match['what']} ({words})" if words else match["what"]
+        except ParseError:
+            continue
+
+
+def _last_words(stderr: str, *, label: str = "srun") -> str:
+    """Return the last line that srun (or the task of that label) wrote, without its prefix."""
+    lines = [
+        line.strip().removeprefix(f"{label}: ") for line in stderr.splitlines() if line.strip().startswith(f"{label}:")
+    ]
+    return lines[-1] if lines else ""
+
+
+def _worth_asking(verdict: Verdict, result: Result, runner: Runner) -> NodeSet:
+    """Return silent nodes that were silent through no fault of their own: the step ended early, because of others."""
+    if result.rc in (0, _TIMED_OUT):
+        return NodeSet()
+    silent = verdict.nodes - NodeSet(verdict.inventory)
+    blamed = NodeSet(node for named, _ in _named(result.stderr) for node in named)
+    again = (silent - blamed) & _held(runner)
+    return again if again != verdict.nodes else NodeSet()
+
+
+def _held(runner: Runner) -> NodeSet:
+    """Return the nodes that the job has now: Slurm takes away those that are down."""
+    try:
+        jobs = squeue.jobs(runner, ids=[os.environ.get("SLURM_JOB_ID", "")])
+    except PioletError:
+        return NodeSet()
+    return jobs[0].nodes if jobs else NodeSet()
