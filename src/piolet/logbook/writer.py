@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from piolet.core.errors import StorageError
+from piolet.core.errors import StorageError, storage_errors
 from piolet.core.files import replacing
 from piolet.logbook import segments
 from piolet.logbook.layout import Logbook
 from piolet.logbook.schema import FAMILIES, VERSION, Column, Family
+from piolet.logbook.segments import Segment
 
 Row = Mapping[str, Any]
 
-MAX_PENDING_ROWS = 100_000
+MAX_PENDING_ROWS = 10_000
 """Rows of a family that wait in memory while the file system refuses writes; older ones are dropped, and counted."""
+
+_ROWS_PER_INSERT = 500
 
 
 class SegmentWriter:
@@ -27,20 +32,20 @@ class SegmentWriter:
     def __init__(self, logbook: Logbook, node: str) -> None:
         self._logbook = logbook
         self._node = node
-        self._pending: dict[str, list[Row]] = {}
-        self._database = duckdb.connect(":memory:", config={"threads": 1, "memory_limit": "256MB"})
+        self._pending: dict[str, deque[list[Any]]] = {}
+        self._next: dict[str, int] = {}
+        self._database = connect()
         self.dropped_rows = 0
 
     def append(self, family: str, row: Row) -> None:
         """Add a row, keyed by column name; columns left out are null. Unknown columns are a KeyError."""
+        columns = FAMILIES[family].columns
         unknown = row.keys() - set(FAMILIES[family].names)
         if unknown:
             raise KeyError(f"{family} has no column {', '.join(sorted(unknown))}")
-        rows = self._pending.setdefault(family, [])
-        rows.append(row)
-        if len(rows) > MAX_PENDING_ROWS:
-            self.dropped_rows += 1
-            del rows[0]
+        rows = self._pending.setdefault(family, deque(maxlen=MAX_PENDING_ROWS))
+        self.dropped_rows += len(rows) == rows.maxlen
+        rows.append([rounded(column, row.get(column.name)) for column in columns])
 
     def flush(self) -> list[Path]:
         """Write what is pending and return the new segments.
@@ -56,41 +61,82 @@ class SegmentWriter:
         return written
 
     def close(self) -> None:
-        """Flush, then merge this node's segments of each family into one."""
-        self.flush()
-        for family in FAMILIES.values():
-            merge(self._database, self._logbook.family(family.name), family, self._node)
-        self._database.close()
+        """Flush, then merge this node's segments of each family into one.
 
-    def _write(self, family: Family, rows: Sequence[Row]) -> Path:
-        directory = self._logbook.family(family.name)
-        number = segments.next_sequence(segments.list_segments(directory), self._node)
-        path = directory / segments.name(self._node, number, number)
-        values = [[rounded(column, row.get(column.name)) for column in family.columns] for row in rows]
+        Raises:
+            StorageError: the file system refused; the segments that were written before stay as they are.
+        """
+        try:
+            self.flush()
+            for family in FAMILIES.values():
+                merge(self._database, self._logbook.family(family.name), family, self._node)
+        finally:
+            self._database.close()
+
+    def _write(self, family: Family, rows: Iterable[list[Any]]) -> Path:
+        if not self._logbook.path.is_dir():  # an unmounted file system: its mount point is not the place to write to
+            raise StorageError(
+                "the logbook is gone", where=str(self._logbook.path), remedy="mount the file system that holds it"
+            )
+        number = self._sequence(family)
+        path = self._logbook.family(family.name) / segments.name(self._node, number, number)
         self._database.execute(f"CREATE OR REPLACE TEMP TABLE pending ({_declared(family)})")
-        marks = ", ".join(f"({', '.join('?' * len(family.columns))})" for _ in values)
-        self._database.execute(
-            f"INSERT INTO pending VALUES {marks}",  # noqa: S608 - only placeholders
-            [value for row in values for value in row],
-        )
+        remaining = iter(rows)
+        while chunk := list(itertools.islice(remaining, _ROWS_PER_INSERT)):
+            marks = ", ".join(f"({', '.join('?' * len(family.columns))})" for _ in chunk)
+            self._database.execute(
+                f"INSERT INTO pending VALUES {marks}",  # noqa: S608 - only placeholders
+                [value for row in chunk for value in row],
+            )
         _copy(self._database, "FROM pending", path)
+        self._next[family.name] = number + 1
         return path
 
+    def _sequence(self, family: Family) -> int:
+        """Return the number of the next segment; the directory is listed once, for one writer owns the node's names."""
+        if family.name not in self._next:
+            found = segments.all_segments(self._logbook.family(family.name))
+            self._next[family.name] = segments.next_sequence(found, self._node)
+        return self._next[family.name]
 
-def merge(database: duckdb.DuckDBPyConnection, directory: Path, family: Family, node: str) -> Path | None:
-    """Merge the intact segments of `node` into one and remove them; None if there was nothing to merge."""
-    old = [each for each in segments.list_segments(directory) if each.node == node and each.intact()]
-    if len(old) < 2:  # noqa: PLR2004 - one segment is merged already
-        return None
-    path = directory / segments.name(node, old[0].first, old[-1].last)
-    files = ", ".join(_quoted(each.path) for each in old)
+
+def connect() -> duckdb.DuckDBPyConnection:
+    """Open a database in memory that stays small and leaves no file behind."""
+    return duckdb.connect(":memory:", config={"threads": 1, "memory_limit": "256MB", "temp_directory": ""})
+
+
+def merge(database: duckdb.DuckDBPyConnection, directory: Path, family: Family, node: str) -> list[Path]:
+    """Merge the intact segments of `node` and remove what they cover; return the merged segments that were written.
+
+    A torn segment is never covered, so that a reader still sees that something is missing there.
+
+    Raises:
+        StorageError: the file system refused; every row is still in some segment.
+    """
+    runs = _intact_runs(segments.list_segments(directory), node)
+    written = [_merge_run(database, directory, family, run) for run in runs if len(run) > 1]
+    kept = set(segments.list_segments(directory))
+    for each in segments.all_segments(directory):
+        if each.node == node and each not in kept:
+            with storage_errors(each.path, "remove a merged segment"):
+                each.path.unlink(missing_ok=True)
+    return written
+
+
+def _intact_runs(found: Iterable[Segment], node: str) -> list[list[Segment]]:
+    """Return the longest stretches of intact segments of `node`, each broken off at a torn one."""
+    mine = [each for each in found if each.node == node]
+    return [list(run) for intact, run in itertools.groupby(mine, key=Segment.intact) if intact]
+
+
+def _merge_run(database: duckdb.DuckDBPyConnection, directory: Path, family: Family, run: Sequence[Segment]) -> Path:
+    path = directory / segments.name(run[0].node, run[0].first, run[-1].last)
+    files = ", ".join(_quoted(each.path) for each in run)
     _copy(
         database,
         f"SELECT * FROM read_parquet([{files}], union_by_name = true) ORDER BY {', '.join(family.key)}",  # noqa: S608 - quoted paths, known keys
         path,
     )
-    for each in old:
-        each.path.unlink(missing_ok=True)
     return path
 
 

@@ -44,7 +44,7 @@ class AgentSpec:
     def argv(self) -> list[str]:
         """Return the command line that becomes this agent."""
         fields = asdict(self) | {"logbook": str(self.logbook), "kernel_log": str(self.kernel_log)}
-        return [sys.executable, "-P", "-m", "piolet.record.agent", json.dumps(fields)]
+        return [sys.executable, "-P", "-m", "piolet.record", json.dumps(fields)]
 
 
 def parse(text: str) -> AgentSpec:

@@ -41,6 +41,7 @@ class Supervisor:
     wakeup: Wakeup
     follow: set[int] = field(default_factory=set)
     leash: int | None = None
+    ended_ns: int | None = None
 
     def run(self) -> int:
         """Supervise until the programs end or a signal comes; return the exit status of the agent."""
@@ -62,8 +63,8 @@ class Supervisor:
         return self.wakeup.asked_to_end or (bool(self.spec.follow) and not self.follow)
 
     def _ended(self, status: int) -> int:
+        ended_ns = self.ended_ns or time.time_ns()
         if self.spec.owns_job:
-            ended_ns = time.time_ns()
             job.edit(Logbook(self.spec.logbook).job, lambda record: job.with_end(record, ended_ns))
         return 0 if status == 0 else 3
 
@@ -87,7 +88,7 @@ class Supervisor:
             while True:
                 if asked_s is None and self._over():
                     os.kill(child, signal.SIGTERM)
-                    asked_s = time.monotonic()
+                    self.ended_ns, asked_s = time.time_ns(), time.monotonic()
                 if asked_s is not None and time.monotonic() - asked_s >= _GRACE_S:
                     os.kill(child, signal.SIGKILL)  # a hung file system may keep even that waiting
                     return signal.SIGKILL
