@@ -1,7 +1,7 @@
 """The agent of a node: how it is started, and the small program that it is.
 
 piolet record --agent --logbook DIR    reads the settings, then becomes, by exec,
-python -m piolet.record.agent SPEC     which loads little, elects itself, and supervises a sampler
+python -m piolet.record SPEC           which loads little, elects itself, and supervises a sampler
 """
 
 from __future__ import annotations
@@ -59,7 +59,3 @@ def main(argument: str) -> int:
         sys.stderr.write(f"piolet: another agent records {spec.node} already\n")
         return 0
     return supervisor.supervise(spec, elected)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
