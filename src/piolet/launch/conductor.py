@@ -16,7 +16,7 @@ from pathlib import Path
 
 from piolet import __version__, score
 from piolet.core.config import Settings
-from piolet.core.errors import PioletError
+from piolet.core.errors import PioletError, Refused
 from piolet.core.nodeset import NodeSet
 from piolet.core.nouns import Gpu
 from piolet.core.run import Process, end
@@ -118,7 +118,10 @@ def _ready_nodes(session: Session, protocol: VettingProtocol | None) -> NodeSet:
     session.update(refused=refused, allocation=_allocation(machine.nodes, NodeSet(), verdict.inventory))
     for refusal in verdict.refused:
         say(f"{refusal.node} is refused: {refusal.reason}")
-    choice = choose(request.nodes, verdict, keep_first=machine.batch_node)
+    try:
+        choice = choose(request.nodes, verdict, keep_first=machine.batch_node)
+    except Refused as too_few:  # nothing that the user asked for was wrong: the nodes are not good enough
+        raise PioletError(too_few.what, remedy=too_few.remedy) from too_few
     _give_back(session, verdict, choice)
     return choice.used
 
@@ -175,7 +178,7 @@ def _summarise(session: Session, outcome: records.Outcome) -> None:
     if session.job.program_started_ns is None:
         return
     report: Path = score.write_report(session.logbook)
-    for line in score.summary_lines(session.logbook):
+    for line in score.summary_lines(session.logbook) if session.request.record else ():
         say(line)
     say(f"logbook {session.logbook.path}")
     say(f"report  {report}")

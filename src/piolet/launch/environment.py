@@ -25,7 +25,8 @@ def plan_file(request: RunRequest, settings: Settings, *, write: bool = True) ->
         return None
     if request.environment.endswith(PLAN_SUFFIX):
         return request.cwd / request.environment
-    plan = env.compile_environment(request.environment, environ=os.environ, cwd=request.cwd, settings=settings)
+    environ = os.environ | {"PWD": str(request.cwd)}
+    plan = env.compile_environment(request.environment, environ=environ, cwd=request.cwd, settings=settings)
     directory = env.plan_directory(settings, os.environ)
     if not write:
         return directory / plan.file_name

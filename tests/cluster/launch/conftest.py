@@ -1,0 +1,85 @@
+"""Running `piolet run` on the lab as an ordinary user, with a logbook root of its own."""
+
+import json
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+PIOLET = Path(sys.executable).parent / "piolet"
+
+
+@dataclass(frozen=True)
+class PioletRun:
+    """Calls `piolet run` and finds the logbook that it made."""
+
+    on_lab: object
+    user: str
+    root: Path
+
+    def __call__(self, *arguments, check=True, timeout=120, env=None):
+        return self.on_lab(
+            PIOLET,
+            "run",
+            *arguments,
+            user=self.user,
+            cwd=CHECKOUT,
+            env=self.env | (env or {}),
+            check=check,
+            timeout=timeout,
+        )
+
+    @property
+    def env(self):
+        return {
+            "EDF_PATH": str(CHECKOUT / "examples" / "environments"),
+            "PIOLET_ENV_IMAGES": str(CHECKOUT / ".images"),
+            "PIOLET_ROOT": str(self.root),
+            "TORCH_VENV": str(CHECKOUT / ".venv-torch"),
+        }
+
+    @property
+    def logbook(self):
+        """The newest logbook."""
+        return max(self.root.glob("*/*/job.json"), key=lambda path: path.stat().st_mtime_ns).parent
+
+    def read(self, name):
+        return json.loads((self.logbook / name).read_text())
+
+    def jobs(self):
+        """The ids of the user's jobs that have not ended."""
+        return self.on_lab("squeue", "--noheader", "--user", self.user, "--format=%A").stdout.split()
+
+
+@pytest.fixture
+def root(tmp_path_factory, user):
+    """A directory for logbooks that the user owns and every node sees."""
+    path = tmp_path_factory.mktemp("logbooks")
+    for parent in (path, *path.parents):
+        if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001:
+            parent.chmod(parent.stat().st_mode | 0o011)
+    shutil.chown(path, user)
+    return path
+
+
+@pytest.fixture
+def piolet_run(on_lab, user, root):
+    return PioletRun(on_lab, user, root)
+
+
+@pytest.fixture
+def faulty(lab, on_lab):
+    """Inject a fault with `faulty("node2:1", "--xid", "79")`; everything is cleared afterwards."""
+    touched = set()
+
+    def inject(gpu, *flags):
+        touched.add(gpu)
+        on_lab(PIOLET, "lab", "gpu", "--name", lab.name, gpu, *flags)
+
+    yield inject
+    for gpu in touched:
+        on_lab(PIOLET, "lab", "gpu", "--name", lab.name, gpu, "--clear")

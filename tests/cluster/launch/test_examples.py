@@ -1,0 +1,120 @@
+"""The examples on a real Slurm cluster whose node2 has a GPU that fell off the bus before the start."""
+
+import contextlib
+import os
+import re
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from piolet.logbook import quality, reader, records
+from piolet.logbook.layout import Logbook
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+
+RUN = ("-N", "4", "--spares", "1", "--vet", "ml-training", "--record")
+
+
+def losses(output):
+    return [float(loss) for loss in re.findall(r"loss ([0-9.]+)", output)]
+
+
+def check_swap(run):
+    job, outcome = run.read("job.json"), run.read("outcome.json")
+    assert (outcome["state"], outcome["exit_status"]) == ("COMPLETED", 0)
+    assert [refusal["node"] for refusal in job["refused"]] == ["node2"]
+    assert "Xid 79" in job["refused"][0]["reason"]
+    used = sorted(held["node"] for held in job["allocation"] if held["used"])
+    assert used == ["node1", "node3", "node4", "node5"]
+    assert {"nodes", "GPUs"} <= set(job["simulated"])
+    assert all(len(held["gpus"]) == 4 for held in job["allocation"] if held["used"])
+    page = (run.logbook / "report.html").read_text()
+    assert "Xid 79" in page
+    assert "simulated" in page
+
+
+def test_first_climb_swaps_the_bad_node_and_trains(piolet_run, faulty):
+    faulty("node2:1", "--xid", "79")
+    done = piolet_run(*RUN, "--env", "demo", "--", "python3", "examples/01-first-climb/train.py")
+    assert "node2 is refused" in done.stdout
+    values = losses(done.stdout)
+    assert len(values) > 3
+    assert values[-1] < values[0] / 2
+    check_swap(piolet_run)
+    lock = piolet_run.read("environment.lock.json")
+    assert lock["image"]["sha256"]
+
+
+def test_pytorch_ddp_swaps_the_bad_node_and_trains(piolet_run, faulty):
+    faulty("node2:1", "--xid", "79")
+    done = piolet_run(*RUN, "--env", "torch", "--", "bash", "examples/02-pytorch-ddp/launch.sh", timeout=200)
+    assert "8 ranks on 4 nodes" in done.stdout
+    values = losses(done.stdout)
+    assert values[-1] < values[0]
+    check_swap(piolet_run)
+
+
+def agents_of(logbook, node):
+    """The pids of the Python processes on `node` that record into `logbook`, the oldest first."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            with contextlib.suppress(OSError):
+                words = (process / "cmdline").read_bytes()
+                place = f"SLURMD_NODENAME={node}\0".encode()
+                if (
+                    str(logbook).encode() in words
+                    and b"python" in words
+                    and place in (process / "environ").read_bytes()
+                ):
+                    found.append(int(process.name))
+    return sorted(found)
+
+
+@pytest.mark.parametrize("victim", ["supervisor", "sampler"])
+def test_a_killed_agent_costs_ten_seconds_at_most_and_the_report_says_how_much(piolet_run, victim):
+    steps = ("--steps", "250")
+    killed = []
+
+    def kill():
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not killed:
+            time.sleep(0.5)
+            for segment in piolet_run.root.glob("*/*/telemetry/gpu/node3-*.parquet"):
+                pids = agents_of(segment.parents[2], "node3")
+                if len(pids) >= 2 and not killed:
+                    killed.append(pids[0] if victim == "supervisor" else pids[-1])
+                    os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    done = piolet_run(
+        "-N",
+        "4",
+        "--vet",
+        "quick",
+        "--record",
+        "--env",
+        "demo",
+        "--",
+        "python3",
+        "examples/01-first-climb/train.py",
+        *steps,
+    )
+    killer.join()
+    assert killed, "no agent was found to kill"
+    assert done.returncode == 0
+    assert losses(done.stdout)[-1] < losses(done.stdout)[0]
+
+    logbook = Logbook(piolet_run.logbook)
+    with reader.read(logbook) as opened:
+        found = quality.assess(opened, records.read_job(logbook.job))
+    missing = {each.node: each.missing_s for each in found.coverage if each.family == "gpu"}
+    assert set(missing) == {"node1", "node2", "node3", "node4"}
+    assert missing["node3"] <= 10
+    assert max(seconds for node, seconds in missing.items() if node != "node3") <= 4
+    assert ("node3", 1) in found.agent_restarts
+    assert "restart" in (piolet_run.logbook / "report.html").read_text()
