@@ -144,10 +144,18 @@ def training(root: Path, *, nodes: int = 4, gpus: int = 4, scale: float = 1.0) -
 
 
 ENVIRONMENT = {
+    "schema": 1,
     "name": "demo",
-    "image": "demo.sqsh",
-    "digest": "sha256:5f2b8c0d2c9f7f0e6f2f1f3b0f5f2a7d9a0f1f9c6f6f2b1e6d7c8b9a0f1e2d3c",
-    "version": 1,
+    "image": {
+        "kind": "squashfs",
+        "path": "/images/demo.sqsh",
+        "size_bytes": 112_345_088,
+        "sha256": "5f2b8c0d2c9f7f0e6f2f1f3b0f5f2a7d9a0f1f9c6f6f2b1e6d7c8b9a0f1e2d3c",
+    },
+    "values": [
+        {"key": "workdir", "value": "/work", "origin": "demo.toml:4"},
+        {"key": "mounts[0]", "value": "/scratch:/work", "origin": "demo.toml:3"},
+    ],
 }
 
 

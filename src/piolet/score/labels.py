@@ -60,10 +60,11 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A label, the conditions that must all hold, and what to try next."""
+    """A label, the conditions that must all hold, what it means, and what to try next."""
 
     bottleneck: Bottleneck
     conditions: tuple[Condition, ...]
+    meaning: str
     advice: str
     hypothesis: bool = False
 
@@ -80,57 +81,68 @@ RULES = (
     Rule(
         Bottleneck.IDLE,
         (_below("highest", IDLE_RATIO),),
+        "The GPUs did nothing worth measuring.",
         "check that the program uses the GPU at all: device placement, CUDA_VISIBLE_DEVICES, ranks per node",
     ),
     Rule(
         Bottleneck.TENSOR_BOUND,
         (_at_least("tensor", 0.5), _at_least("sm", 0.6)),
+        "The tensor cores are busy most of the time: the hardware is the limit.",
         "the tensor cores are the limit, as they should be; lower precision (FP8) is what is left",
     ),
     Rule(
         Bottleneck.TENSOR_ACTIVE,
         (_at_least("tensor", 0.15), _at_least("sm", 0.4)),
+        "The tensor cores work, but not near their limit.",
         "larger matrices help: raise the batch or the sequence, fuse small operations (compile, flash attention)",
     ),
     Rule(
         Bottleneck.FP64_BOUND,
         (_at_least("fp64", 0.2), _at_least("sm", 0.5)),
+        "Double-precision arithmetic is the limit.",
         "if the science allows it, move parts to FP32 or to FP64 tensor cores",
     ),
     Rule(
         Bottleneck.HOST_IO,
         (_at_least("pcie", 1e9), _below("sm", 0.3)),
+        "The GPUs wait while data crosses from or to the host.",
         "keep data on the GPU: pin host memory, copy asynchronously, prefetch a batch ahead",
     ),
     Rule(
         Bottleneck.MEMORY_BOUND,
         (_at_least("dram", 0.5), _at_least("memory_lead", 0.0)),
+        "The GPUs wait for their own memory more than for arithmetic.",
         "fuse element-wise operations and use lower precision to move fewer bytes per operation",
     ),
     Rule(
         Bottleneck.COMPUTE_BOUND,
         (_at_least("sm", 0.5), _below("tensor", 0.01)),
+        "The GPUs compute without their tensor cores.",
         "turn on mixed precision (bf16) or TF32, so that the tensor cores do the matrix work",
     ),
     Rule(
         Bottleneck.NETWORK_BOUND,
         (_at_least("network", 0.4), _below("sm", 0.3), _below("host_stall", IO_WAIT_HIGH)),
+        "The GPUs wait for data from one another.",
         "overlap communication with computation, use larger buckets, or shard less",
     ),
     Rule(
         Bottleneck.LAUNCH_BOUND,
         (_at_least("engine", 0.4), _below("sm", 0.25)),
+        "The GPUs have work queued all the time, yet few of their processors run.",
         "many small kernels or waiting for peers: CUDA graphs or compilation, fewer synchronisations",
     ),
     Rule(
         Bottleneck.INPUT_BOUND,
         (_below("sm", 0.5), _at_least("sm_pulse", 0.3), _at_least("host_load", 1.0)),
+        "The GPUs seem to wait in pulses for input data.",
         "the GPUs seem to wait for data: more loader workers, a packed data set, staging to local disk",
         hypothesis=True,
     ),
     Rule(
         Bottleneck.LOW_ACTIVITY,
         (),
+        "The GPUs do little, and no single cause stands out.",
         "profile a few steps to see what the GPUs wait for; fewer GPUs may serve this job as well",
         hypothesis=True,
     ),
@@ -139,6 +151,7 @@ RULES = (
 NOT_MEASURED = Label(
     Bottleneck.UNKNOWN,
     Confidence.LOW,
+    "What the GPUs did is not known.",
     "no GPU activity counters were recorded",
     "record with GPM (Hopper and newer) or DCGM, which see SM, tensor and memory activity",
 )
@@ -150,7 +163,8 @@ def label(activity: Activity, coverage_ratio: float) -> Label:
         return NOT_MEASURED
     known = dict(activity) | _derived(activity)
     rule = next(rule for rule in RULES if all(condition.holds(known) for condition in rule.conditions))
-    return Label(rule.bottleneck, _confidence(rule, known, coverage_ratio), _evidence(rule, known), rule.advice)
+    confidence = _confidence(rule, known, coverage_ratio)
+    return Label(rule.bottleneck, confidence, rule.meaning, _evidence(rule, known), rule.advice)
 
 
 def _derived(activity: Activity) -> dict[str, float | None]:

@@ -48,10 +48,11 @@ class Confidence(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A bottleneck with the numbers that decided it and the next thing to try."""
+    """A bottleneck, what it means in a sentence, the numbers that decided it, and the next thing to try."""
 
     bottleneck: Bottleneck
     confidence: Confidence
+    meaning: str
     evidence: str
     advice: str
 

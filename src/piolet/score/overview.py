@@ -19,6 +19,7 @@ from piolet.score.job import score_job
 from piolet.score.model import JobScore
 
 _SAMPLED = ("gpu", "host", "user")
+_NOT_SHOWN = ("schema", "version", "mtime_ns", "plan_sha256")
 
 
 class Role(StrEnum):
@@ -149,6 +150,8 @@ def environment(logbook: Logbook) -> tuple[tuple[str, str, str], ...]:
 
 def _flattened(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str, str]]:
     for key, value in table.items():
+        if key in _NOT_SHOWN:
+            continue
         if isinstance(value, dict):
             yield from _flattened(value, f"{prefix}{key}.")
         elif isinstance(value, list):

@@ -69,6 +69,7 @@ def _parts(view: Overview) -> Iterator[RenderableType]:
     yield _factors(score)
     yield Text("")
     yield Text.assemble(("Bottleneck  ", "bold"), f"{score.label.bottleneck} ({score.label.confidence} confidence)")
+    yield Text(f"            {score.label.meaning}")
     yield Text(f"Evidence    {score.label.evidence}\nTry next    {score.label.advice}\n")
     if score.laggards:
         yield Text(f"Behind the others: {', '.join(score.laggards)}\n", "yellow")
