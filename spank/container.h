@@ -1,0 +1,86 @@
+/* Building and joining a container: one flow for the Slurm plugin and for piolet-enter.
+ *
+ * The builder is a process of the user, without any privilege of its own. It reads the plan, builds the container in
+ * user and mount namespaces of the user's, answers on a pipe, and stays until that pipe's partner has opened its
+ * namespaces. Joiners (the tasks of the step, or the program itself) enter them with setns. When the last process in
+ * the mount namespace ends, the kernel takes the mounts down, and with them squashfuse: nobody cleans up.
+ */
+#ifndef PIOLET_CONTAINER_H
+#define PIOLET_CONTAINER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "fault.h"
+#include "plan.h"
+
+enum { ANSWER_MOST_BYTES = PLAN_MOST_BYTES + FAULT_BYTES };
+
+/* Whose the files of the image are: root's, shown as the user's own; or the user's already. */
+enum image_owner { OWNER_ROOT, OWNER_USER };
+
+/* First byte of an answer. */
+enum answer_kind { ANSWER_READY = 'R', ANSWER_FAULT = 'F', ANSWER_OTHER_OWNER = 'O' };
+
+struct container {
+    int user_ns, mount_ns; /* -1: not built */
+    char *answer;          /* ready: working directory, then NAME=VALUE (set) or NAME (unset), each ends with NUL */
+    size_t answer_size;
+};
+
+/* The pipes between the builder and the process that waits for it. */
+struct channel {
+    int answer[2], release[2];
+};
+
+/* In the builder: build, answer, wait for the release, exit. Never returns. */
+__attribute__((noreturn)) void builder_main(const char *plan_path, enum image_owner owner, int answer, int release);
+
+/* Starts a builder for this owner: returns its pid, or -1 with errno set. `data` is the starter's own. */
+typedef pid_t builder_start(const struct channel *channel, enum image_owner owner, void *data);
+
+/* Have a container built, within `timeout_s` seconds. Returns 0, or -1 with the fault. */
+int container_open(struct container *container, builder_start *start, void *data, int timeout_s, struct fault *fault);
+
+void container_close(struct container *container);
+
+/* Enter the container for good: no_new_privs, namespaces, working directory. Returns 0, or -1 with the fault. */
+int container_join(const struct container *container, struct fault *fault);
+
+/* The next variable after `previous` (NULL for the first): NAME=VALUE or NAME; NULL at the end. */
+const char *container_variable(const struct container *container, const char *previous);
+
+/* Parts of the builder, each in its own file. Return 0 or -1 with the fault. */
+struct root {
+    int host; /* the host's tree, as seen by the user */
+    int self; /* /proc/<builder> of the host */
+    int tree; /* the container's root, once it exists */
+};
+
+int namespaces_first(enum image_owner owner, struct root *root, struct fault *fault);
+int namespaces_stage(struct root *root, struct fault *fault);
+int namespaces_last(enum image_owner owner, uid_t uid, gid_t gid, struct root *root, struct fault *fault);
+
+struct image {
+    int file;    /* the squashfs file or the directory */
+    int fuse;    /* /dev/fuse */
+    int go;      /* closing it lets squashfuse start */
+    int said;    /* what squashfuse says on its standard error */
+    pid_t server;
+};
+
+int image_open(const struct plan *plan, struct image *image, struct fault *fault);
+int image_serve(const struct plan *plan, struct image *image, struct fault *fault);
+/* Mount the image at /image of the stage; *unmapped says that its files belong to somebody else. */
+int image_mount(const struct plan *plan, struct image *image, enum image_owner owner, bool *unmapped,
+                struct fault *fault);
+
+int mounts_apply(const struct plan *plan, struct root *root, struct fault *fault);
+int texts_apply(const struct plan *plan, struct root *root, struct fault *fault);
+
+/* The mount system calls that C libraries gained late. Paths are resolved below `root`, never outside it. */
+int open_below(int root, const char *path, int flags);
+int attach_copy(int source, int target, unsigned long long attributes);
+
+#endif

@@ -1,0 +1,131 @@
+/* The image: opened as the user sees it, served by squashfuse, mounted at /image of the stage.
+ *
+ * The builder opens /dev/fuse and mounts; squashfuse only gets the open device (as /dev/fd/N) and the open image. It
+ * is started before the mount namespace exists, so it never holds that namespace: once the last program has left the
+ * container, the kernel ends the connection and squashfuse exits. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "container.h"
+
+static const char STAGE[] = "image";
+static const char CHECK_PATH[] = "check the path and its permissions; nodes must see it as the submitting host does";
+
+static int check_squashfs(const struct plan *plan, int file, struct fault *fault) {
+    struct stat status;
+    char magic[4] = "";
+    if (fstat(file, &status)) return fault_set(fault, STAGE, CHECK_PATH, "%s: %m", plan->image);
+    if (!S_ISREG(status.st_mode)) return fault_set(fault, STAGE, CHECK_PATH, "%s is not a file", plan->image);
+    if (pread(file, magic, sizeof magic, 0) != sizeof magic || memcmp(magic, "hsqs", sizeof magic))
+        return fault_set(fault, STAGE, "make it again with mksquashfs", "%s is not a squashfs image", plan->image);
+    int64_t mtime_ns = (int64_t)status.st_mtim.tv_sec * 1000000000 + status.st_mtim.tv_nsec;
+    if ((uint64_t)status.st_size != plan->image_bytes || mtime_ns != plan->image_mtime_ns)
+        return fault_set(fault, STAGE, "start again, so that the environment is compiled with the image as it is now",
+                         "%s has changed since the environment was compiled", plan->image);
+    return 0;
+}
+
+int image_open(const struct plan *plan, struct image *image, struct fault *fault) {
+    bool directory = plan->image_kind == IMAGE_DIRECTORY;
+    *image = (struct image){.file = -1, .fuse = -1, .go = -1, .said = -1, .server = -1};
+    image->file = open(plan->image, (directory ? O_PATH | O_DIRECTORY : O_RDONLY | O_NONBLOCK) | O_CLOEXEC);
+    if (image->file < 0) return fault_set(fault, STAGE, CHECK_PATH, "%s: %m", plan->image);
+    return directory ? 0 : check_squashfs(plan, image->file, fault);
+}
+
+/* squashfuse lives as long as the container, whatever signals the step gets: its end is the kernel's to call. */
+static void ignore_signals(void) {
+    static const int signals[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM, SIGTSTP};
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) signal(signals[i], SIG_IGN);
+}
+
+static int move_fd(int fd, int wanted) { return fd == wanted ? fcntl(fd, F_SETFD, 0) : dup2(fd, wanted); }
+
+/* Keep the image, the device and what is said, at 3, 4 and 2; nothing else, least of all the step's pipes. */
+static int arrange_fds(const struct image *image) {
+    int file = fcntl(image->file, F_DUPFD, 10), fuse = fcntl(image->fuse, F_DUPFD, 10);
+    int said = fcntl(image->said, F_DUPFD, 10), null = open("/dev/null", O_RDWR);
+    if (file < 0 || fuse < 0 || said < 0 || null < 0) return -1;
+    if (move_fd(null, 0) < 0 || move_fd(null, 1) < 0 || move_fd(said, 2) < 0) return -1;
+    if (move_fd(file, 3) < 0 || move_fd(fuse, 4) < 0) return -1;
+    return close_range(5, ~0u, 0);
+}
+
+__attribute__((noreturn)) static void serve(struct image *image, int go) {
+    char c;
+    setsid();
+    ignore_signals();
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    if (read(go, &c, 1) != 1 || arrange_fds(image) || chdir("/")) _exit(1);
+    execlp("squashfuse_ll", "squashfuse_ll", "-f", "/proc/self/fd/3", "/dev/fd/4", (char *)NULL);
+    execlp("squashfuse", "squashfuse", "-f", "/proc/self/fd/3", "/dev/fd/4", (char *)NULL);
+    dprintf(2, "squashfuse is not installed on this node");
+    _exit(127);
+}
+
+int image_serve(const struct plan *plan, struct image *image, struct fault *fault) {
+    int go[2];
+    if (plan->image_kind == IMAGE_DIRECTORY) return 0;
+    image->fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+    if (image->fuse < 0)
+        return fault_set(fault, STAGE, "ask the administrators to load fuse and to make /dev/fuse mode 0666",
+                         "/dev/fuse: %m");
+    image->said = memfd_create("squashfuse", MFD_CLOEXEC);
+    if (image->said < 0 || pipe2(go, O_CLOEXEC)) return fault_set(fault, STAGE, CHECK_PATH, "no memory: %m");
+    image->server = fork();
+    if (image->server < 0) return fault_set(fault, STAGE, "raise the limit of processes", "fork: %m");
+    if (!image->server) {
+        close(go[1]);
+        serve(image, go[0]);
+    }
+    close(go[0]);
+    image->go = go[1];
+    return 0;
+}
+
+/* The kernel answers once squashfuse does, or with an error once it has died. */
+static int wait_until_served(const struct plan *plan, struct image *image, struct stat *status, struct fault *fault) {
+    ssize_t started = write(image->go, "g", 1);
+    close(image->go);
+    close(image->fuse);
+    if (started == 1 && !stat("/image", status) && S_ISDIR(status->st_mode)) return 0;
+    char said[512] = "";
+    waitpid(image->server, NULL, 0);
+    ssize_t size = pread(image->said, said, sizeof said - 1, 0);
+    said[size > 0 ? size : 0] = 0;
+    said[strcspn(said, "\n")] = 0;
+    return fault_set(fault, STAGE, "check the image with `unsquashfs -s`; make it again with mksquashfs",
+                     "squashfuse could not serve %s: %s", plan->image, *said ? said : "it ended without a word");
+}
+
+int image_mount(const struct plan *plan, struct image *image, enum image_owner owner, bool *unmapped,
+                struct fault *fault) {
+    char options[128];
+    struct stat status;
+    *unmapped = false;
+    if (plan->image_kind == IMAGE_DIRECTORY) {
+        int stage = open("/image", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (stage < 0 || attach_copy(image->file, stage, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV))
+            return fault_set(fault, STAGE, CHECK_PATH, "cannot bind %s: %m", plan->image);
+        close(stage);
+        return 0;
+    }
+    snprintf(options, sizeof options, "fd=%d,rootmode=40000,user_id=%u,group_id=%u,allow_other,default_permissions",
+             image->fuse, geteuid(), getegid());
+    if (mount("squashfuse", "/image", "fuse", MS_RDONLY | MS_NOSUID | MS_NODEV, options))
+        return fault_set(fault, STAGE, "ask the administrators whether fuse works in user namespaces", "fuse: %m");
+    if (wait_until_served(plan, image, &status, fault)) return -1;
+    *unmapped = owner == OWNER_ROOT && status.st_uid != 0;
+    return 0;
+}

@@ -1,0 +1,158 @@
+/* The root and what is mounted below it. Every path is resolved by the kernel inside the tree that it belongs to
+ * (openat2 with RESOLVE_IN_ROOT) and used through the open file, so that no symbolic link leads anywhere else. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "container.h"
+
+static const char CHECK_MOUNT[] = "correct the mount in the EDF, or ask for the file system on this node";
+static const char CHECK_KERNEL[] = "report this to the administrators: the kernel must be Linux 5.14 or newer";
+
+int open_below(int root, const char *path, int flags) {
+    struct open_how how = {.flags = (unsigned)flags | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
+    return (int)syscall(SYS_openat2, root, path, &how, sizeof how);
+}
+
+/* Attach a copy of the tree at `source` to `target`, with the attributes on every mount in it. */
+int attach_copy(int source, int target, unsigned long long attributes) {
+    struct mount_attr set = {.attr_set = attributes};
+    int tree = open_tree(source, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
+    if (tree < 0) return -1;
+    int failed = mount_setattr(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &set, sizeof set) ||
+                 move_mount(tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+    int error = errno;
+    close(tree);
+    errno = error;
+    return failed ? -1 : 0;
+}
+
+/* Open `path` below `root` as a mount point, making it and its parents where they are missing. */
+static int mount_point(int root, const char *path, bool directory) {
+    int fd = open_below(root, path, O_PATH | (directory ? O_DIRECTORY : 0));
+    if (fd >= 0 || errno != ENOENT) return fd;
+    char *parent_path = strdup(path);
+    if (!parent_path) return -1;
+    size_t end = strlen(parent_path);
+    while (end && parent_path[end - 1] == '/') parent_path[--end] = 0;
+    char *name = strrchr(parent_path, '/');
+    *name++ = 0;
+    int parent = *parent_path ? mount_point(root, parent_path, true) : open_below(root, "/", O_PATH | O_DIRECTORY);
+    if (parent >= 0) {
+        int made = directory ? mkdirat(parent, name, 0755) : mknodat(parent, name, S_IFREG | 0644, 0);
+        if (!made) fd = openat(parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        int error = errno;
+        close(parent);
+        errno = error;
+    }
+    free(parent_path);
+    return fd;
+}
+
+static unsigned long long attributes_of(const struct plan_mount *mount) {
+    return MOUNT_ATTR_NOSUID | (mount->flags & FLAG_DEVICES ? 0 : MOUNT_ATTR_NODEV) |
+           (mount->flags & FLAG_READONLY ? MOUNT_ATTR_RDONLY : 0) |
+           (mount->flags & FLAG_NOEXEC ? MOUNT_ATTR_NOEXEC : 0);
+}
+
+static int apply_bind(const struct plan_mount *mount, struct root *root, struct fault *fault) {
+    struct stat status;
+    int source = open_below(root->host, mount->source, O_PATH);
+    if (source < 0 && errno == ENOENT && mount->flags & FLAG_OPTIONAL) return 0;
+    if (source < 0 || fstat(source, &status))
+        return fault_set(fault, "mount", CHECK_MOUNT, "source %s: %m", mount->source);
+    int target = mount_point(root->tree, mount->target, S_ISDIR(status.st_mode));
+    if (target < 0)
+        return fault_set(fault, "mount", CHECK_MOUNT, "target %s for %s: %m", mount->target, mount->source);
+    if (attach_copy(source, target, attributes_of(mount)))
+        return fault_set(fault, "mount", CHECK_MOUNT, "%s at %s: %m", mount->source, mount->target);
+    close(source);
+    close(target);
+    return 0;
+}
+
+static int new_tmpfs(const struct plan_mount *mount) {
+    int context = fsopen("tmpfs", FSOPEN_CLOEXEC), made = -1;
+    if (context < 0) return -1;
+    if (!fsconfig(context, FSCONFIG_SET_STRING, "mode", mount->mode ? mount->mode : "0755", 0) &&
+        (!mount->size || !fsconfig(context, FSCONFIG_SET_STRING, "size", mount->size, 0)) &&
+        !fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0))
+        made = fsmount(context, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+    int error = errno;
+    close(context);
+    errno = error;
+    return made;
+}
+
+static int apply_tmpfs(const struct plan_mount *mount, struct root *root, struct fault *fault) {
+    int target = mount_point(root->tree, mount->target, true);
+    if (target < 0) return fault_set(fault, "mount", CHECK_MOUNT, "target %s for a tmpfs: %m", mount->target);
+    int made = new_tmpfs(mount);
+    if (made < 0 || move_mount(made, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH))
+        return fault_set(fault, "mount", CHECK_MOUNT, "tmpfs at %s: %m", mount->target);
+    close(made);
+    close(target);
+    return 0;
+}
+
+/* The root is always an overlay over the image, so that missing mount points can be made; what is to be read-only
+ * becomes so when they are. */
+static int make_root(struct root *root, struct fault *fault) {
+    if (mount("piolet", "/root", "overlay", MS_NOSUID | MS_NODEV,
+              "lowerdir=/image,upperdir=/layers/upper,workdir=/layers/work,userxattr"))
+        return fault_set(fault, "root", CHECK_KERNEL, "overlay: %m");
+    root->tree = open("/root", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return root->tree < 0 ? fault_set(fault, "root", CHECK_KERNEL, "/root: %m") : 0;
+}
+
+static int make_readonly(struct root *root, struct fault *fault) {
+    struct mount_attr set = {.attr_set = MOUNT_ATTR_RDONLY};
+    if (mount_setattr(root->tree, "", AT_EMPTY_PATH, &set, sizeof set))
+        return fault_set(fault, "root", CHECK_KERNEL, "read-only root: %m");
+    return 0;
+}
+
+int mounts_apply(const struct plan *plan, struct root *root, struct fault *fault) {
+    if (make_root(root, fault)) return -1;
+    for (size_t i = 0; i < plan->mount_count; i++) {
+        const struct plan_mount *mount = &plan->mounts[i];
+        if (mount->kind == MOUNT_BIND ? apply_bind(mount, root, fault) : apply_tmpfs(mount, root, fault)) return -1;
+    }
+    if (texts_apply(plan, root, fault)) return -1;
+    return plan->writable ? 0 : make_readonly(root, fault);
+}
+
+/* Write the text, and then what the image has in the file, to a file of the stage. Returns it open, or -1. */
+static int compose(const struct plan_text *text, struct root *root, size_t index) {
+    char name[64], content[1 << 16];
+    snprintf(name, sizeof name, "/layers/text-%zu", index);
+    int out = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    if (out < 0 || write(out, text->text, strlen(text->text)) < 0) return -1;
+    int in = open_below(root->tree, text->target, O_RDONLY | O_NONBLOCK);
+    if (in < 0) return errno == ENOENT ? out : -1;
+    struct stat status;
+    ssize_t size = fstat(in, &status) || !S_ISREG(status.st_mode) ? -1 : read(in, content, sizeof content);
+    close(in);
+    return size < 0 || write(out, content, (size_t)size) < size ? -1 : out;
+}
+
+int texts_apply(const struct plan *plan, struct root *root, struct fault *fault) {
+    static const char remedy[] = "the image must have an ordinary file there, or none";
+    for (size_t i = 0; i < plan->text_count; i++) {
+        const struct plan_text *text = &plan->texts[i];
+        int out = compose(text, root, i);
+        int target = out < 0 ? -1 : mount_point(root->tree, text->target, false);
+        if (target < 0 || attach_copy(out, target, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV))
+            return fault_set(fault, "identity", remedy, "%s: %m", text->target);
+        close(out);
+        close(target);
+    }
+    return 0;
+}

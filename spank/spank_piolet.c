@@ -1,0 +1,259 @@
+/* The Slurm plugin: srun --environment=NAME runs every task of the step in one container per node.
+ *
+ *     required /path/spank_piolet.so [piolet=/path/piolet] [enter=/path/piolet-enter] [timeout_s=60]
+ *
+ * On the submitting host (srun) it has `piolet env compile` make a plan, once, and passes the path on. On the nodes
+ * (slurmstepd) it starts the builder as the step's user, and its tasks join what was built. Nothing that the user
+ * wrote is read or acted on with privilege: the builder is another program (piolet-enter), started after all
+ * privilege is dropped, and tasks join as the user. A task whose container is not there never runs: it reports
+ * and exits, whatever plugstack.conf says about failing plugins. */
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <limits.h>
+#include <signal.h>
+#include <slurm/slurm.h>
+#include <slurm/spank.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "container.h"
+
+#define EXPORT __attribute__((visibility("default")))
+#define PLAN_VARIABLE "SLURM_PIOLET_PLAN" /* SLURM_: passes --export=NONE */
+
+enum { EXIT_FAULT = 3 };
+
+EXPORT extern const char plugin_name[], plugin_type[];
+EXPORT extern const unsigned int plugin_version, spank_plugin_version;
+SPANK_PLUGIN(piolet, 1)
+
+static struct {
+    char piolet[PATH_MAX], enter[PATH_MAX];
+    int timeout_s;
+    char requested[PATH_MAX]; /* what --environment said */
+    bool is_requested;
+    struct container container;
+    struct fault fault;
+} state = {.piolet = "piolet", .timeout_s = 60, .container = {.user_ns = -1, .mount_ns = -1}};
+
+/* ---- the submitting host ---- */
+
+static bool is_plan(const char *name) {
+    const char *suffix = strrchr(name, '.');
+    return strchr(name, '/') && suffix && !strcmp(suffix, ".plan");
+}
+
+/* Start `piolet env compile NAME`; returns the end of a pipe that its answer comes from, or -1. */
+static int start_compile(const char *name, pid_t *compiler) {
+    int answer[2];
+    if (pipe2(answer, O_CLOEXEC)) return -1;
+    *compiler = fork();
+    if (!*compiler) {
+        int null = open("/dev/null", O_RDONLY);
+        if (null < 0 || dup2(null, 0) < 0 || dup2(answer[1], 1) < 0) _exit(EXIT_FAULT);
+        execlp(state.piolet, state.piolet, "env", "compile", "--", name, (char *)NULL);
+        dprintf(2, "piolet: %s: %m\n  next:   put piolet on PATH, or have plugstack.conf say where it is\n",
+                state.piolet);
+        _exit(EXIT_FAULT);
+    }
+    close(answer[1]);
+    return answer[0];
+}
+
+/* Have the environment compiled; `plan` gets the path. The compiler has told the user what is wrong, if anything. */
+static int compile_plan(const char *name, char plan[PATH_MAX]) {
+    pid_t compiler;
+    int answer = start_compile(name, &compiler), status;
+    if (answer < 0 || compiler < 0) return -1;
+    size_t size = 0;
+    for (ssize_t part; size < PATH_MAX - 1; size += (size_t)part) {
+        part = read(answer, plan + size, PATH_MAX - 1 - size);
+        if (part <= 0) break;
+    }
+    close(answer);
+    while (waitpid(compiler, &status, 0) < 0 && errno == EINTR) {
+    }
+    plan[size] = 0;
+    plan[strcspn(plan, "\n")] = 0;
+    return status || plan[0] != '/' ? -1 : 0;
+}
+
+/* srun has read --environment. A refusal here ends srun before there is a job or a step. */
+static int on_option_local(const char *name) {
+    char plan[PATH_MAX];
+    if (state.is_requested && strcmp(state.requested, name)) {
+        slurm_error("piolet: one srun has one environment; start \"%s\" with an srun of its own", name);
+        return -1;
+    }
+    if (is_plan(name) ? !realpath(name, plan) : compile_plan(name, plan)) {
+        slurm_error("piolet: environment \"%s\" cannot be used; nothing was started", name);
+        return -1;
+    }
+    return setenv(PLAN_VARIABLE, plan, 1);
+}
+
+static int on_option(int value, const char *name, int remote) {
+    (void)value;
+    if (!name || !*name || strlen(name) >= sizeof state.requested) name = "";
+    if (!remote && (!*name || on_option_local(name))) {
+        if (!*name) slurm_error("piolet: --environment needs the name of an environment");
+        return -1;
+    }
+    snprintf(state.requested, sizeof state.requested, "%s", name);
+    state.is_requested = true;
+    return 0;
+}
+
+/* ---- all contexts ---- */
+
+static void read_argument(const char *argument) {
+    if (!strncmp(argument, "piolet=", 7)) snprintf(state.piolet, sizeof state.piolet, "%s", argument + 7);
+    else if (!strncmp(argument, "enter=", 6)) snprintf(state.enter, sizeof state.enter, "%s", argument + 6);
+    else if (!strncmp(argument, "timeout_s=", 10) && atoi(argument + 10) > 0) state.timeout_s = atoi(argument + 10);
+    else slurm_error("piolet: plugstack.conf: unknown argument \"%s\"", argument);
+}
+
+/* piolet-enter stands beside the plugin unless plugstack.conf says otherwise. */
+static void find_enter(void) {
+    Dl_info self;
+    if (*state.enter || !dladdr((void *)&find_enter, &self) || !self.dli_fname) return;
+    const char *slash = strrchr(self.dli_fname, '/');
+    int directory = slash ? (int)(slash - self.dli_fname) : 0;
+    snprintf(state.enter, sizeof state.enter, "%.*s/piolet-enter", directory, self.dli_fname);
+}
+
+EXPORT int slurm_spank_init(spank_t spank, int count, char **arguments) {
+    static struct spank_option option = {
+        "environment", "NAME", "run the program in the container environment NAME (an EDF: name, path or .plan)", 1, 0,
+        on_option};
+    spank_context_t context = spank_context();
+    if (context != S_CTX_LOCAL && context != S_CTX_REMOTE) return 0;
+    for (int i = 0; i < count; i++) read_argument(arguments[i]);
+    find_enter();
+    return spank_option_register(spank, &option) == ESPANK_SUCCESS ? 0 : -1;
+}
+
+/* ---- the nodes ---- */
+
+struct user {
+    uid_t uid;
+    gid_t gid, *groups;
+    int group_count;
+    char plan[PATH_MAX];
+};
+
+/* Become the user entirely. System calls, since the C library's functions speak to the threads of the parent. */
+static int drop_privileges(const struct user *user) {
+    if (syscall(SYS_setgroups, (size_t)user->group_count, user->groups) ||
+        syscall(SYS_setresgid, user->gid, user->gid, user->gid) ||
+        syscall(SYS_setresuid, user->uid, user->uid, user->uid))
+        return -1;
+    return 0;
+}
+
+/* Leave what slurmstepd is: its signals, its protection from the memory killer, its files. */
+static int shed(const struct channel *channel) {
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    for (int number = 1; number < NSIG; number++) signal(number, SIG_DFL);
+    int adjust = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    if (adjust >= 0) (void)!write(adjust, "0", 1);
+    int null = open("/dev/null", O_RDWR);
+    if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0) return -1;
+    if (close_range(3, ~0u, CLOSE_RANGE_CLOEXEC)) return -1;
+    return fcntl(channel->answer[1], F_SETFD, 0) || fcntl(channel->release[0], F_SETFD, 0) || chdir("/") ? -1 : 0;
+}
+
+static pid_t start_builder(const struct channel *channel, enum image_owner owner, void *data) {
+    struct user *user = data;
+    char kind[16], answer[16], release[16];
+    char *environment[] = {"PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL=C", NULL};
+    char *words[] = {"piolet-enter", "--build", kind, answer, release, user->plan, NULL};
+    snprintf(kind, sizeof kind, "%d", owner == OWNER_USER);
+    snprintf(answer, sizeof answer, "%d", channel->answer[1]);
+    snprintf(release, sizeof release, "%d", channel->release[0]);
+    pid_t builder = fork();
+    if (builder) return builder;
+    if (!shed(channel) && !drop_privileges(user)) execve(state.enter, words, environment);
+    char fault[PATH_MAX + 256];
+    int size = snprintf(fault, sizeof fault,
+                        "%c  stage:  builder\n  reason: %s: %m\n  next:   ask the administrators to install "
+                        "piolet-enter beside the plugin\n",
+                        ANSWER_FAULT, state.enter);
+    (void)!write(channel->answer[1], fault, (size_t)size);
+    _exit(EXIT_FAULT);
+}
+
+/* The path of the plan: what the option says, if that is a plan; else what srun had compiled. */
+static int find_plan(spank_t spank, char plan[PATH_MAX]) {
+    if (state.requested[0] == '/' && is_plan(state.requested)) {
+        snprintf(plan, PATH_MAX, "%s", state.requested);
+        return 0;
+    }
+    if (spank_getenv(spank, PLAN_VARIABLE, plan, PATH_MAX) == ESPANK_SUCCESS && plan[0] == '/') return 0;
+    return fault_set(&state.fault, "plan", "load the plugin on the submitting host too, and start with its srun",
+                     "srun compiled no plan for environment \"%s\"", state.requested);
+}
+
+static int open_container(spank_t spank) {
+    struct user user;
+    if (find_plan(spank, user.plan)) return -1;
+    if (spank_get_item(spank, S_JOB_UID, &user.uid) || spank_get_item(spank, S_JOB_GID, &user.gid) ||
+        spank_get_item(spank, S_JOB_SUPPLEMENTARY_GIDS, &user.groups, &user.group_count))
+        return fault_set(&state.fault, "builder", "tell the administrators", "Slurm does not say whose the step is");
+    return container_open(&state.container, start_builder, &user, state.timeout_s, &state.fault);
+}
+
+/* Build once per node and step. A fault is kept for the tasks: only they can write to the step's standard error, and
+ * a plugin that fails here would fail the node as well. */
+EXPORT int slurm_spank_init_post_opt(spank_t spank, int count, char **arguments) {
+    (void)count;
+    (void)arguments;
+    uint32_t step = 0;
+    if (spank_context() != S_CTX_REMOTE || !state.is_requested) return 0;
+    if (spank_get_item(spank, S_JOB_STEPID, &step) == ESPANK_SUCCESS && step == SLURM_EXTERN_CONT) return 0;
+    if (open_container(spank)) slurm_info("piolet: no container:\n%s", state.fault.text);
+    return 0;
+}
+
+static int set_variables(spank_t spank) {
+    char name[256];
+    for (const char *variable = NULL; (variable = container_variable(&state.container, variable));) {
+        size_t length = strcspn(variable, "=");
+        if (length >= sizeof name) return fault_set(&state.fault, "variables", "shorten its name", "%s", variable);
+        snprintf(name, sizeof name, "%.*s", (int)length, variable);
+        if (!variable[length]) spank_unsetenv(spank, name);
+        else if (spank_setenv(spank, name, variable + length + 1, 1) != ESPANK_SUCCESS)
+            return fault_set(&state.fault, "variables", "correct it in the EDF", "Slurm refuses to set %s", name);
+    }
+    return 0;
+}
+
+/* In the task, as the user, right before the program: enter, or end here. */
+EXPORT int slurm_spank_task_init(spank_t spank, int count, char **arguments) {
+    (void)count;
+    (void)arguments;
+    int task = 0;
+    if (!state.is_requested) return 0;
+    bool built = state.container.mount_ns >= 0;
+    if (built && !container_join(&state.container, &state.fault) && !set_variables(spank)) return 0;
+    spank_get_item(spank, S_TASK_ID, &task);
+    if (!task) fault_print(&state.fault);
+    _exit(EXIT_FAULT);
+}
+
+/* All tasks have been forked and hold the namespaces themselves: let go, so that the container ends with them. */
+EXPORT int slurm_spank_task_post_fork(spank_t spank, int count, char **arguments) {
+    (void)spank;
+    (void)count;
+    (void)arguments;
+    if (state.is_requested) container_close(&state.container);
+    return 0;
+}
