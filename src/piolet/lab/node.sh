@@ -27,6 +27,11 @@ hostname "$node"
 mount --bind "$lab/nodes/$node" /run/piolet-node
 /bin/sh "$lab/etc/prolog.sh"
 mount -t tmpfs -o mode=1777,nosuid,nodev none /dev/shm
+# For every user, as udev makes it on a real node; a machine without udev keeps it for root.
+if [ -c /dev/fuse ]; then
+  [ -e "$lab/dev/fuse" ] || mknod -m 666 "$lab/dev/fuse" c 10 229 || [ -e "$lab/dev/fuse" ]
+  mount --bind "$lab/dev/fuse" /dev/fuse
+fi
 # PMIx names its directories by job and step only: two nodes of one machine would collide.
 mount --bind "$lab/spool/$node.pmix" "$lab/pmix"
 
