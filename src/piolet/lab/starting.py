@@ -124,13 +124,17 @@ def _ensure_nodes(lab: Lab, running: set[str]) -> list[str]:
     survivors = processes.step_daemons(lab.directory) if dead else {}
     wanted = {node: daemons.slurmd(lab, node, survivors.get(node)) for node in lab.nodes}
     daemons.start(lab, [wanted[node] for node in dead])
+    ready: set[str] = set()
     for node in dead if "slurmctld" in running else lab.nodes:
-        daemons.wait_until(partial(_is_ready, lab, node), lab, wanted[node])
+        daemons.wait_until(partial(_is_ready, lab, node, ready), lab, wanted[node])
     return [wanted[node].label for node in dead]
 
 
-def _is_ready(lab: Lab, node: str) -> bool:
-    return node in status.ready_nodes(lab)
+def _is_ready(lab: Lab, node: str, ready: set[str]) -> bool:
+    """Tell whether `node` is ready; `ready` keeps those seen so, since one question answers for all nodes."""
+    if node not in ready:
+        ready |= status.ready_nodes(lab)
+    return node in ready
 
 
 def _ensure_library_cache(lab: Lab) -> None:

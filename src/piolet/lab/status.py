@@ -68,7 +68,7 @@ def nodes(lab: Lab) -> tuple[NodeStatus, ...]:
 
 def parse_sinfo(text: str) -> tuple[NodeStatus, ...]:
     """Parse `sinfo --format=%N|%T|%E`: node, state, reason ("none" if there is none)."""
-    rows = (line.split("|", 2) for line in text.splitlines() if line.count("|") > 1)
+    rows = (line.split("|", 2) for line in text.split("\n") if line.count("|") > 1)
     return tuple(NodeStatus(node, state, "" if reason == "none" else reason) for node, state, reason in rows)
 
 
