@@ -104,11 +104,16 @@ class Configuration:
 
 
 def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Configuration:
-    """Read all layers. `flags` maps dotted keys to values; those that are None were not given."""
+    """Read all layers. `flags` maps dotted keys to values; those that are None were not given.
+
+    Raises:
+        ConfigError: a layer has an unknown key or a wrong value.
+        StorageError: a file cannot be read, or $PIOLET_SITE_CONFIG names one that is not there.
+    """
     environ = os.environ if environ is None else environ
     values: dict[str, Value] = {}
     for name, path in (("site file", site_file(environ)), ("user file", user_file(environ))):
-        if path.is_file():
+        if path.is_file() or (name == "site file" and environ.get("PIOLET_SITE_CONFIG")):
             values |= dict(_file_values(path, name))
     values |= dict(_environment_values(environ))
     values |= {key: Value(value, "flag", "command line") for key, value in (flags or {}).items() if value is not None}

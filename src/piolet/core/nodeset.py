@@ -26,7 +26,7 @@ class NodeSet:
         text = names if isinstance(names, str) else ",".join(names)
         try:
             self._inner = _NodeSet(text or None, resolver=RESOLVER_NOGROUP)
-        except NodeSetException as error:
+        except (NodeSetException, AssertionError) as error:  # the second is ClusterShell's for a range too large
             raise ParseError(f"not a node list: {error}", source="node list", text=text) from error
 
     def __len__(self) -> int:

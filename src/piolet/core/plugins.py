@@ -39,12 +39,12 @@ def load_entries(entries: Iterable[EntryPoint]) -> Plugins:
     for entry in sorted(entries, key=lambda entry: entry.name):
         try:
             loaded[entry.name] = entry.load()
-        except Exception as error:  # noqa: BLE001 - a plugin may fail in any way; it becomes a finding
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may fail in any way; it becomes a finding
             broken.append(_broken(entry, error))
     return Plugins(loaded, tuple(broken))
 
 
-def _broken(entry: EntryPoint, error: Exception) -> Finding:
+def _broken(entry: EntryPoint, error: BaseException) -> Finding:
     return Finding(
         subject=f"plugin {entry.group}:{entry.name}",
         severity=Severity.ERROR,

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from piolet.core.nodeset import NodeSet
+
+# Names as sites have them: one or two counters, padded or not, with text between and behind.
+NAMES = st.builds(
+    lambda prefix, one, width, middle, two, suffix: f"{prefix}{one:0{width}d}{middle}{two}{suffix}",
+    st.sampled_from(["node", "rack", "n", "gpu-a"]),
+    st.integers(0, 130),
+    st.sampled_from([1, 3]),
+    st.sampled_from(["", "n", "-c"]),
+    st.one_of(st.just(""), st.integers(0, 12).map(str)),
+    st.sampled_from(["", "-ib", ".example.org"]),
+)
+SETS = st.lists(NAMES, max_size=12)
+
+
+@given(SETS)
+def test_folding_and_unfolding_keeps_every_name(names) -> None:
+    assert set(NodeSet(str(NodeSet(names)))) == set(NodeSet(names)) == set(names)
+
+
+@given(SETS, st.randoms(use_true_random=False))
+def test_equal_sets_read_the_same_and_hash_the_same(names, rnd: random.Random) -> None:
+    shuffled = list(names)
+    rnd.shuffle(shuffled)
+    grown = NodeSet()
+    for name in shuffled:
+        grown |= NodeSet(name)
+    assert grown == NodeSet(names)
+    assert hash(grown) == hash(NodeSet(names))
+    assert list(grown) == list(NodeSet(names))
+
+
+@given(SETS, SETS)
+def test_the_algebra_is_that_of_sets(left, right) -> None:
+    a, b = NodeSet(left), NodeSet(right)
+    assert set(a | b) == set(left) | set(right)
+    assert set(a & b) == set(left) & set(right)
+    assert set(a - b) == set(left) - set(right)
+    assert (a <= b) == (set(left) <= set(right))
+    assert len(a) == len(set(left))
+    assert all((name in a) == (name in set(left)) for name in right)
+
+
+@given(SETS, st.integers(-2, 15))
+def test_the_first_nodes_are_a_prefix_in_order(names, count) -> None:
+    nodes = NodeSet(names)
+    assert list(nodes.first(count)) == list(nodes)[: max(count, 0)]
