@@ -18,6 +18,7 @@ import click
 @click.option("-p", "--partition", help="Partition to submit to.")
 @click.option("-A", "--account", help="Account to charge.")
 @click.option("-t", "--time", "time_limit", help="Time limit, in Slurm's form.")
+@click.option("-x", "--exclude", default="", metavar="NODES", help="Nodes to keep out, in Slurm's form.")
 @click.option("-J", "--job-name", default="", help="Name of the job. [default: the program's]")
 @click.option("--local", is_flag=True, help="Run on this machine alone, without Slurm.")
 @click.option("--simulate", metavar="MODEL:COUNT", default="", help="With --local: simulate GPUs, as in h100:4.")
@@ -36,6 +37,7 @@ def command(
     partition: str | None,
     account: str | None,
     time_limit: str | None,
+    exclude: str,
     job_name: str,
     local: bool,
     simulate: str,
@@ -75,6 +77,7 @@ def command(
         partition=settings.run.partition,
         account=settings.run.account,
         time_limit=settings.run.time_limit,
+        exclude=exclude,
         name=job_name,
         cwd=Path.cwd(),
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections import Counter
@@ -208,10 +209,10 @@ class ReplayRunner:
         return _checked(answer, ok)
 
 
-def end(process: Process, grace_s: float) -> int:
-    """Ask `process` to end (SIGTERM), insist after `grace_s` seconds (SIGKILL), and return its exit status."""
+def end(process: Process, grace_s: float, *, asking: signal.Signals = signal.SIGTERM) -> int:
+    """Ask `process` to end, insist after `grace_s` seconds (SIGKILL), and return its exit status."""
     if process.poll() is None:
-        process.terminate()
+        process.send_signal(asking)
         try:
             process.wait(grace_s)
         except subprocess.TimeoutExpired:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 import zlib
 from collections.abc import Mapping
@@ -73,7 +74,8 @@ class AllocatedMachine:
         if not freed:
             return freed
         try:
-            scontrol.shrink(SystemRunner(), self.allocation.job, self.nodes - freed)
+            with tempfile.TemporaryDirectory() as scratch:  # scontrol leaves two resize scripts where it runs
+                scontrol.shrink(SystemRunner(cwd=Path(scratch)), self.allocation.job, self.nodes - freed)
         except PioletError as error:
             say(f"{freed} could not be given back and stays idle: {error.what}")
             return NodeSet()

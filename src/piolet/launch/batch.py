@@ -42,6 +42,7 @@ def _options(request: RunRequest, gpus_per_node: int, output: Path) -> list[str]
         "--partition": request.partition,
         "--account": request.account,
         "--time": request.time_limit,
+        "--exclude": request.exclude,
     }
     return options + [f"{name}={shlex.quote(value)}" for name, value in optional.items() if value]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -58,7 +59,7 @@ def conduct(session: Session, protocol: VettingProtocol | None) -> int:
         except Stopped as stop:
             outcome = outcomes.of_stop(stop.signal_number, time.time_ns(), timed_out=session.machine.timed_out())
         except PioletError as error:
-            _close(session, outcomes.of_error(error, time.time_ns()))
+            records.write_outcome(session.logbook.outcome, outcomes.of_error(error, time.time_ns()))
             raise
         with contextlib.suppress(Stopped), undisturbed():
             _close(session, outcome)
@@ -157,7 +158,7 @@ def _recorded(session: Session, used: NodeSet) -> Iterator[None]:
     finally:
         if recorder:
             with undisturbed():
-                end(recorder, RECORDER_GRACE_S)
+                end(recorder, RECORDER_GRACE_S, asking=signal.SIGUSR1)
 
 
 def _close(session: Session, outcome: records.Outcome) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from piolet.core.errors import PioletError
+from piolet.core.errors import PioletError, Refused
 from piolet.core.run import Runner
 from piolet.launch.conductor import say
 from piolet.launch.stopping import Stopped, undisturbed
@@ -37,6 +37,22 @@ class Follower:
     runner: Runner
     job_id: int
     root: Path
+
+    def refuse_old_traces(self) -> None:
+        """Cancel the job if an older one of the same number left its files here: a cluster that counts anew.
+
+        Raises:
+            Refused: it did.
+        """
+        old = [path for path in (self._logbook.job, self._output) if path.exists()]
+        if not old:
+            return
+        scancel.cancel(self.runner, self.job_id)
+        raise Refused(
+            f"an older job {self.job_id} of a cluster with this name left its logbook here; the new job is cancelled",
+            where=str(old[0].parent),
+            remedy="move the old logbooks away, or set PIOLET_ROOT or the cluster's name to something else",
+        )
 
     def detach(self) -> int:
         """Say how to come back to the job."""

@@ -39,7 +39,7 @@ class Machine(Protocol):
         ...
 
     def start_recorder(self, used: NodeSet, logbook: Path) -> Process:
-        """Start one recorder on each node of `used`; it ends on SIGTERM."""
+        """Start one recorder on each node of `used`; SIGUSR1 ends it in good order."""
         ...
 
     def run(self, used: NodeSet, request: RunRequest) -> Ended:

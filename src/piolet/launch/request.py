@@ -28,6 +28,7 @@ class RunRequest:
     partition: str = ""
     account: str = ""
     time_limit: str = ""
+    exclude: str = ""
     name: str = ""
     cwd: Path = Path()
 

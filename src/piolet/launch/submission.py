@@ -34,6 +34,7 @@ def submit_and_follow(request: RunRequest, settings: Settings, *, detach: bool, 
     with stoppable():
         with undisturbed():
             follower = Follower(runner, _submitted(script), root)
+            follower.refuse_old_traces()
         return follower.detach() if detach else follower.follow()
 
 

@@ -8,7 +8,8 @@ import socket
 from collections.abc import Iterable
 from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+"""They end a recording in good order. SIGUSR1 is for srun, which passes it on, while SIGTERM makes it kill the step."""
 
 
 class Wakeup:

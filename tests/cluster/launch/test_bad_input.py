@@ -165,9 +165,9 @@ def test_ctrl_c_while_the_job_waits(piolet_run, on_lab):
 def test_ctrl_c_while_the_program_runs(piolet_run):
     process = follower(piolet_run, "-N", "2", "--record", "--env", "demo", "--", "sleep", "654.2")
     wait_for(lambda: len(processes_with("654.2")) >= 2)
-    wait_for(lambda: next(piolet_run.root.glob("*/*/telemetry/host/*.parquet"), None))
+    wait_for(lambda: [*piolet_run.root.glob("*/*/telemetry/host/*.parquet")])
     interrupted(piolet_run, process, "654.2")
-    wait_for(lambda: (piolet_run.logbook / "outcome.json").exists())
+    wait_for((piolet_run.logbook / "outcome.json").exists)
     assert piolet_run.read("outcome.json")["state"] == "CANCELLED"
     wait_for(lambda: processes_with(str(piolet_run.root)) == [])
 
