@@ -1,7 +1,7 @@
 """The agent of a node: how it is started, and the small program that it is.
 
-piolet record --agent --logbook DIR    reads the settings, then becomes, by exec,
-python -m piolet.record SPEC           which loads little, elects itself, and supervises a sampler
+``piolet record --agent --logbook DIR`` reads the settings and becomes, by exec, ``python -m piolet.record SPEC``, which
+loads little, elects itself, and supervises a sampler.
 """
 
 from __future__ import annotations
