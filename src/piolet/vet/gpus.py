@@ -71,12 +71,13 @@ def observe(context: Context, read: Callable[[Any], T | None]) -> Gpus[T]:
 
 def _reading(device: nvml.Device, read: Callable[[Any], T | None]) -> Reading[T]:
     name = f"GPU {device.index}"
-    if not device.handle or not device.uuid:
-        return Reading(name, device.bus_id, lost="it does not answer")
     try:
-        return Reading(name, device.bus_id, value=read(device.handle))
+        if device.uuid:
+            return Reading(name, device.bus_id, value=read(device.handle))
+        nvml.optional(pynvml.nvmlDeviceGetHandleByIndex, device.index)
     except nvml.GpuLost as error:
         return Reading(name, device.bus_id, lost=error.what)
+    return Reading(name, device.bus_id, lost="it does not answer")
 
 
 def answers(handle: Any) -> bool:  # noqa: ANN401 - opaque

@@ -88,7 +88,7 @@ def _child(task: Task, writer: int) -> NoReturn:
         try:
             answer = "+" + task.function()
         except BaseException as error:  # noqa: BLE001 - the check runner: whatever it is, it is the outcome
-            answer = "-" + traceback.format_exception_only(error)[-1].strip()
+            answer = "-" + " ".join(traceback.format_exception_only(error)[-1].split())
         with os.fdopen(writer, "wb") as pipe:
             pipe.write(answer.encode("utf-8", "surrogateescape"))
         status = 0

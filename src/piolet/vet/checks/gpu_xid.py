@@ -125,16 +125,16 @@ def _record(descriptor: int) -> bytes:
 
 
 def judge(observation: Observation, parameters: Parameters) -> Judgement:
-    """Fail on a lost GPU, then on the newest fatal Xid of a GPU that is not known to be another job's."""
+    """Fail on the newest fatal Xid of a GPU that is not known to be another job's, then on a lost GPU."""
     found = observation.gpus
-    if found.lost:
-        worst = found.lost[0]
-        return _failed(GPU_LOST, f"{worst.name}: {worst.lost} (as after Xid {GPU_LOST})")
     fatal = {*parameters.fatal, *(CONTESTED if parameters.contested_fail else ())}
     recent = [xid for xid in observation.logged if xid.age_s <= parameters.window_s and xid.bus_id not in found.others]
     for xid in sorted(recent, key=lambda xid: xid.age_s):
         if xid.code in fatal:
             return _failed(xid.code, f"{_name(xid, found)}: {_words(xid)}, {xid.age_s / 60:.0f} min ago")
+    if found.lost:
+        worst = found.lost[0]
+        return _failed(GPU_LOST, f"{worst.name}: {worst.lost} (as after Xid {GPU_LOST})")
     nothing = gpus.nothing_to_judge(found)
     if nothing:
         return nothing

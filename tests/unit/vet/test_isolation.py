@@ -1,0 +1,101 @@
+"""Functions that hang, crash or shout, each in a process of its own."""
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from piolet.vet.isolation import Task, run_isolated
+
+
+def boom() -> str:
+    raise RuntimeError("first line\nthe driver said no")
+
+
+def crash() -> str:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return "never"
+
+
+def leave() -> str:
+    os._exit(0)
+
+
+def shout() -> str:
+    os.write(1, b"noise\n")
+    os.write(2, b"more noise\n")
+    return "quiet"
+
+
+def hang() -> str:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
+    time.sleep(60)
+    return "never"
+
+
+@pytest.mark.parametrize(
+    ("function", "error"),
+    [
+        (boom, "RuntimeError: first line the driver said no"),
+        (crash, "ended by signal 9"),
+        (leave, "ended without an answer"),
+        (lambda: sys.exit(4), "SystemExit: 4"),
+    ],
+)
+def test_a_task_that_fails_says_why(function, error):
+    [outcome] = run_isolated([Task("it", function, 5)])
+
+    assert (outcome.name, outcome.text, outcome.error) == ("it", "", error)
+
+
+def test_a_task_that_hangs_is_ended_and_keeps_nobody_waiting():
+    started = time.monotonic()
+
+    slow, quick = run_isolated([Task("slow", hang, 0.3), Task("quick", lambda: "here", 5)])
+
+    assert time.monotonic() - started < 1.0
+    assert (quick.text, quick.error) == ("here", "")
+    assert (slow.text, slow.error) == ("", "no answer within 0.3 s")
+    assert 0.3 <= slow.duration_s < 1.0
+
+
+def test_what_a_task_prints_reaches_no_stream_of_ours(capfd):
+    [outcome] = run_isolated([Task("loud", shout, 5)])
+
+    assert outcome.text == "quiet"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_long_and_odd_texts_arrive_whole():
+    text = "ä\udcff" * 200_000
+
+    [outcome] = run_isolated([Task("long", lambda: text, 5)])
+
+    assert outcome.text == text
+
+
+def test_tasks_run_at_once_and_answer_in_order():
+    tasks = [Task(str(wait), lambda wait=wait: time.sleep(wait) or f"{wait}", 5) for wait in (0.3, 0.1, 0.2)]
+    started = time.monotonic()
+
+    outcomes = run_isolated(tasks)
+
+    assert [outcome.text for outcome in outcomes] == ["0.3", "0.1", "0.2"]
+    assert time.monotonic() - started < 0.55
+
+
+def test_no_task_leaves_a_process_behind():
+    run_isolated([Task("hang", hang, 0.1), Task("fine", lambda: "", 5)])
+
+    time.sleep(0.1)
+    reaped = 0
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            break
+        assert pid, "a child is still running"
+        reaped += 1
+    assert reaped <= 1
