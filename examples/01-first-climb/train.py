@@ -94,6 +94,7 @@ def optimise(
         batch = random.integers(0, len(labels), options.batch)
         hint("compute", mem=40 << 30)
         loss, gradient = network.loss_and_gradient(images[batch], labels[batch])
+        time.sleep(options.pace)
         hint("communication", mem=40 << 30)
         velocity = 0.9 * velocity - options.rate * ring.mean(gradient)
         network.flat += velocity
@@ -102,7 +103,6 @@ def optimise(
             print(f"step {step} loss {losses[-1]:.4f}", flush=True)
         if step % options.checkpoint == 0:
             checkpoint(network, ring, options)
-        time.sleep(options.pace)
     return float(np.mean(losses[:5])), float(np.mean(losses[-5:]))
 
 
@@ -125,7 +125,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--report", type=int, default=25, help="steps between lines of output")
     parser.add_argument("--checkpoint", type=int, default=50, help="steps between checkpoints")
     parser.add_argument("--save", type=Path, help="file for the parameters")
-    parser.add_argument("--pace", type=float, default=0.05, help="seconds to rest after a step, to watch it climb")
+    parser.add_argument("--pace", type=float, default=0.05, help="seconds added to the compute of a step")
     return parser.parse_args()
 
 
