@@ -11,9 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import duckdb
+
 from piolet.core.files import write_json
 from piolet.core.nouns import CheckResult, Gpu, Status
 from piolet.logbook.layout import Logbook, create
+from piolet.logbook.reader import Reader
 from piolet.logbook.records import (
     JobRecord,
     NodeAllocation,
@@ -24,6 +27,7 @@ from piolet.logbook.records import (
     write_job,
     write_outcome,
 )
+from piolet.logbook.schema import FAMILIES
 from piolet.logbook.writer import SegmentWriter
 
 START_NS = 1_767_000_000_000_000_000
@@ -118,6 +122,21 @@ def write(root: Path, record: JobRecord, rows: Iterable[tuple[str, dict[str, obj
         writer.close()
     write_job(logbook.job, record)
     return logbook
+
+
+def in_memory(rows: Iterable[tuple[str, dict[str, object]]], directory: Path = Path("/nonexistent")) -> Reader:
+    """An open logbook whose samples never were on a disk."""
+    database = duckdb.connect(":memory:")
+    for family in FAMILIES.values():
+        columns = ", ".join(f'"{column.name}" {column.kind}' for column in family.columns)
+        database.execute(f'CREATE TABLE "{family.name}" ({columns})')
+        values = [[values.get(name) for name in family.names] for each, values in rows if each == family.name]
+        if values:
+            marks = ", ".join(f"unnest(?::{column.kind}[])" for column in family.columns)
+            database.execute(
+                f'INSERT INTO "{family.name}" SELECT {marks}', [list(each) for each in zip(*values, strict=True)]
+            )
+    return Reader(Logbook(directory), database, ())
 
 
 def constant(record: JobRecord, seconds: int, **values: float | None) -> list[tuple[str, dict[str, object]]]:

@@ -45,6 +45,7 @@ def prepare(reader: Reader, job: JobRecord) -> Window | None:
     reader.database.execute(
         "CREATE OR REPLACE TEMP MACRO as_ratio(x) AS CASE WHEN x BETWEEN 0 AND 1.05 THEN least(x::DOUBLE, 1) END"
     )
+    reader.database.execute("CREATE OR REPLACE TEMP MACRO capped(x) AS CASE WHEN x IS NOT NULL THEN least(x, 1) END")
     reader.database.execute(_seconds(window))
     return window
 
@@ -98,7 +99,8 @@ def _seconds(window: Window) -> str:
     period_ns = round(window.bin_s * 1e9)
     pipes = ", ".join(f"avg(as_ratio(g.{pipe}_active_ratio)) AS {pipe}" for pipe in PIPES)
     highest_pipe = ", ".join(f"m.{pipe} / a.{pipe}" for pipe in PIPES)
-    # greatest() and least() pass over nulls: a pipe that was not measured earns nothing and costs nothing.
+    # greatest() passes over nulls: a pipe that was not measured earns nothing and costs nothing. So does least(),
+    # which would make a one of a missing value; hence capped().
     return f"""
     CREATE OR REPLACE TEMP TABLE seconds AS
     WITH means AS (
@@ -119,16 +121,15 @@ def _seconds(window: Window) -> str:
     ), saturations AS (
         SELECT m.*, a.node,
             greatest(0, (m.time_ns - {window.start_ns}) / 1e9) AS time_s,
-            least(1, greatest({highest_pipe}) * least(1, coalesce(m.clock, 1))) AS compute,
-            least(1, m.dram / a.dram) AS memory,
-            CASE WHEN coalesce(m.nvlink, m.pcie) IS NOT NULL THEN
-                least(1, greatest(m.nvlink / a.nvlink_bytes_per_s, m.pcie / a.pcie_bytes_per_s)) END AS network
+            capped(greatest({highest_pipe}) * least(1, coalesce(m.clock, 1))) AS compute,
+            capped(m.dram / a.dram) AS memory,
+            capped(greatest(m.nvlink / a.nvlink_bytes_per_s, m.pcie / a.pcie_bytes_per_s)) AS network
         FROM means m JOIN allocated a USING (id)
     ), scored AS (
         SELECT *, CASE WHEN compute IS NOT NULL AND memory IS NOT NULL THEN greatest(compute, memory) END AS score
         FROM saturations
     )
-    SELECT *, least(1, greatest(coalesce(engine, util, sm), score)) AS busy FROM scored
+    SELECT *, capped(greatest(coalesce(engine, util, sm), score)) AS busy FROM scored
     """  # noqa: S608 - numbers and known columns
 
 

@@ -223,7 +223,7 @@ def phases(over_time: Timeline | None, score: JobScore) -> list[Phase]:
     starts = [(event.time_s, event.code or event.message) for event in over_time.events if event.kind == "phase"]
     if not starts and score.startup_s:
         starts = [(0.0, "start-up"), (score.startup_s, "steady state")]
-    ends = [start for start, _ in starts[1:]] + [over_time.length_s]
+    ends = [*(start for start, _ in starts[1:]), over_time.length_s][: len(starts)]
     return [
         Phase(name, 100 * start / over_time.length_s, 100 * (end - start) / over_time.length_s)
         for (start, name), end in zip(starts, ends, strict=True)
@@ -250,7 +250,7 @@ def lowest(gpus: Sequence[GpuScore]) -> list[GpuScore]:
 def _gap_rows(view: Overview, window: Window | None) -> list[Mapping[str, Any]]:
     """The data quality per node and family, with its gaps in per cent of the expected time."""
     restarts = dict(view.quality.agent_restarts)
-    found = []
+    found: list[Mapping[str, Any]] = []
     for each in view.quality.coverage[: 2 * MOST_NODES]:
         length_ns = each.expected.end_ns - each.expected.start_ns
         gaps = [

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+
+from piolet.score.ceilings import KEYS, all_ceilings, of_model
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "nvlink"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100", 450e9),
+        ("NVIDIA H200", "H100", 450e9),
+        ("NVIDIA H100 PCIe", "H100 PCIe", 300e9),
+        ("NVIDIA GH200 120GB", "GH200", 450e9),
+        ("NVIDIA A100-SXM4-80GB", "A100", 300e9),
+        ("AMD Instinct MI300X", "MI300X", 448e9),
+    ],
+)
+def test_models_are_found_by_the_drivers_name(model: str, name: str, nvlink: float) -> None:
+    ceilings = of_model(model)
+    assert (ceilings.name, ceilings.known) == (name, True)
+    assert ceilings["nvlink_bytes_per_s"] == nvlink
+    assert ceilings["tensor"] == 0.93
+    assert ceilings["dram"] == 0.80
+
+
+@pytest.mark.parametrize("model", ["", "Tesla T4", "Something new"])
+def test_an_unknown_model_gets_the_default_and_says_so(model: str) -> None:
+    ceilings = of_model(model)
+    assert (ceilings.name, ceilings.known) == ("default", False)
+
+
+def test_every_number_has_a_source_and_a_sane_value() -> None:
+    for ceilings in all_ceilings():
+        assert set(ceilings.by_key) == set(KEYS)
+        for key, ceiling in ceilings.by_key.items():
+            assert len(ceiling.source) > 10, (ceilings.name, key)
+            assert (1e9 < ceiling.value < 1e12) if key.endswith("per_s") else (0.5 <= ceiling.value <= 1.0)
