@@ -56,7 +56,7 @@ static int build(const struct plan *plan, enum image_owner owner, bool *unmapped
     gid_t gid = getegid();
     if (image_open(plan, &image, fault) || namespaces_first(owner, &root, fault) ||
         image_serve(plan, &image, fault) || namespaces_stage(&root, fault) ||
-        image_mount(plan, &image, owner, unmapped, fault))
+        image_mount(plan, &image, owner, &root, unmapped, fault))
         return -1;
     if (*unmapped) return 0;
     if (mounts_apply(plan, &root, fault) || check_workdir(plan, &root, fault)) return -1;

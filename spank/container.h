@@ -63,7 +63,7 @@ int namespaces_stage(struct root *root, struct fault *fault);
 int namespaces_last(enum image_owner owner, uid_t uid, gid_t gid, struct root *root, struct fault *fault);
 
 struct image {
-    int file;    /* the squashfs file or the directory */
+    int file;    /* the squashfs file, or the directory as a check */
     int fuse;    /* /dev/fuse */
     int go;      /* closing it lets squashfuse start */
     int said;    /* what squashfuse says on its standard error */
@@ -73,8 +73,8 @@ struct image {
 int image_open(const struct plan *plan, struct image *image, struct fault *fault);
 int image_serve(const struct plan *plan, struct image *image, struct fault *fault);
 /* Mount the image at /image of the stage; *unmapped says that its files belong to somebody else. */
-int image_mount(const struct plan *plan, struct image *image, enum image_owner owner, bool *unmapped,
-                struct fault *fault);
+int image_mount(const struct plan *plan, struct image *image, enum image_owner owner, const struct root *root,
+                bool *unmapped, struct fault *fault);
 
 int mounts_apply(const struct plan *plan, struct root *root, struct fault *fault);
 int texts_apply(const struct plan *plan, struct root *root, struct fault *fault);

@@ -109,18 +109,23 @@ static int wait_until_served(const struct plan *plan, struct image *image, struc
                      "squashfuse could not serve %s: %s", plan->image, *said ? said : "it ended without a word");
 }
 
-int image_mount(const struct plan *plan, struct image *image, enum image_owner owner, bool *unmapped,
-                struct fault *fault) {
+/* Opened again: the kernel copies trees of this mount namespace only. */
+static int bind_directory(const struct plan *plan, const struct root *root, struct fault *fault) {
+    int source = open_below(root->host, plan->image, O_PATH | O_DIRECTORY);
+    int stage = open("/image", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (source < 0 || stage < 0 || attach_copy(source, stage, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV))
+        return fault_set(fault, STAGE, CHECK_PATH, "cannot bind %s: %m", plan->image);
+    close(source);
+    close(stage);
+    return 0;
+}
+
+int image_mount(const struct plan *plan, struct image *image, enum image_owner owner, const struct root *root,
+                bool *unmapped, struct fault *fault) {
     char options[128];
     struct stat status;
     *unmapped = false;
-    if (plan->image_kind == IMAGE_DIRECTORY) {
-        int stage = open("/image", O_PATH | O_DIRECTORY | O_CLOEXEC);
-        if (stage < 0 || attach_copy(image->file, stage, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV))
-            return fault_set(fault, STAGE, CHECK_PATH, "cannot bind %s: %m", plan->image);
-        close(stage);
-        return 0;
-    }
+    if (plan->image_kind == IMAGE_DIRECTORY) return bind_directory(plan, root, fault);
     snprintf(options, sizeof options, "fd=%d,rootmode=40000,user_id=%u,group_id=%u,allow_other,default_permissions",
              image->fuse, geteuid(), getegid());
     if (mount("squashfuse", "/image", "fuse", MS_RDONLY | MS_NOSUID | MS_NODEV, options))
