@@ -1,0 +1,149 @@
+"""From EDFs to plans: inheritance, expansion, precedence, and what is refused."""
+
+import pytest
+
+from piolet.core.errors import ConfigError
+from piolet.env import lock
+from piolet.env.image import parse_variables
+from piolet.env.model import ImageKind, MountKind
+
+
+def own_mounts(plan):
+    return [mount for mount in plan.mounts if mount.origin != "piolet"]
+
+
+def test_inheritance(desk):
+    desk.write(
+        'image = "./nowhere"\nwritable = false\nmounts = ["/a", "/b:/c:ro"]\n[env]\nA = "base"\nB = "base"', "base.toml"
+    )
+    desk.write(
+        'base_environment = "./base.toml"\nimage = "./rootfs"\nmounts = ["/b:/c:ro", "/d"]\n[env]\nB = "own"\nC = ""'
+    )
+    plan = desk.compile()
+    assert plan.image.kind is ImageKind.DIRECTORY
+    assert not plan.writable
+    assert [(mount.source, mount.target, mount.flags) for mount in own_mounts(plan)] == [
+        ("/a", "/a", ()),
+        ("/b", "/c", ("ro",)),
+        ("/d", "/d", ()),
+    ]
+    values = {variable.name: (variable.value, variable.origin) for variable in plan.variables}
+    assert values["A"] == ("base", f"{desk.directory}/base.toml:5")
+    assert values["B"] == ("own", f"{desk.directory}/test.toml:5")
+    assert values["C"][0] is None
+
+
+def test_expansion_and_relative_paths(desk):
+    plan = desk.compile_text(
+        'workdir = "./work"\nmounts = ["${SCRATCH}/x:/data:ro", "./here", "${NO:-/p:q}:/z", "tmpfs:/t:size=1G"]\n'
+        '[env]\nA = "$${USER} is ${USER}, $5"\nB = "${NONE:-}"\nC = "${A:-unseen}"'
+    )
+    assert plan.workdir == f"{desk.directory}/work"
+    assert [(mount.kind, mount.source, mount.target) for mount in own_mounts(plan)] == [
+        (MountKind.BIND, "/scratch/ada/x", "/data"),
+        (MountKind.BIND, f"{desk.directory}/here", f"{desk.directory}/here"),
+        (MountKind.BIND, "/p:q", "/z"),
+        (MountKind.TMPFS, "", "/t"),
+    ]
+    assert own_mounts(plan)[3].flags == ("size=1g",)
+    values = {variable.name: variable.value for variable in plan.variables}
+    assert (values["A"], values["B"], values["C"]) == ("${USER} is ada, $5", None, "unseen")
+
+
+def test_precedence_of_the_image_and_the_locale(desk):
+    desk.write("A=image\nB='image 2'\nexport C=3\nnot a line\n", "rootfs/etc/environment")
+    plan = desk.compile_text('[env]\nA = "edf"\nLC_ALL = "C.UTF-8"')
+    values = {variable.name: variable.value for variable in plan.variables}
+    assert values == {"LANG": None, "LANGUAGE": None, "LC_ALL": "C.UTF-8", "A": "edf", "B": "image 2", "C": "3"}
+
+
+def test_variables_of_an_image():
+    found = parse_variables('A="x y"\n1B=2\n\n#C=3\nD=\nE="\n', "here")
+    assert [(variable.name, variable.value) for variable in found] == [("A", "x y"), ("D", ""), ("E", '"')]
+
+
+def test_mounts_of_the_site_come_before_the_users(desk):
+    desk.use(mounts=("/site:/site:ro",))
+    assert [mount.target for mount in own_mounts(desk.compile_text('mounts = ["/own"]'))] == ["/site", "/own"]
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("entrypoint = true", "entrypoint = true"),
+        ('devices = ["nvidia.com/gpu=all"]', 'device "nvidia.com/gpu=all"'),
+        ('[annotations.com.hooks.ssh]\nenabled = "true"', 'hook "com.hooks.ssh.enabled" is not supported'),
+        ('[annotations.com.hooks.aws_ofi_nccl]\nvariant = "cuda12"', 'hook "com.hooks.aws_ofi_nccl.variant"'),
+        ("[annotations]\ncom.pyxis.pytorch_remap_vars = true", "com.pyxis.pytorch_remap_vars"),
+        ('mounts = ["/a:/b:shared"]', 'mount flag "shared" cannot be honoured'),
+        ('mounts = ["/i.sqsh:/b:sqsh"]', 'mount flag "sqsh" cannot be honoured'),
+        ('mounts = ["/a:/b:c:d"]', "is not a mount"),
+        ('mounts = ["/a:/"]', "cannot replace the root"),
+        ('mounts = ["rel:/b"]', "'rel' is not a path"),
+        ('mounts = ["tmpfs:/b:size=lots"]', 'a tmpfs does not know "size=lots"'),
+        ('[env]\nA = "${B"', "is not a reference to a variable"),
+    ],
+)
+def test_refused(desk, text, what):
+    with pytest.raises(ConfigError) as caught:
+        desk.compile_text(text)
+    assert what in caught.value.what
+    assert caught.value.remedy
+    assert caught.value.line
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "entrypoint = false",
+        'devices = ["/dev/nvidia0"]',
+        '[annotations.com.hooks.ssh]\nenabled = "false"\nport = 15263',
+        "[annotations]\norg.example.note = true",
+        'mounts = ["/a:/b:ro+private+rbind+x-create=dir"]',
+    ],
+)
+def test_harmless(desk, text):
+    assert desk.compile_text(text).image.path == desk.directory / "rootfs"
+
+
+@pytest.mark.parametrize(
+    ("image", "what", "remedy"),
+    [
+        ("", "the environment has no image", "give one"),
+        ("ubuntu:latest", "the name of an image in a registry", "make a squashfs file"),
+        ("nvcr.io/nvidia/pytorch", "the name of an image in a registry", "make a squashfs file"),
+        ("./gone.sqsh", "no such image", "check the path"),
+        ("torch.sqsh", "is a bare name", "set env.images"),
+        ("./text.sqsh", "not a squashfs image", "mksquashfs"),
+        ("text.sqsh", "not in the site's directory", "write ./text.sqsh"),
+    ],
+)
+def test_images_that_cannot_be_used(desk, image, what, remedy):
+    desk.write("text", "text.sqsh")
+    desk.write(f'image = "{image}"')
+    with pytest.raises(ConfigError) as caught:
+        desk.compile()
+    assert what in caught.value.what
+    assert remedy in caught.value.remedy
+
+
+def test_a_bare_name_is_an_image_of_the_site(desk):
+    (desk.directory / "images/torch.sqsh").mkdir(parents=True)
+    desk.use(images=desk.directory / "images")
+    desk.write('image = "torch.sqsh"')
+    assert desk.compile().image.path == desk.directory / "images/torch.sqsh"
+    desk.write('image = "troch.sqsh"')
+    with pytest.raises(ConfigError) as caught:
+        desk.compile()
+    assert caught.value.remedy == 'did you mean "torch.sqsh"?'
+
+
+def test_lock_has_every_value_with_its_origin(desk):
+    plan = desk.compile_text('mounts = ["/a"]\n[env]\nA = "b"')
+    record = lock(plan, environ=desk.environ)
+    rows = {row["key"]: row for row in record["values"]}
+    assert rows["env.A"] == {"key": "env.A", "value": "b", "origin": f"{desk.directory}/test.toml:4"}
+    assert rows["writable"]["origin"] == "default"
+    assert all(row["origin"] for row in record["values"])
+    assert record["plan_sha256"] == plan.digest
+    assert record["image"]["sha256"] is None
