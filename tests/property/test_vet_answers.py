@@ -64,7 +64,7 @@ def labelled(texts, seed):
             raw = line.encode()
             cut += [raw[at : at + SRUN_CUT_BYTES] for at in range(0, len(raw), SRUN_CUT_BYTES)]
         queues.append([f"{task}: {piece.decode('utf-8', 'surrogateescape')}" for piece in cut])
-    chooser = random.Random(seed)
+    chooser = random.Random(seed)  # noqa: S311 - an order, not a secret
     lines = []
     while any(queues):
         lines.append(chooser.choice([queue for queue in queues if queue]).pop(0))

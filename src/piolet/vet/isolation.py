@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 _STANDARD_STREAMS = (0, 1, 2)
+_REAP_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +124,18 @@ def _leave(selector: selectors.BaseSelector, each: _Running) -> None:
     each.duration_s = time.monotonic() - each.started_s
     if each.trouble:
         os.kill(each.pid, signal.SIGKILL)
-        os.waitpid(each.pid, os.WNOHANG)
+        _reap(each.pid)
         return
     _, status = os.waitpid(each.pid, 0)
     if os.WIFSIGNALED(status):
         each.trouble = f"ended by signal {os.WTERMSIG(status)}"
+
+
+def _reap(pid: int) -> None:
+    """Wait for a process that was killed, but only for as long as the kernel needs for one that is not stuck."""
+    deadline_s = time.monotonic() + _REAP_S
+    while os.waitpid(pid, os.WNOHANG) == (0, 0) and time.monotonic() < deadline_s:
+        time.sleep(0.001)
 
 
 def _outcome(each: _Running) -> Outcome:

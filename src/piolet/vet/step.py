@@ -43,13 +43,17 @@ def vet_nodes(nodes: NodeSet, protocol: Protocol, *, timeout_s: float, runner: R
     first = _ask(nodes, protocol, timeout_s, runner)
     texts, silence = tasks_output(first.stdout), silences(first, nodes)
     verdict = judge_answers(nodes, texts, protocol, silence=silence)
-    again = _worth_asking(verdict, first, runner)
-    left_s = deadline_s - time.monotonic()
-    if not again or left_s <= 1:
+    silent = nodes - NodeSet(verdict.inventory)
+    if not silent or first.rc in (0, _TIMED_OUT):
         return verdict
-    second = _ask(again, protocol, left_s, runner)
-    silence |= silences(second, again)
-    return judge_answers(nodes, [*texts, *tasks_output(second.stdout)], protocol, silence=silence)
+    held = _held(runner, nodes)
+    silence |= dict.fromkeys(silent - held, "the job has lost this node")
+    again = silent & held - blamed(first)
+    left_s = deadline_s - time.monotonic()
+    if again and again != nodes and left_s > 1:
+        second = _ask(again, protocol, left_s, runner)
+        texts, silence = [*texts, *tasks_output(second.stdout)], silence | silences(second, again)
+    return judge_answers(nodes, texts, protocol, silence=silence)
 
 
 def vet_here(
@@ -150,20 +154,15 @@ def _last_words(stderr: str, *, label: str = "srun") -> str:
     return lines[-1] if lines else ""
 
 
-def _worth_asking(verdict: Verdict, result: Result, runner: Runner) -> NodeSet:
-    """Return silent nodes that were silent through no fault of their own: the step ended early, because of others."""
-    if result.rc in (0, _TIMED_OUT):
-        return NodeSet()
-    silent = verdict.nodes - NodeSet(verdict.inventory)
-    blamed = NodeSet(node for named, _ in _named(result.stderr) for node in named)
-    again = (silent - blamed) & _held(runner)
-    return again if again != verdict.nodes else NodeSet()
+def blamed(result: Result) -> NodeSet:
+    """Return the nodes that srun names in its errors."""
+    return NodeSet(node for named, _ in _named(result.stderr) for node in named)
 
 
-def _held(runner: Runner) -> NodeSet:
-    """Return the nodes that the job has now: Slurm takes away those that are down."""
+def _held(runner: Runner, nodes: NodeSet) -> NodeSet:
+    """Return those of `nodes` that the job still has: Slurm takes away what is down. All, if it does not say."""
     try:
         jobs = squeue.jobs(runner, ids=[os.environ.get("SLURM_JOB_ID", "")])
     except PioletError:
-        return NodeSet()
-    return jobs[0].nodes if jobs else NodeSet()
+        return nodes
+    return nodes & jobs[0].nodes if jobs else nodes

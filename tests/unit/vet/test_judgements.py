@@ -1,6 +1,6 @@
 """Each check judges what was observed; what could not be observed is never healthy."""
 
-import os
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +13,7 @@ from piolet.vet.checks.gpu_xid import Logged
 from piolet.vet.gpus import Gpus, Reading
 
 GIB = 1 << 30
+ANSWERS = True
 
 
 def seen(*values, expected=None, lost=(), others=(), absent=""):
@@ -29,10 +30,10 @@ NONE_EXPECTED = Gpus(0, ())
 @pytest.mark.parametrize(
     ("observation", "parameters", "status", "reason"),
     [
-        (seen(True, True), {}, Status.PASS, "2 GPUs answer"),
-        (seen(True, True, True, expected=2), {}, Status.PASS, "3 GPUs answer"),
-        (seen(True, lost=[1]), {}, Status.FAIL, "1 of 2 GPUs answer (GPU 1: the GPU is lost)"),
-        (seen(True, True), {"expected": 4}, Status.FAIL, "2 of 4 GPUs answer"),
+        (seen(ANSWERS, ANSWERS), {}, Status.PASS, "2 GPUs answer"),
+        (seen(ANSWERS, ANSWERS, ANSWERS, expected=2), {}, Status.PASS, "3 GPUs answer"),
+        (seen(ANSWERS, lost=[1]), {}, Status.FAIL, "1 of 2 GPUs answer (GPU 1: the GPU is lost)"),
+        (seen(ANSWERS, ANSWERS), {"expected": 4}, Status.FAIL, "2 of 4 GPUs answer"),
         (NO_DRIVER, {}, Status.FAIL, "0 of 4 GPUs answer (libnvidia-ml.so.1 was not found)"),
         (NO_STEP_GPUS, {}, Status.UNKNOWN, "Slurm granted no GPU to this step"),
         (NO_STEP_GPUS, {"expected": 0}, Status.PASS, "0 GPUs answer"),
@@ -47,19 +48,24 @@ def test_gpu_count(observation, parameters, status, reason):
 
 
 FINE = Ecc(0, remap_pending=False, remap_failed=False)
+ERRORS = Ecc(3, remap_pending=False, remap_failed=False)
+PENDING = Ecc(0, remap_pending=True, remap_failed=False)
+BROKEN = Ecc(0, remap_pending=False, remap_failed=True)
+OLDER = Ecc(0, None, None)
+WITHOUT = Ecc(None, None, None)
 
 
 @pytest.mark.parametrize(
     ("observation", "parameters", "status", "value"),
     [
         (seen(FINE, FINE), {}, Status.PASS, 0),
-        (seen(FINE, Ecc(3, False, False)), {}, Status.FAIL, 3),
-        (seen(FINE, Ecc(3, False, False)), {"max_uncorrected": 3}, Status.PASS, 3),
-        (seen(Ecc(0, True, False)), {}, Status.FAIL, None),
-        (seen(Ecc(0, False, True)), {}, Status.FAIL, None),
-        (seen(Ecc(0, None, None)), {}, Status.PASS, 0),
-        (seen(FINE, Ecc(None, None, None)), {}, Status.UNKNOWN, None),
-        (seen(FINE, Ecc(None, None, None)), {"require_ecc": False}, Status.PASS, 0),
+        (seen(FINE, ERRORS), {}, Status.FAIL, 3),
+        (seen(FINE, ERRORS), {"max_uncorrected": 3}, Status.PASS, 3),
+        (seen(PENDING), {}, Status.FAIL, None),
+        (seen(BROKEN), {}, Status.FAIL, None),
+        (seen(OLDER), {}, Status.PASS, 0),
+        (seen(FINE, WITHOUT), {}, Status.UNKNOWN, None),
+        (seen(FINE, WITHOUT), {"require_ecc": False}, Status.PASS, 0),
         (seen(FINE, lost=[1]), {}, Status.UNKNOWN, None),
     ],
 )
@@ -96,7 +102,7 @@ def test_gpu_temperature(observation, status):
 
 
 def xids(*logged, found=None, error=""):
-    return gpu_xid.Observation(found or seen(True, True), tuple(Logged(*each) for each in logged), error)
+    return gpu_xid.Observation(found or seen(ANSWERS, ANSWERS), tuple(Logged(*each) for each in logged), error)
 
 
 @pytest.mark.parametrize(
@@ -111,8 +117,8 @@ def xids(*logged, found=None, error=""):
         (xids((63, "0:1:0", 60.0)), {"contested_fail": True}, Status.FAIL, "Xid 63"),
         (xids((31, "0:1:0", 60.0)), {"fatal": (31,)}, Status.FAIL, "Xid 31"),
         (xids((79, "0:9:0", 60.0)), {}, Status.FAIL, "GPU at 0:9:0: Xid 79"),
-        (xids((79, "0:9:0", 60.0), found=seen(True, others=("0:9:0",))), {}, Status.PASS, "no fatal Xid"),
-        (xids(found=seen(True, lost=[1])), {}, Status.FAIL, "GPU 1: the GPU is lost (as after Xid 79)"),
+        (xids((79, "0:9:0", 60.0), found=seen(ANSWERS, others=("0:9:0",))), {}, Status.PASS, "no fatal Xid"),
+        (xids(found=seen(ANSWERS, lost=[1])), {}, Status.FAIL, "GPU 1: the GPU is lost (as after Xid 79)"),
         (
             xids(error="/dev/kmsg: Permission denied"),
             {},
@@ -120,7 +126,7 @@ def xids(*logged, found=None, error=""):
             "could not be read (/dev/kmsg: Permission denied)",
         ),
         (xids(error="/dev/kmsg: gone"), {"require_log": True}, Status.UNKNOWN, "cannot be read"),
-        (xids(error="/dev/kmsg: gone", found=seen(True, lost=[1])), {}, Status.FAIL, "lost"),
+        (xids(error="/dev/kmsg: gone", found=seen(ANSWERS, lost=[1])), {}, Status.FAIL, "lost"),
         (xids((48, "0:1:0", 9.0), found=NONE_EXPECTED), {}, Status.FAIL, "Xid 48"),
     ],
 )
@@ -213,8 +219,7 @@ def test_mountinfo_is_read_with_its_escapes_and_optional_fields():
 
 
 def test_every_mount_of_this_machine_is_understood():
-    with open("/proc/self/mountinfo", encoding="utf-8") as file:
-        parsed = mounts.parse_mountinfo(file.read())
+    parsed = mounts.parse_mountinfo(Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
 
     assert "/proc" in [path for path, kind in parsed if kind == "proc"]
-    assert all(os.path.isabs(path) for path, _ in parsed)
+    assert all(path.startswith("/") for path, _ in parsed)
