@@ -34,6 +34,10 @@ _UNAVAILABLE = (
     (r"Unable to contact slurm controller|Slurm backup controller in standby", _CONTROLLER_DOWN),
     (r"Socket timed out on send/recv|Zero Bytes were transmitted or received", _CONTROLLER_DOWN),
     (r"Problem talking to the database|failed to open persistent connection", _DATABASE_DOWN),
+    (
+        r"accounting storage is disabled",
+        "this cluster keeps no accounts; squeue and scontrol know jobs for some minutes",
+    ),
     (r"Munge encode failed|Munge decode failed|Protocol authentication error", "ask the operators to check munged"),
     (r"could not establish a configuration source|failed to fetch config|cannot stat file", _NO_CONFIGURATION),
 )
@@ -44,6 +48,7 @@ _REFUSED = (
     (r"invalid partition (name )?specified", "`sinfo -s` lists the partitions; choose one with --partition"),
     (r"Invalid account|account/partition combination", "`sacctmgr show associations user=$USER` lists your accounts"),
     (r"Invalid qos", "`sacctmgr show qos` lists them; your account must be allowed to use it"),
+    (r"Invalid node name specified for job", "a running job only gives nodes back, and never its batch host"),
     (r"Invalid node name|Node \S+ not found", "`sinfo -N` lists the nodes"),
     (
         r"node configuration is not available|Memory specification can not be satisfied",

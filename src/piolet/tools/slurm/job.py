@@ -46,7 +46,7 @@ class Job:
 def parse_exit(text: str) -> tuple[int, int]:
     """Return (exit code, signal) of ``7:0``."""
     code, _, signal = text.strip().partition(":")
-    if not (code.isdigit() and signal.isdigit()):
+    if not (code.isdecimal() and signal.isdecimal()):
         raise ParseError("not an exit status of Slurm", source="ExitCode", text=text)
     return int(code), int(signal)
 

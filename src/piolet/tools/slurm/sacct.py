@@ -67,7 +67,7 @@ def parse(text: str) -> list[Job]:
     A job that gave nodes back has a row for each size: the last one tells how it is, the first when it began.
     """
     found: dict[int, Job] = {}
-    for row in rows.split(text, len(_FIELDS), "sacct"):
+    for row in _rows(text):
         if "." not in row[0]:
             job = _job(row)
             before = found.get(job.id)
@@ -78,7 +78,7 @@ def parse(text: str) -> list[Job]:
 
 def parse_steps(text: str) -> list[Step]:
     """Return the steps of sacct's answer."""
-    return [_step(row) for row in rows.split(text, len(_FIELDS), "sacct") if "." in row[0]]
+    return [_step(row) for row in _rows(text) if "." in row[0]]
 
 
 def jobs(runner: Runner, ids: Sequence[int | str]) -> list[Job]:
@@ -89,6 +89,10 @@ def jobs(runner: Runner, ids: Sequence[int | str]) -> list[Job]:
 def steps(runner: Runner, job: int | str) -> list[Step]:
     """Tell about the steps of a job, finished or not."""
     return parse_steps(errors.call(runner, argv([job], steps=True)).stdout)
+
+
+def _rows(text: str) -> list[list[str]]:
+    return rows.split(text, len(_FIELDS), "sacct", first=r"\d+(\.\w+)?")
 
 
 def _job(row: Sequence[str]) -> Job:
@@ -103,7 +107,7 @@ def _job(row: Sequence[str]) -> Job:
         user=user,
         partition=partition,
         nodes=parse_nodes(nodes),
-        node_count=int(count),
+        node_count=rows.number(count, "sacct"),
         exit_code=code,
         signal=signal,
         submit_ns=parse_timestamp_ns(submit),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -93,12 +94,14 @@ def shrink_argv(job: int | str, keep: NodeSet) -> list[str]:
 
 def parse_jobs(text: str) -> list[Job]:
     """Return the jobs of `scontrol show job`: one, or the tasks of an array, or the components of a het job."""
-    return [_job(pairs) for pairs in records(text, "JobId")]
+    with _complete("scontrol show job", text):
+        return [_job(pairs) for pairs in records(text, "JobId")]
 
 
 def parse_node_records(text: str) -> list[NodeRecord]:
     """Return the nodes of `scontrol show node`."""
-    return [_node(dict(pairs)) for pairs in records(text, "NodeName")]
+    with _complete("scontrol show node", text):
+        return [_node(dict(pairs)) for pairs in records(text, "NodeName")]
 
 
 def parse_config(text: str) -> dict[str, str]:
@@ -160,6 +163,15 @@ def records(text: str, first: str) -> list[Pairs]:
     """
     starts = [match.start() for match in re.finditer(rf"(?m)^{first}=", text)]
     return [list(_pairs(text[start:end])) for start, end in pairwise([*starts, len(text)])]
+
+
+@contextmanager
+def _complete(source: str, text: str) -> Iterator[None]:
+    """Translate a key that is missing, or a number that is none, into a ParseError."""
+    try:
+        yield
+    except (KeyError, ValueError) as error:
+        raise ParseError(f"a record without a readable {error}", source=source, text=text) from error
 
 
 def _pairs(record: str) -> Iterator[tuple[str, str]]:

@@ -30,7 +30,7 @@ def argv(
 
 def parse(text: str) -> list[Job]:
     """Return the jobs of squeue's answer, in its order."""
-    return [_job(row) for row in rows.split(text, len(_FIELDS), "squeue")]
+    return [_job(row) for row in rows.split(text, len(_FIELDS), "squeue", first=r"\d+")]
 
 
 def jobs(
@@ -60,7 +60,7 @@ def _job(row: Sequence[str]) -> Job:
         user=user,
         partition=partition,
         nodes=parse_nodes(nodes),
-        node_count=int(count),
+        node_count=rows.number(count, "squeue"),
         batch_host="" if batch_host == "n/a" else batch_host,
         submit_ns=parse_timestamp_ns(submit),
         start_ns=parse_timestamp_ns(start),
