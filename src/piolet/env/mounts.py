@@ -11,7 +11,18 @@ from piolet.env.expanding import ExpansionError, fields
 from piolet.env.model import Mount, MountKind
 
 # Given by the container's construction anyway, so they ask for nothing.
-_IMPLIED = {"rw", "bind", "rbind", "private", "rprivate", "nosuid", "x-create=dir", "x-create=file", "x-create=auto"}
+_IMPLIED = {
+    "rw",
+    "bind",
+    "rbind",
+    "private",
+    "rprivate",
+    "nosuid",
+    "nodev",
+    "x-create=dir",
+    "x-create=file",
+    "x-create=auto",
+}
 _KEPT = {"ro", "noexec"}
 _IMPOSSIBLE = {
     "shared": "a container of the user's own cannot mount anything on the host; use private",

@@ -1,0 +1,155 @@
+/* Tests of the plan parser, run under the address and undefined-behaviour sanitizers. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "plan.h"
+
+static int failures, checks;
+
+#define CHECK(condition)                                                          \
+    do {                                                                          \
+        checks++;                                                                 \
+        if (!(condition)) {                                                       \
+            failures++;                                                           \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);       \
+        }                                                                         \
+    } while (0)
+
+#define HEAD "piolet-plan 1\nname demo\nimage squashfs /a/b.sqsh 4096 17\nroot writable\n"
+
+static char why[PLAN_WHY_BYTES];
+
+/* Parse `body` with the checksum that fits. The copy has its exact size, so that reading past it is seen. */
+static int parse(struct plan *plan, const char *body) {
+    size_t size = strlen(body) + sizeof "end 01234567\n";
+    char *text = malloc(size), *exact;
+    snprintf(text, size, "%send %08x\n", body, plan_crc32(body, strlen(body)));
+    exact = malloc(size - 1);
+    memcpy(exact, text, size - 1);
+    free(text);
+    int result = plan_parse(plan, exact, size - 1, why);
+    free(exact);
+    return result;
+}
+
+static void refused(const char *body, const char *reason) {
+    struct plan plan;
+    CHECK(parse(&plan, body) == -1);
+    CHECK(strstr(why, reason));
+    if (!strstr(why, reason)) fprintf(stderr, "  said \"%s\", not \"%s\"\n", why, reason);
+    plan_free(&plan);
+}
+
+static void test_whole_plan(void) {
+    struct plan plan;
+    CHECK(!parse(&plan, HEAD "mount bind /a%20b /c ro,noexec,optional,dev\nmount tmpfs /t size=5%25,mode=1777\n"
+                             "prepend /etc/passwd a%0a\nset A %\nset B_1 x%3dy\nunset C\nworkdir /w\n"));
+    CHECK(!strcmp(plan.name, "demo") && !strcmp(plan.image, "/a/b.sqsh") && !strcmp(plan.workdir, "/w"));
+    CHECK(plan.image_kind == IMAGE_SQUASHFS && plan.image_bytes == 4096 && plan.image_mtime_ns == 17 && plan.writable);
+    CHECK(plan.mount_count == 2 && plan.text_count == 1 && plan.variable_count == 3);
+    CHECK(!strcmp(plan.mounts[0].source, "/a b") && plan.mounts[0].flags == 15);
+    CHECK(plan.mounts[1].kind == MOUNT_TMPFS && !strcmp(plan.mounts[1].size, "5%"));
+    CHECK(!strcmp(plan.mounts[1].mode, "1777") && !strcmp(plan.texts[0].text, "a\n"));
+    CHECK(!*plan.variables[0].value && !strcmp(plan.variables[1].value, "x=y") && !plan.variables[2].value);
+    plan_free(&plan);
+}
+
+static void test_directory_and_readonly(void) {
+    struct plan plan;
+    CHECK(!parse(&plan, "piolet-plan 1\nname d\nimage directory /d\nroot readonly\n"));
+    CHECK(plan.image_kind == IMAGE_DIRECTORY && !plan.writable && !plan.workdir);
+    plan_free(&plan);
+}
+
+static void test_refusals(void) {
+    static const char *const cases[][2] = {
+        {"", "not a container plan"},
+        {"#!/bin/sh\n", "not a container plan"},
+        {"piolet-plan 1 \n", "not a container plan"},
+        {"piolet-plan 2\n", "it has version 2"},
+        {"piolet-plan 1\n", "missing"},
+        {"piolet-plan 1\nname d\nroot writable\n", "missing"},
+        {HEAD "image directory /x\n", "line 5: a second image"},
+        {HEAD "root writable\n", "line 5: not a root"},
+        {HEAD "name x\n", "not a name"},
+        {HEAD "exec /bin/sh\n", "unknown word \"exec\""},
+        {HEAD "\n", "not well formed"},
+        {HEAD "set A  b\n", "not well formed"},
+        {HEAD "set A b c d e f\n", "too many fields"},
+        {HEAD "set A %0\n", "not well formed"},
+        {HEAD "set A %00\n", "not well formed"},
+        {HEAD "set A %AF\n", "not well formed"},
+        {HEAD "set A \x80\n", "not well formed"},
+        {HEAD "set 1A b\n", "not a variable"},
+        {HEAD "set A%3d b\n", "not a variable"},
+        {HEAD "set A\n", "not a variable"},
+        {HEAD "unset A b\n", "not a variable"},
+        {HEAD "workdir relative\n", "not a working directory"},
+        {HEAD "workdir /a\nworkdir /b\n", "line 6: not a working directory"},
+        {HEAD "mount bind /a /b\n", "not a mount"},
+        {HEAD "mount bind a /b -\n", "the source is not an absolute path"},
+        {HEAD "mount bind /a /b/../c -\n", "the target is not an absolute path"},
+        {HEAD "mount bind /a / -\n", "the target is not an absolute path"},
+        {HEAD "mount bind /a /b/. -\n", "the target is not an absolute path"},
+        {HEAD "mount bind /a /b suid\n", "unknown mount flag \"suid\""},
+        {HEAD "mount bind /a /b ro,\n", "unknown mount flag"},
+        {HEAD "mount tmpfs /b ro\n", "a tmpfs has no flag"},
+        {HEAD "mount tmpfs /b size=1x\n", "a tmpfs has no flag"},
+        {HEAD "mount tmpfs /b size=1mm\n", "a tmpfs has no flag"},
+        {HEAD "mount tmpfs /b mode=077777\n", "a tmpfs has no flag"},
+        {HEAD "prepend etc x\n", "not a text"},
+        {"piolet-plan 1\nname d\nimage squashfs /a -1 0\n", "not an image"},
+        {"piolet-plan 1\nname d\nimage squashfs /a 99999999999999999999 0\n", "not an image"},
+        {"piolet-plan 1\nname d\nimage squashfs a 1 0\n", "not an absolute path"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) refused(cases[i][0], cases[i][1]);
+}
+
+/* Every torn or changed version of a good plan is refused. */
+static void test_every_tear_is_noticed(void) {
+    char good[512];
+    const char *body = HEAD "set A b\n";
+    int size = snprintf(good, sizeof good, "%send %08x\n", body, plan_crc32(body, strlen(body)));
+    for (int length = 0; length < size; length++) {
+        struct plan plan;
+        char *torn = malloc((size_t)length + 1);
+        memcpy(torn, good, (size_t)length);
+        CHECK(plan_parse(&plan, torn, (size_t)length, why) == -1);
+        plan_free(&plan);
+        free(torn);
+    }
+    for (int bit = 0; bit < size * 8; bit++) {
+        struct plan plan;
+        char changed[512];
+        memcpy(changed, good, (size_t)size);
+        changed[bit / 8] ^= (char)(1 << bit % 8);
+        CHECK(plan_parse(&plan, changed, (size_t)size, why) == -1);
+        plan_free(&plan);
+    }
+}
+
+static void test_sizes(void) {
+    struct plan plan;
+    char *large = malloc(PLAN_MOST_BYTES + 2);
+    memset(large, 'a', PLAN_MOST_BYTES + 2);
+    CHECK(plan_parse(&plan, large, PLAN_MOST_BYTES + 1, why) == -1 && strstr(why, "too large"));
+    plan_free(&plan);
+    memset(large, '\n', PLAN_MOST_LINES + 1);
+    CHECK(plan_parse(&plan, large, PLAN_MOST_LINES + 1, why) == -1 && strstr(why, "too large"));
+    plan_free(&plan);
+    CHECK(plan_parse(&plan, "piolet-plan 1\n\0", 15, why) == -1 && strstr(why, "not text"));
+    plan_free(&plan);
+    free(large);
+}
+
+int main(void) {
+    CHECK(plan_crc32("123456789", 9) == 0xcbf43926u); /* the check value of CRC-32 */
+    test_whole_plan();
+    test_directory_and_readonly();
+    test_refusals();
+    test_every_tear_is_noticed();
+    test_sizes();
+    printf("plan parser: %d checks, %d failures\n", checks, failures);
+    return failures != 0;
+}
