@@ -38,7 +38,7 @@ class Window:
 
 def prepare(reader: Reader, job: JobRecord) -> Window | None:
     """Make the tables and return the window that they cover, None if there is no GPU sample to score."""
-    window = _window(reader, job)
+    window = window_of(reader, job)
     if window is None:
         return None
     _allocate(reader, list(job.gpus) or _seen(reader))
@@ -57,8 +57,8 @@ def rows(reader: Reader, query: str, parameters: Mapping[str, Any] | None = None
     return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
 
-def _window(reader: Reader, job: JobRecord) -> Window | None:
-    """The program's own time; where job.json does not know it yet, that of the samples."""
+def window_of(reader: Reader, job: JobRecord) -> Window | None:
+    """Return the program's own time; where job.json does not know it yet, that of the samples. None without samples."""
     first, last, count = reader.database.execute("SELECT min(time_ns), max(time_ns), count(*) FROM gpu").fetchall()[0]
     if not count:
         return None

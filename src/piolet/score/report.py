@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from piolet import __version__
 from piolet.core.files import write_text
+from piolet.core.nodeset import NodeSet
 from piolet.core.text import plural
 from piolet.logbook.layout import Logbook
 from piolet.logbook.reader import Reader, read
+from piolet.logbook.records import JobRecord
 from piolet.score import drawing, words
 from piolet.score.drawing import Plot
-from piolet.score.measure import Window, prepare
+from piolet.score.measure import Window, window_of
 from piolet.score.model import GpuScore, JobScore
 from piolet.score.overview import Overview, Role, overview
 from piolet.score.terminal import what_happened
@@ -98,7 +100,7 @@ def write_report(logbook: Logbook, path: Path | None = None) -> Path:
 def render(reader: Reader) -> str:
     """Return the page as HTML text."""
     view = overview(reader)
-    window = prepare(reader, view.job)
+    window = window_of(reader, view.job)  # the overview has scored the job, so the tables are there
     return page(view, timeline(reader, window) if window else None, window)
 
 
@@ -116,12 +118,13 @@ def page(view: Overview, over_time: Timeline | None, window: Window | None) -> s
             score=score,
             command=shlex.join(view.job.command),
             facts=facts(view),
+            held=held(view.job),
             steps=waterfall(score),
             time=over_time,
             panels=panels(over_time),
             metric_panels=metric_panels(over_time),
             phases=phases(over_time, score),
-            marks=[event for event in over_time.events if event.severity in {"warning", "error"}] if over_time else [],
+            marks=marks(over_time),
             ticks=drawing.time_ticks(over_time.length_s) if over_time else (),
             heat=heat(over_time.heat) if over_time else (),
             gpus=lowest(score.gpus),
@@ -167,6 +170,17 @@ def facts(view: Overview) -> list[tuple[str, str]]:
         ("Energy of the GPUs", words.energy(score.energy_j)),
         ("Recorded", words.percent(score.coverage_ratio)),
     ]
+
+
+def held(job: JobRecord) -> str:
+    """Return the nodes that were used and when they were held, in one line."""
+    used = [each for each in job.allocation if each.used]
+    if not used:
+        return words.NOTHING
+    begins = min((each.from_ns for each in used if each.from_ns is not None), default=None)
+    ends = max((each.to_ns for each in used if each.to_ns is not None), default=None)
+    names = NodeSet([each.node for each in used])
+    return str(names) if begins is None else f"{names}, {_stamp(begins)} to {_stamp(ends)}"
 
 
 def _outcome(view: Overview) -> str:
@@ -229,6 +243,14 @@ def phases(over_time: Timeline | None, score: JobScore) -> list[Phase]:
         for (start, name), end in zip(starts, ends, strict=True)
         if 0 <= start < end <= over_time.length_s
     ]
+
+
+def marks(over_time: Timeline | None) -> list[Event]:
+    """Return the warnings and errors that happened while the program ran."""
+    if over_time is None:
+        return []
+    serious = (event for event in over_time.events if event.severity in {"warning", "error"})
+    return [event for event in serious if 0 <= event.time_s <= over_time.length_s]
 
 
 def heat(rows: Sequence[HeatRow]) -> list[HeatGroup]:

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from piolet.score.ceilings import KEYS, all_ceilings, of_model
+from piolet.score.model import Bottleneck
+
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "score.md"
 
 
 @pytest.mark.parametrize(
@@ -36,3 +41,14 @@ def test_every_number_has_a_source_and_a_sane_value() -> None:
         for key, ceiling in ceilings.by_key.items():
             assert len(ceiling.source) > 10, (ceilings.name, key)
             assert (1e9 < ceiling.value < 1e12) if key.endswith("per_s") else (0.5 <= ceiling.value <= 1.0)
+
+
+def test_the_page_has_every_model_and_every_label() -> None:
+    rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    for ceilings in all_ceilings():
+        row = next(row for row in rows if row.startswith((f"| {ceilings.name} |", f"| {ceilings.name} (")))
+        shown = [cell.strip() for cell in row.strip("|").split("|")][1:]
+        rates = [f"{ceilings[key] / 1e9:g} GB/s" for key in ("nvlink_bytes_per_s", "pcie_bytes_per_s")]
+        assert shown == [f"{ceilings['tensor']}", f"{ceilings['dram']:.2f}", f"{ceilings['fp64']}", *rates]
+    for label in Bottleneck:
+        assert any(row.startswith(f"| {label} |") for row in rows), label

@@ -69,6 +69,7 @@ def test_the_page_tells_the_story(page: str) -> None:
         "7.0 s missing",
         "input stall",
         "in steady state",
+        "node[1,3], 2025-12-29 09:19:56 UTC to",
         "5f2b8c0d2c9f",
         "no InfiniBand device on this node",
     ):
