@@ -101,6 +101,6 @@ def user(machine: None) -> Iterator[str]:  # noqa: ARG001 - a fixture for its ef
     except KeyError:
         subprocess.run(["useradd", "--create-home", "--shell", "/bin/sh", USER], check=True)
         yield USER
-        subprocess.run(["userdel", "--remove", USER], check=True, capture_output=True)
+        subprocess.run(["userdel", "--force", "--remove", USER], check=True, capture_output=True)
     else:
         yield USER

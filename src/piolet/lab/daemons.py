@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from piolet.core.errors import PioletError, ToolError
+from piolet.core.errors import PioletError, Refused, ToolError
 from piolet.core.run import STDOUT, Process, SystemRunner
 from piolet.lab import processes
 from piolet.lab.cgroups import group_name
-from piolet.lab.cluster import Lab
+from piolet.lab.cluster import LOOPBACK, Lab, slurmd_port
 from piolet.lab.network import bridge_name, link_name
 from piolet.lab.spec import Isolation, Network
 
@@ -25,12 +25,14 @@ _LOG_TAIL_LINES = 8
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """A program that detaches itself; `log` is the file that says why it failed."""
+    """A program that detaches itself; `log` says why it failed, `port` is what it listens to at `address`."""
 
     label: str
     argv: tuple[str, ...]
     log: Path
     variables: dict[str, str] = field(default_factory=dict)
+    port: int | None = None
+    address: str = LOOPBACK
 
 
 def munged(lab: Lab) -> Daemon:
@@ -49,7 +51,8 @@ def munged(lab: Lab) -> Daemon:
 
 def slurmctld(lab: Lab) -> Daemon:
     """Return the lab's controller."""
-    return Daemon("slurmctld", ("slurmctld",), lab.directory / "log" / "slurmctld.log")
+    log = lab.directory / "log" / "slurmctld.log"
+    return Daemon("slurmctld", ("slurmctld",), log, port=lab.place.slurmctld_port, address=lab.gateway)
 
 
 def slurmd(lab: Lab, node: str, survivor: processes.Process | None) -> Daemon:
@@ -61,15 +64,20 @@ def slurmd(lab: Lab, node: str, survivor: processes.Process | None) -> Daemon:
     else:
         new_network = ("--net",) if lab.spec.network is Network.NETNS else ()
         argv = ("unshare", "--mount", "--uts", "--propagation=slave", *new_network, *script)
-    return Daemon(f"slurmd@{node}", argv, lab.directory / "log" / f"slurmd-{node}.log", variables)
+    port = slurmd_port(lab, node) if lab.spec.network is Network.HOST else None
+    return Daemon(f"slurmd@{node}", argv, lab.directory / "log" / f"slurmd-{node}.log", variables, port)
 
 
 def start(lab: Lab, wanted: Iterable[Daemon]) -> None:
     """Start the daemons at the same time and wait until each has detached itself.
 
     Raises:
+        Refused: another program has taken the port of one; none was started.
         ToolError: one failed; the message has the end of its log.
     """
+    wanted = tuple(wanted)
+    for daemon in wanted:
+        _require_free_port(lab, daemon)
     started = [(daemon, _launch(lab, daemon)) for daemon in wanted]
     statuses = [(daemon, process.wait(_START_S)) for daemon, process in started]
     for daemon, status in statuses:
@@ -108,6 +116,15 @@ def accepts(path: Path) -> bool:
         except OSError:
             return False
     return True
+
+
+def _require_free_port(lab: Lab, daemon: Daemon) -> None:
+    if daemon.port is not None and answers(daemon.address, daemon.port):
+        raise Refused(
+            f"the port of {daemon.label} was taken by another program",
+            where=f"{daemon.address}:{daemon.port}",
+            remedy=f"`piolet lab down --name {lab.name}` and up again takes other ports; `ss -tlnp` shows the program",
+        )
 
 
 def _launch(lab: Lab, daemon: Daemon) -> Process:

@@ -35,9 +35,8 @@ def ensure_accounting(lab: Lab, running: set[str]) -> list[str]:
         runner.run([*client, _CREATE], timeout=_TIMEOUT_S)
     if "slurmdbd" not in running:
         # Debian's libmariadb takes the socket of "localhost" from this variable.
-        slurmdbd = Daemon(
-            "slurmdbd", ("slurmdbd",), lab.directory / "log" / "slurmdbd.log", {"MYSQL_UNIX_PORT": str(socket)}
-        )
+        variables, log = {"MYSQL_UNIX_PORT": str(socket)}, lab.directory / "log" / "slurmdbd.log"
+        slurmdbd = Daemon("slurmdbd", ("slurmdbd",), log, variables, port=lab.place.slurmdbd_port)
         start(lab, [slurmdbd])
         started.append(slurmdbd.label)
         wait_until(lambda: answers(LOOPBACK, lab.place.slurmdbd_port), lab, slurmdbd)
@@ -46,7 +45,7 @@ def ensure_accounting(lab: Lab, running: set[str]) -> list[str]:
 
 
 def _register(lab: Lab, runner: Runner) -> None:
-    """Enter the cluster, and root with an account, so that sacctmgr and sacct have something to say."""
+    """Enter the cluster in the database, unless it is known there."""
     known = runner.run(["sacctmgr", "-nP", "list", "cluster", "format=cluster"], timeout=_TIMEOUT_S).stdout.split()
     if lab.name not in known:
         runner.run(["sacctmgr", "-i", "add", "cluster", lab.name], timeout=_TIMEOUT_S)

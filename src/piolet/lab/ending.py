@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from piolet.core.config import LabSettings
-from piolet.core.errors import PioletError, StorageError, storage_errors
+from piolet.core.errors import PioletError, storage_errors
 from piolet.core.run import Runner, SystemRunner
 from piolet.lab import machine, network, processes
 from piolet.lab.cgroups import remove_groups
@@ -15,7 +15,7 @@ from piolet.lab.cluster import labs_directory
 from piolet.lab.spec import check_name
 
 _SLURM_S = 5.0
-_JOBS_S = 3.0
+_JOBS_S = 2.0
 _PROCESSES_S = 15.0
 _POLL_S = 0.05
 
@@ -79,8 +79,6 @@ def _end_jobs(lab: Path) -> None:
             deadline = time.monotonic() + _JOBS_S
             while _jobs(runner) and time.monotonic() < deadline:
                 time.sleep(_POLL_S)
-    except StorageError:
-        raise
     except PioletError:
         return  # a controller that does not answer is no reason to keep its lab
 

@@ -21,6 +21,7 @@ from piolet.lab.network import choose_place, ensure_bridge
 from piolet.lab.spec import Spec
 
 _LDCONFIG_S = 30.0
+_RECONFIGURE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +112,14 @@ def _ensure_control(lab: Lab, running: set[str]) -> list[str]:
     daemons.wait_until(lambda: daemons.accepts(lab.munge_socket), lab, munged)
     if lab.spec.accounting:
         started += ensure_accounting(lab, running)
-    if slurmctld.label not in running:
-        daemons.start(lab, [slurmctld])
-        started.append(slurmctld.label)
+    if slurmctld.label in running:
+        return started
+    daemons.start(lab, [slurmctld])
+    started.append(slurmctld.label)
     daemons.wait_until(lambda: daemons.answers(lab.gateway, lab.place.slurmctld_port), lab, slurmctld)
+    if any(label.startswith("slurmd@") for label in running):
+        # The new slurmctld knows no node yet: this makes the running slurmds register at once, not in seconds.
+        SystemRunner(env=lab.environment()).run(["scontrol", "reconfigure"], timeout=_RECONFIGURE_S)
     return started
 
 

@@ -6,6 +6,7 @@ import os
 import random
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -83,6 +84,17 @@ def test_up_again_changes_nothing_then_repairs_what_died(name: str, labs: Path, 
         os.kill(pids[label], signal.SIGKILL)
     assert set(bring_up(spec, labs).started) == {"slurmctld", "slurmd@node2"}
     assert sorted(commands_on(first.lab)("srun", "-N2", "hostname").stdout.split()) == ["node1", "node2"]
+
+
+def test_a_port_that_was_taken_meanwhile_is_refused(name: str, labs: Path) -> None:
+    lab = up(Spec(name=name, nodes=1), labs)
+    os.kill(status(lab).daemons["slurmctld"], signal.SIGKILL)
+    _wait(lambda: "slurmctld" not in processes.daemons(lab.directory))
+    with socket.create_server(("127.0.0.1", lab.place.slurmctld_port)):
+        with pytest.raises(Refused, match="port of slurmctld was taken"):
+            bring_up(lab.spec, labs)
+        assert "munged" in processes.daemons(lab.directory)
+    assert bring_up(lab.spec, labs).started == ("slurmctld",)
 
 
 def test_other_parameters_are_refused(name: str, labs: Path) -> None:

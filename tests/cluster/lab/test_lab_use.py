@@ -8,6 +8,7 @@ import pwd
 import secrets
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -68,7 +69,10 @@ def test_dev_shm_is_each_nodes_own(on_lab: Callable) -> None:
 def test_an_ordinary_user_runs_steps_and_batch_jobs(on_lab: Callable, user: str) -> None:
     assert on_lab("srun", "-N5", "id", "--name", "--user", user=user).stdout.split() == [user] * 5
     home = pwd.getpwnam(user).pw_dir
-    on_lab("sbatch", "--wait", "-N2", "-o", f"{home}/out", "--wrap", "srun hostname", user=user, cwd=Path(home))
+    argv = ["sbatch", "--parsable", "-N2", "-o", f"{home}/out", "--wrap", "srun hostname"]
+    job = on_lab(*argv, user=user, cwd=Path(home)).stdout.strip()
+    while on_lab("squeue", "--noheader", "--states=PENDING,RUNNING,COMPLETING", f"--jobs={job}").stdout:
+        time.sleep(0.05)
     assert sorted(Path(home, "out").read_text().split()) == ["node1", "node2"]
 
 
