@@ -44,14 +44,12 @@ def judge(observation: Gpus[Ecc], parameters: Parameters) -> Judgement:
     limit = parameters.max_uncorrected
     for name, ecc in observation.answering:
         if ecc.remap_failed:
-            return _failed(f"{name}: remapping a row failed", "", "tell the operators: this GPU must be replaced")
+            return _failed(f"{name}: remapping a row failed", "this GPU must be replaced")
         if ecc.uncorrected is not None and ecc.uncorrected > limit:
-            said = f"{name}: {ecc.uncorrected} uncorrected memory errors"
-            return _failed(said, ecc.uncorrected, "tell the operators: this GPU must be reset", limit)
+            reason = f"{name}: {ecc.uncorrected} uncorrected memory errors"
+            return _failed(reason, "this GPU must be reset", ecc.uncorrected, limit)
         if ecc.remap_pending:
-            return _failed(
-                f"{name}: a row waits for remapping", "", "tell the operators: a reset of the GPU applies it"
-            )
+            return _failed(f"{name}: a row waits for remapping", "a reset of the GPU applies it")
     without = [name for name, ecc in observation.answering if ecc.uncorrected is None]
     if without and parameters.require_ecc:
         remedy = "switch ECC on, or set `require_ecc: false` for GPUs that have none"
@@ -60,9 +58,8 @@ def judge(observation: Gpus[Ecc], parameters: Parameters) -> Judgement:
     return Judgement(Status.PASS, f"{worst} uncorrected memory errors at most", worst, limit, "errors")
 
 
-def _failed(reason: str, value: int | str, remedy: str, limit: int = 0) -> Judgement:
-    count = value if isinstance(value, int) else None
-    return Judgement(Status.FAIL, reason, count, limit if count is not None else None, "errors", remedy)
+def _failed(reason: str, what_to_do: str, count: int | None = None, limit: int | None = None) -> Judgement:
+    return Judgement(Status.FAIL, reason, count, limit, "errors", f"tell the operators: {what_to_do}")
 
 
 def _read(handle: Any) -> Ecc:  # noqa: ANN401 - opaque
