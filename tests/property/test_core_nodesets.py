@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +24,13 @@ SETS = st.lists(NAMES, max_size=12)
 @given(SETS)
 def test_folding_and_unfolding_keeps_every_name(names) -> None:
     assert set(NodeSet(str(NodeSet(names)))) == set(NodeSet(names)) == set(names)
+
+
+@given(SETS)
+def test_slurm_can_read_what_is_folded(names) -> None:
+    # Slurm 22.05 answers "Invalid hostlist" to text behind the last bracket of a name.
+    pieces = re.split(r",(?![^\[]*\])", str(NodeSet(names)))
+    assert all(piece.endswith("]") for piece in pieces if "[" in piece)
 
 
 @given(SETS, st.randoms(use_true_random=False))

@@ -6,12 +6,15 @@ a hostlist from Slurm never has them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSetException
 from ClusterShell.NodeSet import NodeSet as _NodeSet
 
 from piolet.core.errors import ParseError
+
+_OUTSIDE_BRACKETS = re.compile(r",(?![^\[]*\])")
 
 
 class NodeSet:
@@ -39,7 +42,7 @@ class NodeSet:
         return isinstance(name, str) and bool(name) and NodeSet(name) <= self
 
     def __str__(self) -> str:
-        return str(self._inner)
+        return ",".join(_for_slurm(name) for name in _OUTSIDE_BRACKETS.split(str(self._inner)))
 
     def __repr__(self) -> str:
         return f"NodeSet({str(self)!r})"
@@ -65,3 +68,10 @@ class NodeSet:
     def first(self, count: int) -> NodeSet:
         """Return the first `count` nodes in order."""
         return NodeSet(str(self._inner[:count])) if count > 0 else NodeSet()
+
+
+def _for_slurm(folded: str) -> str:
+    """Return the names one by one where text follows the last bracket: Slurm cannot read ``r[0-1]n01``."""
+    return (
+        ",".join(_NodeSet(folded, resolver=RESOLVER_NOGROUP)) if "[" in folded and not folded.endswith("]") else folded
+    )

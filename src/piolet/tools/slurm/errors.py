@@ -42,7 +42,7 @@ _UNAVAILABLE = (
     (r"could not establish a configuration source|failed to fetch config|cannot stat file", _NO_CONFIGURATION),
 )
 
-_UNKNOWN_JOB = r"Invalid job id|Bad job/step specified"
+_UNKNOWN_JOB = r"Invalid job id|Bad job/step specified|Bad job array element|Job \S+ not found"
 
 _REFUSED = (
     (r"invalid partition (name )?specified", "`sinfo -s` lists the partitions; choose one with --partition"),
@@ -64,6 +64,7 @@ _REFUSED = (
     (r"not permitted to use|Access/permission denied", "ask the operators for access, or choose another partition"),
     (r"unrecognized option|invalid option|does not look like a batch script", "correct the request"),
     (r"Job dependency problem", "the job it depends on is unknown: `squeue --me`"),
+    (r"DB index is being set", "without accounting Slurm resizes a job once only; with it, try again in a second"),
     (r"Job has already finished|already completing or completed", "the job is over; start a new one"),
     (r"Requested nodes are busy", "try again later, or ask for fewer nodes"),
 )  # fmt: skip - one message a line
