@@ -19,7 +19,7 @@ from piolet.core.errors import StorageError
 from piolet.logbook.layout import Logbook
 from piolet.record import election, job
 from piolet.record.spec import AgentSpec
-from piolet.record.wakeup import Wakeup
+from piolet.record.wakeup import Wakeup, hold_signals, release_signals
 from piolet.tools import kmsg
 from piolet.tools.kmsg import KernelLog
 
@@ -73,10 +73,12 @@ class Supervisor:
         if self.leash is not None:
             os.close(self.leash)
         reader, self.leash = os.pipe()
+        hold_signals()
         child = os.fork()
         if child == 0:
             os.close(self.leash)
             _become_sampler(replace(spec, follow=tuple(self.follow)), self, reader)
+        release_signals()
         os.close(reader)
         return child
 
@@ -148,6 +150,7 @@ def _take_over(spec: AgentSpec, supervisor: Supervisor) -> NoReturn:
     )
     for descriptor in successor.descriptors:
         os.set_inheritable(descriptor, True)  # noqa: FBT003 - its own interface
+    hold_signals()
     argv = successor.argv()
     os.execv(argv[0], argv)  # noqa: S606 - the same program again, no shell
 

@@ -12,6 +12,16 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 """They end a recording in good order. SIGUSR1 is for srun, which passes it on, while SIGTERM makes it kill the step."""
 
 
+def hold_signals() -> None:
+    """Let signals wait until the next Wakeup is made; else one that comes during a fork or an exec is lost."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def release_signals() -> None:
+    """Let signals come again, in a process that has its Wakeup."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
 class Wakeup:
     """Notes that the process was asked to end, and wakes whoever waits. One per process, in its main thread."""
 
@@ -24,6 +34,7 @@ class Wakeup:
         signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         for number in SIGNALS:
             signal.signal(number, self._asked)
+        release_signals()
 
     def _asked(self, _number: int, _frame: FrameType | None) -> None:
         self.asked_to_end = True

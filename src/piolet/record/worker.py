@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+from piolet.core.errors import PioletError
 from piolet.core.log import logger
 from piolet.core.nouns import Severity
 from piolet.record.clock import ticks
@@ -92,14 +93,15 @@ class Worker:
                 self._answered()
 
     def _guarded(self, call: Callable[[], T]) -> T | None:
-        """Call into a collector; what it raises becomes an event, once, and the traceback goes to the log."""
+        """Call into a collector; what it raises becomes an event, once; a surprise is logged with its traceback."""
         self._busy_since_s = time.monotonic()
         try:
             return call()
         except Exception as error:  # noqa: BLE001 - a collector may fail in any way; the loop goes on
             if not self._failing:
                 self._failing = True
-                logger("record").warning("collector failed", collector=self.name, exc_info=True)
+                if not isinstance(error, PioletError):  # whose message says it all
+                    logger("record").warning("collector failed", collector=self.name, exc_info=True)
                 self._report("unavailable", str(error).replace("\n", "; "), Severity.WARNING)
             return None
         finally:
