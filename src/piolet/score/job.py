@@ -168,7 +168,9 @@ def _notes(job: JobRecord, gpus: Sequence[GpuScore], rows: Sequence[Row], *, run
     if rows and not job.gpus:
         yield "The allocation is unknown: GPUs are those that were sampled, so unused ones may be missing."
     blind = sum(1 for row in rows if not row["observed_s"])
-    if blind:
+    if rows and blind == len(rows):
+        yield "No GPU gave activity counters, so there is no saturation to score; older than Hopper, NVML has none."
+    elif blind:
         yield f"{plural(blind, 'GPU')} of {len(rows)} gave no activity counters; the score is about the others."
     if any(row["observed_s"] and not row["clocks"] for row in rows):
         yield "Clocks were not recorded: compute is counted as if at the highest clock."

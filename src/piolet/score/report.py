@@ -168,7 +168,7 @@ def facts(view: Overview) -> list[tuple[str, str]]:
         ("Size", size),
         ("GPU", ", ".join(models) or words.NOTHING),
         ("Energy of the GPUs", words.energy(score.energy_j)),
-        ("Recorded", words.percent(score.coverage_ratio)),
+        ("GPU activity observed", words.percent(score.coverage_ratio)),
     ]
 
 

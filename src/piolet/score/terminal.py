@@ -66,8 +66,9 @@ def _parts(view: Overview) -> Iterator[RenderableType]:
     if words.steady(score):
         yield Text(f"{words.steady(score)}.")
     yield Text("")
-    yield _factors(score)
-    yield Text("")
+    if score.factors:
+        yield _factors(score)
+        yield Text("")
     yield Text.assemble(("Bottleneck  ", "bold"), f"{score.label.bottleneck} ({score.label.confidence} confidence)")
     yield Text(f"            {score.label.meaning}")
     yield Text(f"Evidence    {score.label.evidence}\nTry next    {score.label.advice}\n")
@@ -106,7 +107,7 @@ def _bar(ratio: float | None) -> str:
 
 def _gpus(score: JobScore) -> Table:
     table = _table(
-        "GPU", "score %", "", "compute %", "memory %", "network %", "busy %", "power ", "covered %", "bottleneck"
+        "GPU", "score %", "", "compute %", "memory %", "network %", "busy %", "power ", "observed %", "bottleneck"
     )
     for gpu in score.gpus[:MOST_GPUS]:
         table.add_row(*_gpu(gpu))

@@ -150,6 +150,7 @@ def test_a_gpu_without_counters_has_no_score_instead_of_zero() -> None:
     assert score.factors is None
     assert score.gpus[0].power_w == pytest.approx(300)
     assert score.label.bottleneck is Bottleneck.UNKNOWN
+    assert any("No GPU gave activity counters" in note for note in score.notes)
 
 
 def test_no_samples_no_gpu_and_a_running_job() -> None:
