@@ -1,0 +1,159 @@
+"""What a container costs at the start of a step, beside the same step without one.
+
+    python bench/container_start.py [--runs 20] [--json FILE]
+
+On a lab of 2 nodes: `srun -N2 -n4 true` bare, with a compiled plan, and with an EDF that srun has compiled. On this
+machine alone: a busybox image (zstd squashfs, and as a directory) entered by piolet-enter, and the peer, bubblewrap on
+the same image: as a directory, and mounted by squashfuse for the occasion. All take turns; the first turn is not
+counted. Needs root and Slurm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from piolet import __version__
+from piolet.core.native import native
+from piolet.lab import Spec, up
+
+Commands = Mapping[str, list[str]]
+
+
+def main() -> None:
+    """Measure, print a table, and write JSON if asked."""
+    arguments = _arguments()
+    with tempfile.TemporaryDirectory(prefix="piolet-bench-", dir="/var/tmp") as directory:
+        place = Path(directory)
+        place.chmod(0o755)
+        image = make_image(place)
+        local = measure_local(place, image, arguments.runs)
+        steps = measure_steps(place, image, arguments.runs)
+    report = {"machine": machine(), "runs": arguments.runs, "steps_s": steps, "local_s": local}
+    print(" · ".join(f"{key} {value}" for key, value in report["machine"].items()), f"· n {arguments.runs}")
+    show("srun -N2 -n4 true", steps)
+    show("one start on this machine", local)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def make_image(place: Path) -> Path:
+    """Make a squashfs image of busybox and an EDF beside it."""
+    tree, image = place / "tree", place / "image.sqsh"
+    (tree / "bin").mkdir(parents=True)
+    shutil.copy("/bin/busybox", tree / "bin/busybox")
+    (tree / "bin/true").symlink_to("busybox")
+    for name in ("proc", "dev", "sys", "tmp"):
+        (tree / name).mkdir()
+    subprocess.run(
+        ["mksquashfs", tree, image, "-comp", "zstd", "-quiet", "-no-progress"], check=True, capture_output=True
+    )
+    (place / "bench.toml").write_text(f'image = "{image}"\n')
+    return image
+
+
+def measure_steps(place: Path, image: Path, runs: int) -> dict[str, list[float]]:
+    """Return the seconds of each kind of step."""
+    lab = up(Spec(name="bench-container", nodes=2))
+    try:
+        environment = os.environ | lab.environment()
+        plan = compiled(place / "bench.toml", environment)
+        step = ["srun", "-N2", "-n4"]
+        commands = {
+            "bare": [*step, "/bin/true"],
+            "with a plan": [*step, f"--environment={plan}", "/bin/true"],
+            "with an EDF": [*step, f"--environment={image.parent}/bench.toml", "/bin/true"],
+        }
+        return take_turns(commands, runs, environment | {"PIOLET_ROOT": str(place)})
+    finally:
+        lab.down()
+
+
+def measure_local(place: Path, image: Path, runs: int) -> dict[str, list[float]]:
+    """Return the seconds of one start on this machine, by launcher."""
+    enter = str(native("piolet-enter"))
+    directory = place / "directory.toml"
+    directory.write_text(f'image = "{place}/tree"\n')
+    commands = {
+        "bare exec": ["/bin/true"],
+        "piolet-enter, directory": [enter, str(compiled(directory, os.environ)), "--", "/bin/true"],
+        "piolet-enter, squashfs": [enter, str(compiled(place / "bench.toml", os.environ)), "--", "/bin/true"],
+    }
+    if shutil.which("bwrap"):
+        mounted = place / "mounted"
+        mounted.mkdir()
+        once = f"squashfuse {image} {mounted} && {shlex.join(bubblewrap(mounted))}; umount {mounted}"
+        commands["bubblewrap, directory"] = bubblewrap(place / "tree")
+        commands["bubblewrap, squashfuse"] = ["sh", "-c", once]
+    return take_turns(commands, runs, os.environ)
+
+
+def bubblewrap(root: Path) -> list[str]:
+    """Return the command that starts `true` in `root` with what piolet-enter gives: /dev, /proc, /sys and /tmp."""
+    return [
+        *("bwrap", "--unshare-user", "--ro-bind", str(root), "/", "--dev-bind", "/dev", "/dev"),
+        *("--ro-bind", "/proc", "/proc", "--ro-bind", "/sys", "/sys", "--tmpfs", "/tmp", "/bin/true"),  # noqa: S108 - in the container
+    ]
+
+
+def compiled(edf: Path, environment: Mapping[str, str]) -> Path:
+    """Return the plan of an EDF."""
+    argv = [sys.executable, "-m", "piolet", "env", "compile", str(edf)]
+    environment = dict(environment) | {"PIOLET_ROOT": str(edf.parent)}
+    done = subprocess.run(argv, check=True, capture_output=True, env=environment, text=True)
+    return Path(done.stdout.strip())
+
+
+def take_turns(commands: Commands, runs: int, environment: Mapping[str, str]) -> dict[str, list[float]]:
+    """Return the seconds of `runs` runs of each command, after one that warms up."""
+    times_s: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(runs + 1):
+        for name, argv in commands.items():
+            began = time.perf_counter()
+            subprocess.run(argv, check=True, env=environment)
+            times_s[name].append(round(time.perf_counter() - began, 5))
+    return {name: seconds[1:] for name, seconds in times_s.items()}
+
+
+def show(title: str, times_s: Mapping[str, list[float]]) -> None:
+    """Print median, range and the ratio of the medians to the first row's."""
+    base_s = statistics.median(next(iter(times_s.values())))
+    print(f"\n{title:<34} {'median ms':>10} {'min-max':>16} {'ratio':>7}")
+    for name, seconds in times_s.items():
+        median_s = statistics.median(seconds)
+        spread = f"{min(seconds) * 1e3:.1f}-{max(seconds) * 1e3:.1f}"
+        print(f"{name:<34} {median_s * 1e3:>10.1f} {spread:>16} {median_s / base_s:>7.2f}")
+
+
+def machine() -> dict[str, str]:
+    """Return what the times depend on."""
+    slurm = subprocess.run(["slurmctld", "-V"], check=True, capture_output=True, text=True).stdout.strip()
+    return {
+        "cpus": str(os.cpu_count()),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "slurm": slurm.removeprefix("slurm-wlm "),
+        "piolet": __version__,
+    }
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
