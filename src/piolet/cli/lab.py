@@ -14,11 +14,27 @@ from piolet.cli.common import Format, format_option, print_json, print_table, pr
 from piolet.core.errors import ToolMissing, UsageError
 from piolet.core.text import plural
 from piolet.lab import Isolation, Lab, LabStatus, Network, Spec, bring_up, down, list_labs, notices, open_lab, status
-from piolet.lab.gpu_faults import FLAGS
+from piolet.lab.gpu_faults import FLAGS, FaultKind
 from piolet.lab.gpus import inject, models, parse_faults, read_inventory
 
 name_option = click.option("--name", default="lab", show_default=True, help="Which lab; several run side by side.")
 user_option = click.option("--user", default=None, help="Run as this ordinary user (needs root).")
+
+
+_FAULT_HELP = {
+    FaultKind.CLEAR: "Undo every fault of this GPU.",
+    FaultKind.XID: "Let the driver log this Xid; 79 also loses the GPU.",
+    FaultKind.THROTTLE: "Slow its clocks for this reason: thermal, power or hw-slowdown.",
+    FaultKind.ECC_CORRECTED: "Count so many corrected memory errors.",
+    FaultKind.ECC_UNCORRECTED: "Count so many uncorrected memory errors; a row waits for its remap, with Xid 48.",
+    FaultKind.REMAP: "The state of its row remapper: pending or failed.",
+    FaultKind.NVLINK_DOWN: "Take this NVLink down, with Xid 74.",
+    FaultKind.NVLINK_ERRORS: "Count so many NVLink errors.",
+    FaultKind.SLOW: "Run at this factor of its speed, such as 0.7.",
+    FaultKind.LEFTOVER_MEMORY: "Let so much memory be in use by nobody, such as 20GiB.",
+    FaultKind.TEMP: "Hold it at this temperature in degrees Celsius.",
+    FaultKind.HANG: "Show what a deadlock looks like, whatever the workload says.",
+}
 
 
 @click.group()
@@ -36,7 +52,7 @@ def command() -> None:
     "network",
     type=click.Choice(Network, case_sensitive=False),
     default=Network.HOST,
-    show_default=True,
+    show_default=Network.HOST.value,
     help="Nodes on this machine's network, or each with an address of its own.",
 )
 @click.option("--accounting", is_flag=True, help="With slurmdbd and MariaDB, so that sacct answers.")
@@ -44,7 +60,7 @@ def command() -> None:
     "--isolation",
     type=click.Choice(Isolation, case_sensitive=False),
     default=Isolation.NONE,
-    show_default=True,
+    show_default=Isolation.NONE.value,
     help="Confine jobs to the memory and devices that they were given.",
 )
 def up_command(**values: Any) -> None:  # noqa: ANN401 - the options are the fields of a Spec
@@ -122,10 +138,8 @@ def shell_command(name: str, user: str | None) -> None:
 def _fault_options(function: Any) -> Any:  # noqa: ANN401 - a decorator of click's
     for fault, flag in reversed(list(FLAGS.items())):
         option = "--" + fault.replace("_", "-")
-        is_switch = flag.allowed == "no value"
-        function = click.option(option, fault, is_flag=is_switch, default=None, help=flag.allowed.capitalize() + ".")(
-            function
-        )
+        is_switch = flag.kind in {FaultKind.CLEAR, FaultKind.HANG}
+        function = click.option(option, fault, is_flag=is_switch, default=None, help=_FAULT_HELP[flag.kind])(function)
     return function
 
 
@@ -192,7 +206,8 @@ def _print_status(found: LabStatus) -> None:
     spec = found.lab.spec
     click.echo(f"Lab {spec.name}: {plural(spec.gpus, f'simulated {spec.model} GPU')} a node; {found.lab.directory}")
     print_table(("node", "state", "reason"), [(node.node, node.state, node.reason) for node in found.nodes])
-    click.echo()
-    print_table(("daemon", "pid"), [(label, pid or "not running") for label, pid in found.daemons.items()])
+    if found.daemons:
+        click.echo()
+        print_table(("daemon", "pid"), [(label, pid or "not running") for label, pid in found.daemons.items()])
     for notice in found.notices:
         click.echo(f"\n{notice}")

@@ -15,7 +15,7 @@ from piolet.lab.cluster import labs_directory
 from piolet.lab.spec import check_name
 
 _SLURM_S = 5.0
-_JOBS_S = 2.0
+_JOBS_S = 4.0
 _PROCESSES_S = 15.0
 _POLL_S = 0.05
 

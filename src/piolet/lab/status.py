@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -41,9 +42,10 @@ class LabStatus:
 
 
 def status(lab: Lab) -> LabStatus:
-    """Return the status of `lab`. The daemons of a lab are visible to root only; others see all as not running."""
+    """Return the status of `lab`. Its daemons are visible to root only: for others the mapping is empty."""
     running = processes.daemons(lab.directory)
-    pids = {label: running[label].pid if label in running else None for label in labels(lab)}
+    visible = labels(lab) if os.geteuid() == 0 else ()
+    pids = {label: running[label].pid if label in running else None for label in visible}
     return LabStatus(lab, nodes(lab), pids, notices(lab))
 
 

@@ -48,14 +48,15 @@ def test_down_leaves_nothing_even_of_running_jobs(
 ) -> None:
     lab = up(Spec(name=name, nodes=spec.nodes, network=spec.network, isolation=spec.isolation), labs)
     run = commands_on(lab)
-    stray = "setsid sleep 1000 & echo ready; wait"
+    # A process without parent, session or environment, as a daemon that a job has started.
+    stray = "(setsid env -i sleep 1000 > /dev/null 2>&1 &); echo ready; sleep 1000"
     with subprocess.Popen(
         ["srun", "-N2", "sh", "-c", stray], env=run.environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as srun:
         assert srun.stdout
         assert srun.stdout.readline() == b"ready\n"
         lab.down()
-        assert srun.wait(10) != 0
+        assert srun.wait(20) != 0
     assert_no_trace(labs / name)
 
 

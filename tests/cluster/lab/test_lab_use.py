@@ -204,6 +204,8 @@ def test_an_ordinary_user_cannot_change_a_lab_but_use_it(lab: Lab, on_lab: Calla
     done = on_lab(*PIOLET, "down", "--name", lab.name, user=user, check=False)
     assert done.returncode == 2
     assert "needs root" in done.stderr
+    seen = json.loads(on_lab(*PIOLET, "status", "--name", lab.name, "--format", "json", user=user).stdout)
+    assert (seen["up"], seen["daemons"], len(seen["nodes"])) == (True, {}, 5)
     done = on_lab(*PIOLET, "exec", "--name", lab.name, "--", "srun", "hostname", user=user)
     assert done.stdout.startswith("node")
 
