@@ -26,7 +26,8 @@ PLAIN_WIDTH = 140
     type=click.Path(path_type=Path, dir_okay=False),
     help="Also write the report, one self-contained page, to this file.",
 )
-def command(job: str, output: Format, html: Path | None) -> None:
+@click.option("--brief", is_flag=True, help="Print the score in a few lines.")
+def command(job: str, output: Format, html: Path | None, *, brief: bool) -> None:
     """Score JOB, a job id or the directory of a logbook.
 
     The score says at what share of their attainable speed the allocated GPUs ran, which of four factors costs most,
@@ -36,6 +37,7 @@ def command(job: str, output: Format, html: Path | None) -> None:
     from piolet.logbook import layout  # noqa: PLC0415 - same
     from piolet.score.overview import open_overview  # noqa: PLC0415 - same
     from piolet.score.report import write_report  # noqa: PLC0415 - same
+    from piolet.score.terminal import score_lines  # noqa: PLC0415 - same
 
     settings = config.load().settings
     logbook = layout.find(job, layout.root(settings), settings.cluster)
@@ -46,6 +48,8 @@ def command(job: str, output: Format, html: Path | None) -> None:
         print_json(
             asdict(view.score) | {"nodes": [asdict(node) for node in view.nodes], "quality": asdict(view.quality)}
         )
+    elif brief:
+        click.echo("\n".join(score_lines(view.score)))
     else:
         _print(view)
     if written:

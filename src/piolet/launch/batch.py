@@ -9,42 +9,43 @@ from pathlib import Path
 from piolet import __version__
 from piolet.core.text import plural
 from piolet.launch.request import RunRequest
+from piolet.tools.slurm import sbatch
 
 
 def script(request: RunRequest, *, plan: Path | None, gpus_per_node: int, output: Path) -> str:
     """Return the script; `output` is the file for everything it prints, with Slurm's %j for the job id."""
-    lines = [
-        "#!/bin/bash",
-        f"# Written by piolet run {__version__}. It is an ordinary job: read it, change it, submit it with sbatch.",
-        *(f"#SBATCH {option}" for option in _options(request, gpus_per_node, output)),
-        "",
+    options = sbatch.options(_asked(request, gpus_per_node, output))
+    body = [
+        f"# Written by piolet run {__version__}: an ordinary job; read it, change it, submit it with sbatch.",
+        f"# It holds {_held(request)}. Nodes are vetted and recorded as a whole, so the job has them for itself.",
         f"exec {_piolet()} run \\",
         *(f"  {line} \\" for line in _arguments(request, plan)),
         f"  -- {shlex.join(request.command)}",
     ]
-    return "\n".join(lines) + "\n"
+    return sbatch.script(options, "\n".join(body))
 
 
-def _options(request: RunRequest, gpus_per_node: int, output: Path) -> list[str]:
-    held = f"  # {request.nodes} and {plural(request.spares, 'spare')}" if request.spares else ""
-    options = [
-        f"--job-name={shlex.quote(request.job_name)}",
-        f"--nodes={request.nodes + request.spares}{held}",
-        f"--ntasks-per-node={request.tasks_per_node}",
-        "--exclusive  # nodes are vetted and recorded as a whole",
-        "--mem=0",
-        f"--output={shlex.quote(str(output))}",
-        f"--chdir={shlex.quote(str(request.cwd))}",
-        "--no-requeue",
-    ]
-    optional = {
-        "--gpus-per-node": str(gpus_per_node or ""),
-        "--partition": request.partition,
-        "--account": request.account,
-        "--time": request.time_limit,
-        "--exclude": request.exclude,
-    }
-    return options + [f"{name}={shlex.quote(value)}" for name, value in optional.items() if value]
+def _held(request: RunRequest) -> str:
+    spares = f" and {plural(request.spares, 'spare')}" if request.spares else ""
+    return f"{plural(request.nodes, 'node')}{spares}"
+
+
+def _asked(request: RunRequest, gpus_per_node: int, output: Path) -> sbatch.Request:
+    return sbatch.Request(
+        nodes=request.nodes + request.spares,
+        name=request.job_name,
+        partition=request.partition,
+        account=request.account,
+        time_limit=request.time_limit,
+        gpus_per_node=gpus_per_node or None,
+        ntasks_per_node=request.tasks_per_node,
+        exclusive=True,
+        output=str(output),
+        chdir=str(request.cwd),
+        exclude=request.exclude,
+        requeue=False,
+        extra=("--mem=0",),
+    )
 
 
 def _arguments(request: RunRequest, plan: Path | None) -> list[str]:

@@ -13,14 +13,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from piolet import __version__, score
+from piolet import __version__
 from piolet.core.config import Settings
 from piolet.core.errors import PioletError, Refused
 from piolet.core.nodeset import NodeSet
 from piolet.core.nouns import Gpu
-from piolet.core.run import Process, end
+from piolet.core.run import Process, SystemRunner, end
 from piolet.core.text import plural
 from piolet.launch import outcome as outcomes
 from piolet.launch.machine import Machine
@@ -33,6 +32,10 @@ from piolet.vet import Protocol as VettingProtocol
 
 RECORDER_GRACE_S = 15.0
 """Seconds that recorders have to write their last segments."""
+
+
+REPORT_TIMEOUT_S = 300.0
+"""Seconds that a report may take; `piolet score --html` writes it again at any time."""
 
 
 @dataclass(slots=True)
@@ -120,7 +123,8 @@ def _ready_nodes(session: Session, protocol: VettingProtocol | None) -> NodeSet:
     for refusal in verdict.refused:
         say(f"{refusal.node} is refused: {refusal.reason}")
     try:
-        choice = choose(request.nodes, verdict, keep_first=machine.batch_node)
+        wanted = min(request.nodes, len(machine.nodes))  # one machine stands for all nodes of a local run
+        choice = choose(wanted, verdict, keep_first=machine.batch_node)
     except Refused as too_few:  # nothing that the user asked for was wrong: the nodes are not good enough
         raise PioletError(too_few.what, remedy=too_few.remedy) from too_few
     _give_back(session, verdict, choice)
@@ -178,8 +182,14 @@ def _summarise(session: Session, outcome: records.Outcome) -> None:
         say(f"next: {outcome.next_action}")
     if session.job.program_started_ns is None:
         return
-    report: Path = score.write_report(session.logbook)
-    for line in score.summary_lines(session.logbook) if session.request.record else ():
+    for line in _report(session):
         say(line)
     say(f"logbook {session.logbook.path}")
-    say(f"report  {report}")
+    say(f"report  {session.logbook.report}")
+
+
+def _report(session: Session) -> list[str]:
+    """Write the report in a process of its own, so that nothing in it can touch the run's end; return its lines."""
+    argv = [sys.executable, "-m", "piolet", "score", str(session.logbook.path), "--brief"]
+    done = SystemRunner().run([*argv, "--html", str(session.logbook.report)], timeout=REPORT_TIMEOUT_S)
+    return done.stdout.splitlines() if session.request.record else []

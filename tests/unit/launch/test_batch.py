@@ -23,7 +23,7 @@ def text(request, plan=None, gpus=4):
 def test_it_holds_the_spares_and_says_so():
     script = text(made())
     assert "#SBATCH --nodes=5" in script
-    assert "4 and 1 spare" in script
+    assert "4 nodes and 1 spare" in script
     assert "#SBATCH --gpus-per-node=4" in script
 
 
