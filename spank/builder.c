@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -68,9 +67,7 @@ static int put(FILE *out, const char *name, const char *value) {
 }
 
 static int answer_ready(const struct plan *plan, FILE *out) {
-    fputc(ANSWER_READY, out);
-    fputs(plan->workdir ? plan->workdir : "", out);
-    fputc(0, out);
+    fprintf(out, "%c%d%c%s%c", ANSWER_READY, (int)getpid(), 0, plan->workdir ? plan->workdir : "", 0);
     for (size_t i = 0; i < plan->variable_count; i++) put(out, plan->variables[i].name, plan->variables[i].value);
     return fclose(out);
 }
@@ -80,7 +77,6 @@ void builder_main(const char *plan_path, enum image_owner owner, int answer, int
     struct fault fault;
     bool unmapped = false;
     char c;
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
     signal(SIGPIPE, SIG_DFL);
     umask(022);
     FILE *out = fdopen(answer, "w");

@@ -1,9 +1,9 @@
 /* Building and joining a container: one flow for the Slurm plugin and for piolet-enter.
  *
  * The builder is a process of the user, without any privilege of its own. It reads the plan, builds the container in
- * user and mount namespaces of the user's, answers on a pipe, and stays until that pipe's partner has opened its
- * namespaces. Joiners (the tasks of the step, or the program itself) enter them with setns. When the last process in
- * the mount namespace ends, the kernel takes the mounts down, and with them squashfuse: nobody cleans up.
+ * user and mount namespaces of the user's, answers on a pipe, and stays until all who are to join have let go of
+ * another pipe. They (the tasks of the step, or the program itself) enter its namespaces with setns. When the last
+ * process in the mount namespace ends, the kernel takes the mounts down, and with them squashfuse: nobody cleans up.
  */
 #ifndef PIOLET_CONTAINER_H
 #define PIOLET_CONTAINER_H
@@ -24,26 +24,22 @@ enum image_owner { OWNER_ROOT, OWNER_USER };
 enum answer_kind { ANSWER_READY = 'R', ANSWER_FAULT = 'F', ANSWER_OTHER_OWNER = 'O' };
 
 struct container {
-    int user_ns, mount_ns; /* -1: not built */
-    char *answer;          /* ready: working directory, then NAME=VALUE (set) or NAME (unset), each ends with NUL */
+    pid_t builder;
     size_t answer_size;
+    char answer[ANSWER_MOST_BYTES]; /* ready: kind, builder's pid, working directory, then NAME=VALUE (set) or NAME
+                                       (unset); each ends with NUL */
 };
 
-/* The pipes between the builder and the process that waits for it. */
-struct channel {
-    int answer[2], release[2];
-};
-
-/* In the builder: build, answer, wait for the release, exit. Never returns. */
+/* In the builder: build, answer, wait until `release` is at its end, exit. */
 __attribute__((noreturn)) void builder_main(const char *plan_path, enum image_owner owner, int answer, int release);
 
-/* Starts a builder for this owner: returns its pid, or -1 with errno set. `data` is the starter's own. */
-typedef pid_t builder_start(const struct channel *channel, enum image_owner owner, void *data);
+/* Becomes a builder, in a process that was made for it. `data` is the caller's own. */
+typedef void builder_run(enum image_owner owner, int answer, int release, void *data);
 
-/* Have a container built, within `timeout_s` seconds. Returns 0, or -1 with the fault. */
-int container_open(struct container *container, builder_start *start, void *data, int timeout_s, struct fault *fault);
-
-void container_close(struct container *container);
+/* Have a container built, within `timeout_s` seconds. Its builder stays until nobody holds release[1] any more.
+ * Returns 0, or -1 with the fault. */
+int container_open(struct container *container, const int release[2], builder_run *run, void *data, int timeout_s,
+                   struct fault *fault);
 
 /* Enter the container for good: no_new_privs, namespaces, working directory. Returns 0, or -1 with the fault. */
 int container_join(const struct container *container, struct fault *fault);

@@ -8,6 +8,7 @@
  *     piolet-enter --build OWNER ANSWER_FD RELEASE_FD PLAN
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,14 +18,8 @@
 
 enum { EXIT_USAGE = 2, EXIT_FAULT = 3, EXIT_NOT_EXECUTABLE = 126, EXIT_NOT_FOUND = 127, TIMEOUT_S = 60 };
 
-static pid_t start_builder(const struct channel *channel, enum image_owner owner, void *data) {
-    pid_t builder = fork();
-    if (!builder) {
-        close(channel->answer[0]);
-        close(channel->release[1]);
-        builder_main(data, owner, channel->answer[1], channel->release[0]);
-    }
-    return builder;
+static void run_builder(enum image_owner owner, int answer, int release, void *plan) {
+    builder_main(plan, owner, answer, release);
 }
 
 static void set_variables(const struct container *container) {
@@ -36,12 +31,16 @@ static void set_variables(const struct container *container) {
 }
 
 static int enter(char *plan, char **program) {
-    struct container container;
+    static struct container container;
     struct fault fault;
-    if (container_open(&container, start_builder, plan, TIMEOUT_S, &fault) || container_join(&container, &fault)) {
+    int release[2];
+    if (pipe2(release, O_CLOEXEC)) return perror("piolet: pipe"), EXIT_FAULT;
+    if (container_open(&container, release, run_builder, plan, TIMEOUT_S, &fault) ||
+        container_join(&container, &fault)) {
         fault_print(&fault);
         return EXIT_FAULT;
     }
+    close(release[1]);
     set_variables(&container);
     execvp(program[0], program);
     int error = errno;

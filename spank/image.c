@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -64,6 +65,9 @@ static int arrange_fds(const struct image *image) {
 
 __attribute__((noreturn)) static void serve(struct image *image, int go) {
     char c;
+    cpu_set_t all;
+    memset(&all, 0xff, sizeof all);
+    sched_setaffinity(0, sizeof all, &all); /* all tasks read through it: not only on the first one's CPUs */
     setsid();
     ignore_signals();
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);

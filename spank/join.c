@@ -4,12 +4,10 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -17,8 +15,6 @@
 #include "container.h"
 
 static const char AGAIN[] = "try again; if it happens again, tell the administrators the name of the node";
-
-enum { END_MS = 2000 };
 
 static long long now_ms(void) {
     struct timespec now;
@@ -44,23 +40,26 @@ static ssize_t read_answer(int pipe, char *answer, long long deadline_ms) {
     }
 }
 
-/* End the builder; one that hangs in the kernel is left behind, never waited for. */
-static void end_builder(pid_t builder) {
-    int handle = (int)syscall(SYS_pidfd_open, builder, 0);
-    kill(builder, SIGKILL);
-    if (handle >= 0) poll(&(struct pollfd){.fd = handle, .events = POLLIN}, 1, END_MS);
-    waitpid(builder, NULL, WNOHANG);
-    close(handle);
+/* Run the builder in a process that belongs to nobody here: the program must not find a child that it never made. */
+static int start(builder_run *run, enum image_owner owner, int answer, const int release[2], void *data) {
+    int status;
+    pid_t starter = fork();
+    if (!starter) {
+        pid_t builder = fork();
+        if (builder) _exit(builder < 0);
+        close(release[1]);
+        run(owner, answer, release[0], data);
+        _exit(1);
+    }
+    if (starter < 0) return -1;
+    while (waitpid(starter, &status, 0) < 0) {
+        if (errno != EINTR) return -1;
+    }
+    return status ? (errno = EAGAIN, -1) : 0;
 }
 
-static int open_namespace(pid_t builder, const char *name) {
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%d/ns/%s", (int)builder, name);
-    return open(path, O_RDONLY | O_CLOEXEC);
-}
-
-/* Take an answer into the container. Returns its kind, or ANSWER_FAULT with the fault. */
-static enum answer_kind take(struct container *container, pid_t builder, ssize_t size, struct fault *fault) {
+/* Take an answer of `size` bytes. Returns its kind, or ANSWER_FAULT with the fault. */
+static enum answer_kind take(struct container *container, ssize_t size, struct fault *fault) {
     char *answer = container->answer;
     if (size <= 0) {
         fault_set(fault, "builder", AGAIN, size ? "no answer from the builder: %m" : "the builder died");
@@ -71,61 +70,62 @@ static enum answer_kind take(struct container *container, pid_t builder, ssize_t
         snprintf(fault->text, sizeof fault->text, "%.*s", (int)size - 1, answer + 1);
         return ANSWER_FAULT;
     }
+    container->builder = atoi(answer + 1);
     container->answer_size = (size_t)size;
-    container->user_ns = open_namespace(builder, "user");
-    container->mount_ns = open_namespace(builder, "mnt");
-    if (container->user_ns >= 0 && container->mount_ns >= 0) return ANSWER_READY;
-    fault_set(fault, "namespaces", AGAIN, "cannot open the builder's namespaces: %m");
-    return ANSWER_FAULT;
+    return ANSWER_READY;
 }
 
-static enum answer_kind attempt(struct container *container, enum image_owner owner, builder_start *start, void *data,
-                                long long deadline_ms, struct fault *fault) {
-    struct channel channel;
-    if (pipe2(channel.answer, O_CLOEXEC) || pipe2(channel.release, O_CLOEXEC))
-        return fault_set(fault, "builder", AGAIN, "pipe: %m"), ANSWER_FAULT;
-    pid_t builder = start(&channel, owner, data);
-    int error = errno;
-    close(channel.answer[1]);
-    close(channel.release[0]);
-    errno = error;
-    enum answer_kind kind = ANSWER_FAULT;
-    if (builder < 0) {
-        fault_set(fault, "builder", AGAIN, "cannot start the builder: %m");
-    } else {
-        kind = take(container, builder, read_answer(channel.answer[0], container->answer, deadline_ms), fault);
-        end_builder(builder);
-    }
-    close(channel.release[1]);
-    close(channel.answer[0]);
+static enum answer_kind attempt(struct container *container, enum image_owner owner, const int release[2],
+                                builder_run *run, void *data, long long deadline_ms, struct fault *fault) {
+    int answer[2];
+    if (pipe2(answer, O_CLOEXEC)) return fault_set(fault, "builder", AGAIN, "pipe: %m"), ANSWER_FAULT;
+    int failed = start(run, owner, answer[1], release, data);
+    if (failed) fault_set(fault, "builder", "raise the limit of processes", "cannot start the builder: %m");
+    close(answer[1]);
+    /* A builder that hangs is not waited for: it ends when it answers, since nobody listens. */
+    ssize_t size = failed ? -1 : read_answer(answer[0], container->answer, deadline_ms);
+    enum answer_kind kind = failed ? ANSWER_FAULT : take(container, size, fault);
+    close(answer[0]);
     return kind;
 }
 
-int container_open(struct container *container, builder_start *start, void *data, int timeout_s, struct fault *fault) {
+int container_open(struct container *container, const int release[2], builder_run *run, void *data, int timeout_s,
+                   struct fault *fault) {
     long long deadline_ms = now_ms() + timeout_s * 1000LL;
-    *container = (struct container){.user_ns = -1, .mount_ns = -1, .answer = malloc(ANSWER_MOST_BYTES)};
-    if (!container->answer) return fault_set(fault, "builder", AGAIN, "no memory");
-    enum answer_kind kind = attempt(container, OWNER_ROOT, start, data, deadline_ms, fault);
-    if (kind == ANSWER_OTHER_OWNER) kind = attempt(container, OWNER_USER, start, data, deadline_ms, fault);
-    if (kind == ANSWER_READY) return 0;
+    enum answer_kind kind = attempt(container, OWNER_ROOT, release, run, data, deadline_ms, fault);
+    if (kind == ANSWER_OTHER_OWNER) kind = attempt(container, OWNER_USER, release, run, data, deadline_ms, fault);
     if (kind == ANSWER_OTHER_OWNER) fault_set(fault, "builder", AGAIN, "the builder contradicts itself");
-    container_close(container);
-    return -1;
+    return kind == ANSWER_READY ? 0 : -1;
 }
 
-void container_close(struct container *container) {
-    if (container->user_ns >= 0) close(container->user_ns);
-    if (container->mount_ns >= 0) close(container->mount_ns);
-    free(container->answer);
-    *container = (struct container){.user_ns = -1, .mount_ns = -1};
+static int open_namespace(pid_t builder, const char *name) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/ns/%s", (int)builder, name);
+    return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+static int enter_namespaces(pid_t builder, struct fault *fault) {
+    int users = open_namespace(builder, "user"), mounts = open_namespace(builder, "mnt");
+    if (users < 0 || mounts < 0) return fault_set(fault, "join", AGAIN, "the builder's namespaces: %m");
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) return fault_set(fault, "join", AGAIN, "no_new_privs: %m");
+    if (setns(users, CLONE_NEWUSER)) return fault_set(fault, "join", AGAIN, "user namespace: %m");
+    if (setns(mounts, CLONE_NEWNS)) return fault_set(fault, "join", AGAIN, "mount namespace: %m");
+    close(users);
+    close(mounts);
+    return 0;
+}
+
+/* What follows `text` in the answer, or NULL. */
+static const char *next_text(const struct container *container, const char *text) {
+    const char *next = text + strlen(text) + 1;
+    return next < container->answer + container->answer_size ? next : NULL;
 }
 
 int container_join(const struct container *container, struct fault *fault) {
     char *caller = getcwd(NULL, 0);
-    const char *workdir = container->answer + 1;
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) return fault_set(fault, "join", AGAIN, "no_new_privs: %m");
-    if (setns(container->user_ns, CLONE_NEWUSER)) return fault_set(fault, "join", AGAIN, "user namespace: %m");
-    if (setns(container->mount_ns, CLONE_NEWNS)) return fault_set(fault, "join", AGAIN, "mount namespace: %m");
+    const char *workdir = next_text(container, container->answer);
+    if (!workdir) return fault_set(fault, "join", AGAIN, "the builder's answer is not whole");
+    if (enter_namespaces(container->builder, fault)) return -1;
     if (*workdir && chdir(workdir))
         return fault_set(fault, "workdir", "mount it, or correct workdir in the EDF", "%s: %m", workdir);
     if (!*workdir && (!caller || chdir(caller)) && chdir("/")) return fault_set(fault, "workdir", AGAIN, "/: %m");
@@ -134,7 +134,5 @@ int container_join(const struct container *container, struct fault *fault) {
 }
 
 const char *container_variable(const struct container *container, const char *previous) {
-    const char *next = previous ? previous : container->answer + 1;
-    next += strlen(next) + 1;
-    return next < container->answer + container->answer_size ? next : NULL;
+    return next_text(container, previous ? previous : next_text(container, container->answer));
 }

@@ -3,22 +3,22 @@
  *     required /path/spank_piolet.so [piolet=/path/piolet] [enter=/path/piolet-enter] [timeout_s=60]
  *
  * On the submitting host (srun) it has `piolet env compile` make a plan, once, and passes the path on. On the nodes
- * (slurmstepd) it starts the builder as the step's user, and its tasks join what was built. Nothing that the user
- * wrote is read or acted on with privilege: the builder is another program (piolet-enter), started after all
- * privilege is dropped, and tasks join as the user. A task whose container is not there never runs: it reports
+ * it works in the tasks alone, where Slurm has already made them the user's and put them in the step's cgroups: the
+ * first task of a node starts the builder (another program: piolet-enter), and all tasks join what it has built.
+ * slurmstepd itself reads nothing and does nothing. A task whose container is not there never runs: it reports
  * and exits, whatever plugstack.conf says about failing plugins. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <slurm/slurm.h>
 #include <slurm/spank.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -38,9 +38,7 @@ static struct {
     int timeout_s;
     char requested[PATH_MAX]; /* what --environment said */
     bool is_requested;
-    struct container container;
-    struct fault fault;
-} state = {.piolet = "piolet", .timeout_s = 60, .container = {.user_ns = -1, .mount_ns = -1}};
+} state = {.piolet = "piolet", .timeout_s = 60};
 
 /* ---- the submitting host ---- */
 
@@ -141,24 +139,63 @@ EXPORT int slurm_spank_init(spank_t spank, int count, char **arguments) {
 
 /* ---- the nodes ---- */
 
-struct user {
-    uid_t uid;
-    gid_t gid, *groups;
-    int group_count;
-    char plan[PATH_MAX];
+/* What the tasks of a node share until they are the user's programs: memory and two pipes of slurmstepd's. */
+struct shared {
+    bool is_built;
+    struct fault fault;
+    struct container container;
 };
 
-/* Become the user entirely. System calls, since the C library's functions speak to the threads of the parent. */
-static int drop_privileges(const struct user *user) {
-    if (syscall(SYS_setgroups, (size_t)user->group_count, user->groups) ||
-        syscall(SYS_setresgid, user->gid, user->gid, user->gid) ||
-        syscall(SYS_setresuid, user->uid, user->uid, user->uid))
-        return -1;
+static struct {
+    struct shared *shared;
+    char plan[PATH_MAX];
+    int built[2];   /* at its end: the first task has tried to build */
+    int release[2]; /* at its end: all tasks have joined, and the builder may go */
+} step = {.built = {-1, -1}, .release = {-1, -1}};
+
+/* The path of the plan: what the option says, if that is a plan; else what srun had compiled. */
+static int find_plan(spank_t spank, char plan[PATH_MAX], struct fault *fault) {
+    if (state.requested[0] == '/' && is_plan(state.requested)) {
+        snprintf(plan, PATH_MAX, "%s", state.requested);
+        return 0;
+    }
+    if (spank_getenv(spank, PLAN_VARIABLE, plan, PATH_MAX) == ESPANK_SUCCESS && plan[0] == '/') return 0;
+    return fault_set(fault, "plan", "load the plugin on the submitting host too, and start with its srun",
+                     "srun compiled no plan for environment \"%s\"", state.requested);
+}
+
+/* Before there are tasks: make what they share. Errors wait for the tasks, which alone can write to the step's
+ * standard error; and a plugin that fails here would fail the node as well. */
+EXPORT int slurm_spank_init_post_opt(spank_t spank, int count, char **arguments) {
+    (void)spank;
+    (void)count;
+    (void)arguments;
+    if (spank_context() != S_CTX_REMOTE || !state.is_requested) return 0;
+    void *memory = mmap(NULL, sizeof *step.shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED || pipe2(step.built, O_CLOEXEC) || pipe2(step.release, O_CLOEXEC)) return 0;
+    step.shared = memory;
+    return 0;
+}
+
+static void close_all(int ends[2]) {
+    for (int i = 0; i < 2; i++) {
+        if (ends[i] >= 0) close(ends[i]);
+        ends[i] = -1;
+    }
+}
+
+/* All tasks have been forked: what slurmstepd itself holds would keep them waiting. */
+EXPORT int slurm_spank_task_post_fork(spank_t spank, int count, char **arguments) {
+    (void)spank;
+    (void)count;
+    (void)arguments;
+    close_all(step.built);
+    close_all(step.release);
     return 0;
 }
 
 /* Leave what slurmstepd is: its signals, its protection from the memory killer, its files. */
-static int shed(const struct channel *channel) {
+static int shed(int answer, int release) {
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -168,92 +205,82 @@ static int shed(const struct channel *channel) {
     int null = open("/dev/null", O_RDWR);
     if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0) return -1;
     if (close_range(3, ~0u, CLOSE_RANGE_CLOEXEC)) return -1;
-    return fcntl(channel->answer[1], F_SETFD, 0) || fcntl(channel->release[0], F_SETFD, 0) || chdir("/") ? -1 : 0;
+    return fcntl(answer, F_SETFD, 0) || fcntl(release, F_SETFD, 0) || chdir("/") ? -1 : 0;
 }
 
-static pid_t start_builder(const struct channel *channel, enum image_owner owner, void *data) {
-    struct user *user = data;
-    char kind[16], answer[16], release[16];
+/* Already the user, in the first task's cgroups: become piolet-enter, so that nothing of slurmstepd's memory is left
+ * where the user's plan is read. */
+static void run_builder(enum image_owner owner, int answer, int release, void *plan) {
+    char kind[16], answer_fd[16], release_fd[16], fault[PATH_MAX + 256];
     char *environment[] = {"PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL=C", NULL};
-    char *words[] = {"piolet-enter", "--build", kind, answer, release, user->plan, NULL};
+    char *words[] = {"piolet-enter", "--build", kind, answer_fd, release_fd, plan, NULL};
     snprintf(kind, sizeof kind, "%d", owner == OWNER_USER);
-    snprintf(answer, sizeof answer, "%d", channel->answer[1]);
-    snprintf(release, sizeof release, "%d", channel->release[0]);
-    pid_t builder = fork();
-    if (builder) return builder;
-    if (!shed(channel) && !drop_privileges(user)) execve(state.enter, words, environment);
-    char fault[PATH_MAX + 256];
+    snprintf(answer_fd, sizeof answer_fd, "%d", answer);
+    snprintf(release_fd, sizeof release_fd, "%d", release);
+    if (!shed(answer, release)) execve(state.enter, words, environment);
     int size = snprintf(fault, sizeof fault,
                         "%c  stage:  builder\n  reason: %s: %m\n  next:   ask the administrators to install "
                         "piolet-enter beside the plugin\n",
                         ANSWER_FAULT, state.enter);
-    (void)!write(channel->answer[1], fault, (size_t)size);
-    _exit(EXIT_FAULT);
+    (void)!write(answer, fault, (size_t)size);
 }
 
-/* The path of the plan: what the option says, if that is a plan; else what srun had compiled. */
-static int find_plan(spank_t spank, char plan[PATH_MAX]) {
-    if (state.requested[0] == '/' && is_plan(state.requested)) {
-        snprintf(plan, PATH_MAX, "%s", state.requested);
-        return 0;
+static void build(spank_t spank, struct shared *shared) {
+    if (find_plan(spank, step.plan, &shared->fault)) return;
+    shared->is_built = !container_open(&shared->container, step.release, run_builder, step.plan, state.timeout_s,
+                                       &shared->fault);
+}
+
+/* Wait until the first task has built, or has died. */
+static void wait_for_build(void) {
+    struct pollfd end = {.fd = step.built[0], .events = POLLIN};
+    close(step.built[1]);
+    while (poll(&end, 1, (state.timeout_s + 5) * 1000) < 0 && errno == EINTR) {
     }
-    if (spank_getenv(spank, PLAN_VARIABLE, plan, PATH_MAX) == ESPANK_SUCCESS && plan[0] == '/') return 0;
-    return fault_set(&state.fault, "plan", "load the plugin on the submitting host too, and start with its srun",
-                     "srun compiled no plan for environment \"%s\"", state.requested);
 }
 
-static int open_container(spank_t spank) {
-    struct user user;
-    if (find_plan(spank, user.plan)) return -1;
-    if (spank_get_item(spank, S_JOB_UID, &user.uid) || spank_get_item(spank, S_JOB_GID, &user.gid) ||
-        spank_get_item(spank, S_JOB_SUPPLEMENTARY_GIDS, &user.groups, &user.group_count))
-        return fault_set(&state.fault, "builder", "tell the administrators", "Slurm does not say whose the step is");
-    return container_open(&state.container, start_builder, &user, state.timeout_s, &state.fault);
-}
-
-/* Build once per node and step. A fault is kept for the tasks: only they can write to the step's standard error, and
- * a plugin that fails here would fail the node as well. */
-EXPORT int slurm_spank_init_post_opt(spank_t spank, int count, char **arguments) {
-    (void)count;
-    (void)arguments;
-    uint32_t step = 0;
-    if (spank_context() != S_CTX_REMOTE || !state.is_requested) return 0;
-    if (spank_get_item(spank, S_JOB_STEPID, &step) == ESPANK_SUCCESS && step == SLURM_EXTERN_CONT) return 0;
-    if (open_container(spank)) slurm_info("piolet: no container:\n%s", state.fault.text);
-    return 0;
-}
-
-static int set_variables(spank_t spank) {
+static int set_variables(spank_t spank, const struct container *container, struct fault *fault) {
     char name[256];
-    for (const char *variable = NULL; (variable = container_variable(&state.container, variable));) {
+    for (const char *variable = NULL; (variable = container_variable(container, variable));) {
         size_t length = strcspn(variable, "=");
-        if (length >= sizeof name) return fault_set(&state.fault, "variables", "shorten its name", "%s", variable);
+        if (length >= sizeof name) return fault_set(fault, "variables", "shorten its name", "%s", variable);
         snprintf(name, sizeof name, "%.*s", (int)length, variable);
         if (!variable[length]) spank_unsetenv(spank, name);
         else if (spank_setenv(spank, name, variable + length + 1, 1) != ESPANK_SUCCESS)
-            return fault_set(&state.fault, "variables", "correct it in the EDF", "Slurm refuses to set %s", name);
+            return fault_set(fault, "variables", "correct it in the EDF", "Slurm refuses to set %s", name);
     }
     return 0;
 }
 
-/* In the task, as the user, right before the program: enter, or end here. */
-EXPORT int slurm_spank_task_init(spank_t spank, int count, char **arguments) {
-    (void)count;
-    (void)arguments;
-    int task = 0;
-    if (!state.is_requested) return 0;
-    bool built = state.container.mount_ns >= 0;
-    if (built && !container_join(&state.container, &state.fault) && !set_variables(spank)) return 0;
-    spank_get_item(spank, S_TASK_ID, &task);
-    if (!task) fault_print(&state.fault);
+__attribute__((noreturn)) static void end_task(const struct fault *fault) {
+    if (fault) fault_print(fault);
     _exit(EXIT_FAULT);
 }
 
-/* All tasks have been forked and hold the namespaces themselves: let go, so that the container ends with them. */
-EXPORT int slurm_spank_task_post_fork(spank_t spank, int count, char **arguments) {
-    (void)spank;
+/* In each task, as the user, right before the program: the first builds, all enter; or the task ends here. */
+EXPORT int slurm_spank_task_init(spank_t spank, int count, char **arguments) {
+    static const char again[] = "look for what this task's node says above; try again";
+    struct shared *shared = step.shared;
+    struct fault fault;
+    int task = -1;
     (void)count;
     (void)arguments;
-    if (state.is_requested) container_close(&state.container);
+    if (!state.is_requested) return 0;
+    if (!shared || spank_get_item(spank, S_TASK_ID, &task) != ESPANK_SUCCESS)
+        return fault_set(&fault, "builder", again, "slurmstepd has no memory or files left"), end_task(&fault), -1;
+    if (task) {
+        wait_for_build();
+    } else {
+        build(spank, shared);
+        close_all(step.built);
+    }
+    if (!shared->is_built) {
+        bool unsaid = !*shared->fault.text;
+        if (unsaid) fault_set(&fault, "builder", again, "the first task of the node ended before it had built");
+        end_task(unsaid ? &fault : task ? NULL : &shared->fault);
+    }
+    if (container_join(&shared->container, &fault) || set_variables(spank, &shared->container, &fault))
+        end_task(&fault);
+    close_all(step.release);
     return 0;
 }
