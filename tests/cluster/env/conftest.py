@@ -31,7 +31,22 @@ def make_image(directory: Path, name: str, *extra: str, prepare: Callable[[Path]
     for part in ("bin", "etc", "opt"):
         (tree / part).mkdir(parents=True)
     shutil.copy("/bin/busybox", tree / "bin/busybox")
-    for applet in ("sh", "cat", "touch", "id", "ls", "mount", "sleep", "stat", "head", "umount", "grep", "env", "kill"):
+    for applet in (
+        "sh",
+        "cat",
+        "test",
+        "touch",
+        "id",
+        "ls",
+        "mount",
+        "sleep",
+        "stat",
+        "head",
+        "umount",
+        "grep",
+        "env",
+        "kill",
+    ):
         (tree / "bin" / applet).symlink_to("busybox")
     (tree / "bin/only-in-the-image").symlink_to("/bin/busybox-wrapper")
     wrapper = tree / "bin/busybox-wrapper"

@@ -173,3 +173,10 @@ def test_nothing_is_left_after_slurmstepd_is_killed(user_site):
 def _tree(pid):
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [pid, *(descendant for child in children for descendant in _tree(int(child)))]
+
+
+def test_the_container_outlives_the_task_that_built_it(site):
+    program = "test $SLURM_LOCALID = 0 && exit 0; sleep 1; /bin/only-in-the-image later"
+    done = site.srun(site.plan(), "sh", "-c", program, flags=["-n3"])
+    assert done.stdout.splitlines() == ["ran later"] * 2
+    wait_until(lambda: not served(site))
