@@ -73,6 +73,10 @@ def run(name: str, program: Sequence[str]) -> None:
 
     Exits as the program does.
     """
+    if program[0] == "--":  # click keeps it, since options end at NAME
+        program = program[1:]
+    if not program:
+        raise click.UsageError("Missing argument 'PROGRAM...'.")
     enter = str(native("piolet-enter"))
     plan = write_plan(_compiled(name), plan_directory(_settings(), os.environ))
     os.execv(enter, [enter, str(plan), "--", *program])  # noqa: S606 - becomes the program, so no Runner

@@ -1,0 +1,90 @@
+"""`piolet env`, as it is typed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from piolet.core.native import DIRECTORY
+
+LISTING = """
+image = "ubuntu:latest"
+
+mounts = [
+    "/scratch/project01/dataset:/scratch/project01/dataset:ro",
+    "/scratch/${USER}"
+]
+
+workdir = "/scratch/${USER}/project01_code"
+writable = true
+
+[annotations.com.hooks.aws_ofi_nccl]
+variant = "cuda12"
+
+[annotations.com.hooks.ssh]
+enabled = "true"
+authorize_ssh_key = "<public key file path>"
+"""
+
+
+@pytest.fixture
+def piolet(desk):
+    def run(*words):
+        environ = os.environ | desk.environ | {"PIOLET_ROOT": str(desk.directory / "root")}
+        argv = [sys.executable, "-m", "piolet", "env", *words]
+        return subprocess.run(
+            argv, check=False, capture_output=True, text=True, cwd=desk.directory, env=environ, timeout=20
+        )
+
+    return run
+
+
+def test_check(desk, piolet):
+    desk.write('image = "./rootfs"', "good.toml")
+    desk.write('imag = "./rootfs"', "bad.toml")
+    assert piolet("check", "./good.toml").returncode == 0
+    done = piolet("check", "./good.toml", "./bad.toml", "./none.toml")
+    assert done.returncode == 2
+    assert done.stdout == "./good.toml: right\n"
+    assert 'did you mean "image"?' in done.stderr
+    assert "./none.toml: no such environment file" in done.stderr
+
+
+def test_a_users_file_is_refused_with_all_that_is_missing(desk, piolet):
+    desk.write(LISTING)
+    done = piolet("check", "./test.toml")
+    assert done.returncode == 2
+    for part in ("ubuntu:latest", "com.hooks.aws_ofi_nccl.variant", "com.hooks.ssh.enabled", "test.toml:2:1"):
+        assert part in done.stderr
+
+
+def test_render(desk, piolet):
+    desk.write('image = "./rootfs"\n[env]\nA = ":x:"')
+    table = piolet("render", "./test.toml").stdout
+    assert f"{desk.directory}/test.toml:3" in next(line for line in table.splitlines() if line.startswith("env.A"))
+    record = json.loads(piolet("render", "./test.toml", "--format", "json").stdout)
+    assert {"key": "env.A", "value": ":x:", "origin": f"{desk.directory}/test.toml:3"} in record["values"]
+
+
+def test_compile(desk, piolet):
+    desk.write('image = "./rootfs"')
+    shared = Path(piolet("compile", "./test.toml").stdout.strip())
+    own = Path(piolet("compile", "--output", "own.plan", "./test.toml").stdout.strip())
+    assert shared.parent == desk.directory / "root/plans"
+    assert own == desk.directory / "own.plan"
+    assert own.read_text() == shared.read_text()
+
+
+def test_run(desk, piolet):
+    if not (DIRECTORY / "piolet-enter").exists() or not Path("/bin/busybox").exists():
+        pytest.skip("needs `make native` and busybox-static")
+    (desk.directory / "rootfs/bin").mkdir()
+    shutil.copy("/bin/busybox", desk.directory / "rootfs/bin/busybox")
+    desk.write('image = "./rootfs"\n[env]\nA = "b"')
+    done = piolet("run", "./test.toml", "--", "/bin/busybox", "sh", "-c", 'echo "$A" "$1"; exit 9', "x", "--y z")
+    assert done.returncode == 9, done.stderr
+    assert done.stdout == "b --y z\n"
