@@ -19,8 +19,11 @@ from piolet.record.spec import AgentSpec
 @click.option("--interval", type=float, help="Seconds between samples.  [default: the setting record.interval_s]")
 @click.option("--node", default="", help="Name of this node in the logbook.  [default: Slurm's, else the host's]")
 @click.option("--agent", is_flag=True, help="Record this node in the foreground until SIGTERM; needs --logbook.")
+@click.option("--standby", is_flag=True, help="With --agent: wait to take over if this node has an agent already.")
 @click.argument("program", nargs=-1, type=click.UNPROCESSED)
-def command(logbook: Path | None, interval: float | None, node: str, program: tuple[str, ...], *, agent: bool) -> None:
+def command(
+    logbook: Path | None, interval: float | None, node: str, program: tuple[str, ...], *, agent: bool, standby: bool
+) -> None:
     """Record what the GPUs and the host do while PROGRAM runs.
 
     PROGRAM keeps its process id, signals, input, output and exit status. Put `--` before it:
@@ -37,12 +40,22 @@ def command(logbook: Path | None, interval: float | None, node: str, program: tu
         from piolet.record.program import record_program  # noqa: PLC0415 - what an agent does without
 
         record_program(program, settings, logbook=logbook, node=node)
-    _run_agent(logbook, node, settings)
+    _run_agent(logbook, node, settings, standby=standby)
 
 
-def _run_agent(logbook: Path | None, node: str, settings: config.Settings) -> None:
+def _run_agent(logbook: Path | None, node: str, settings: config.Settings, *, standby: bool) -> None:
     if logbook is None:
         raise UsageError("an agent needs to know where to record", remedy="add --logbook DIR")
     record = settings.record
     name = node or os.environ.get("SLURMD_NODENAME") or socket.gethostname().partition(".")[0]
-    run_agent(AgentSpec(logbook.absolute(), name, record.interval_s, record.flush_s, record.kernel_log))
+    run_agent(
+        AgentSpec(
+            logbook=logbook.absolute(),
+            node=name,
+            interval_s=record.interval_s,
+            flush_s=record.flush_s,
+            kernel_log=record.kernel_log,
+            follow=(os.pidfd_open(os.getppid()),),  # so that none outlives the step that it was started in
+            standby=standby,
+        )
+    )

@@ -9,21 +9,27 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 from piolet.core.errors import PioletError, UsageError
 from piolet.record.spec import AgentSpec, parse
 
+_STAND_BY_S = 0.5
 
-def agent_argv(logbook: Path, *, node: str = "", interval_s: float | None = None) -> list[str]:
-    """Return the command line of an agent that records the node it runs on into `logbook` until SIGTERM.
 
-    `node` is its name in the logbook (default: Slurm's, else the host's), `interval_s` the sampling period (default:
-    the setting). Run it once a node; a second one on a node says so and exits 0.
+def agent_argv(logbook: Path, *, node: str = "", interval_s: float | None = None, standby: bool = False) -> list[str]:
+    """Return the command line of an agent that records the node it runs on into `logbook`.
+
+    It ends with SIGTERM or SIGUSR1 (which srun passes on), or with the process that started it. `node` is its name in
+    the logbook (default: Slurm's, else the host's), `interval_s` the sampling period (default: the setting). Of
+    several on a node one records; the others say so and exit 0, or, with `standby`, wait to take its place. Slurm
+    ends a step on a node with its last task, so a step of two such tasks a node outlives the kill of one.
     """
     options = ["--node", node] if node else []
     options += [] if interval_s is None else ["--interval", f"{interval_s:g}"]
+    options += ["--standby"] if standby else []
     return [sys.executable, "-P", "-m", "piolet", "record", "--agent", "--logbook", str(logbook), *options]
 
 
@@ -50,12 +56,30 @@ def main(argument: str) -> int:
     from piolet.record import election, supervisor  # noqa: PLC0415 - what only the agent itself needs
 
     spec = parse(argument)
+    if spec.election is not None:
+        return supervisor.supervise(spec, socket.socket(fileno=spec.election))
     try:
-        elected = election.elect(spec.address) if spec.election is None else socket.socket(fileno=spec.election)
+        elected = election.elect(spec.address)
     except PioletError as error:
         sys.stderr.write(f"piolet: {error}\n")
         return error.exit_status
-    if elected is None:
+    if elected is None and spec.standby:
+        spec = replace(spec, restarted="the agent was killed; the one that stood by took its place")
+        elected = _stand_by(spec)
+    elif elected is None:
         sys.stderr.write(f"piolet: another agent records {spec.node} already\n")
-        return 0
-    return supervisor.supervise(spec, elected)
+    return 0 if elected is None else supervisor.supervise(spec, elected)
+
+
+def _stand_by(spec: AgentSpec) -> socket.socket | None:
+    """Wait until the node has no agent, and become it; None if this one is asked to end before."""
+    from piolet.record import election  # noqa: PLC0415 - as above
+    from piolet.record.wakeup import Wakeup  # noqa: PLC0415 - as above
+
+    wakeup = Wakeup()
+    while not wakeup.asked_to_end:
+        if wakeup.wait(_STAND_BY_S, spec.follow):
+            return None
+        if not wakeup.asked_to_end and (elected := election.bind(spec.address)):
+            return elected
+    return None

@@ -26,22 +26,27 @@ def elect(address: str, follow: int | None = None) -> socket.socket | None:
         PioletError: another user holds the name.
     """
     for _ in range(_ATTEMPTS):
-        elected = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            elected.bind(address)
-            elected.listen()
-            elected.setblocking(False)  # noqa: FBT003 - the socket's own interface
-        except OSError:
-            elected.close()
-            if _handed_over(address, follow):
-                return None
-        else:
+        elected = bind(address)
+        if elected or _handed_over(address, follow):
             return elected
     raise PioletError(
         "the recorder's name on this node is taken, and its holder does not answer",
         where=address.replace("\0", "@"),
         remedy="look for it with `ss -xlp`; record without it until it is gone",
     )
+
+
+def bind(address: str) -> socket.socket | None:
+    """Bind `address` and return the socket, or None if somebody has it."""
+    elected = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        elected.bind(address)
+        elected.listen()
+        elected.setblocking(False)  # noqa: FBT003 - the socket's own interface
+    except OSError:
+        elected.close()
+        return None
+    return elected
 
 
 def _handed_over(address: str, follow: int | None) -> bool:

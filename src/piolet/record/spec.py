@@ -15,7 +15,7 @@ class AgentSpec:
 
     `follow` are pidfds of the programs whose end ends the recording; without any, a signal ends it. `election` is
     the socket that makes this agent the node's only one. `owns_job` says that job.json is this agent's to complete.
-    `restarted` says why an earlier sampler of this recording ended.
+    `restarted` says why an earlier sampler of this recording ended. A `standby` that is not elected waits until it is.
     """
 
     logbook: Path
@@ -28,6 +28,7 @@ class AgentSpec:
     election: int | None = None
     kernel_log_position: int | None = None
     restarted: str = ""
+    standby: bool = False
 
     @property
     def address(self) -> str:

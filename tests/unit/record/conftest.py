@@ -76,7 +76,14 @@ class Node:
     def agent(self, logbook: Logbook, **options: Any) -> subprocess.Popen[str]:
         """Start an agent that flushes five times a second, so that tests are short."""
         log = options.pop("kernel_log", self.path / "kmsg")
-        spec = AgentSpec(logbook.path, options.pop("name", "n1"), interval_s=0.1, flush_s=0.2, kernel_log=log)
+        spec = AgentSpec(
+            logbook.path,
+            options.pop("name", "n1"),
+            interval_s=0.1,
+            flush_s=0.2,
+            kernel_log=log,
+            standby=options.pop("standby", False),
+        )
         return self.start(*spec.argv(), **options)
 
     def record(self, *command: str | Path, options: tuple[str, ...] = (), **more: Any) -> subprocess.Popen[str]:

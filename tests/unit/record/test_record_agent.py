@@ -226,3 +226,40 @@ def test_an_agent_without_a_logbook_is_a_usage_error(node: Any, tmp_path: Path) 
     assert "there is no logbook to record into" in absent.communicate(timeout=5)[1]
     assert (missing.returncode, wrong.returncode, absent.returncode) == (2, 2, 2)
     assert not (tmp_path / "none").exists()
+
+
+def test_one_that_stands_by_takes_the_place_of_a_killed_agent(
+    node: Any, logbook: Logbook, rows: Rows, wait_until: Callable[..., Any], children: Callable[[int], list[int]]
+) -> None:
+    agent = node.agent(logbook)
+    wait_until(lambda: _recorded(rows, logbook))
+    second = node.agent(logbook, standby=True)
+    time.sleep(0.3)
+    assert children(second.pid) == []
+    for pid in (*children(agent.pid), agent.pid):
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: _restarts(rows, logbook))
+    assert _terminate(second) == ""
+    assert _restarts(rows, logbook) == ["the agent was killed; the one that stood by took its place"]
+
+
+def test_one_that_stands_by_ends_when_asked(
+    node: Any, logbook: Logbook, rows: Rows, wait_until: Callable[..., Any]
+) -> None:
+    node.agent(logbook)
+    wait_until(lambda: _recorded(rows, logbook))
+    second = node.agent(logbook, standby=True)
+    time.sleep(0.3)
+    assert _terminate(second) == ""
+
+
+def test_an_agent_ends_with_the_process_that_started_it(
+    node: Any, logbook: Logbook, rows: Rows, wait_until: Callable[..., Any], children: Callable[[int], list[int]]
+) -> None:
+    step = node.start("sh", "-c", '"$@" & wait', "sh", *agent_argv(logbook.path, node="n1"))
+    wait_until(lambda: _recorded(rows, logbook))
+    (agent,) = children(step.pid)
+    step.kill()
+    wait_until(lambda: not Path(f"/proc/{agent}").exists())
+    assert rows(logbook, "SELECT code FROM events ORDER BY time_ns") == [("start",), ("stop",)]
+    assert len(segments.all_segments(logbook.family("gpu"))) == 1
