@@ -48,13 +48,43 @@ NVML_API nvmlReturn_t nvmlDeviceGetDecoderUtilization(nvmlDevice_t device, unsig
     return media_utilisation(device, utilisation, period_us);
 }
 
+/* ---- who is alive ---- */
+
+/* The inode of this process's pid namespace, as in the link "pid:[4026531836]"; 0 if unknown. */
+static uint64_t own_pid_namespace(void) {
+    char link[64];
+    ssize_t length = readlink("/proc/self/ns/pid", link, sizeof link - 1);
+    if (length < 6)
+        return 0;
+    link[length] = '\0';
+    return strtoull(link + 5, NULL, 10);
+}
+
+/* A process of another pid namespace cannot be looked up: its hint's time to live decides. */
+static bool is_alive(const struct process *process) {
+    bool foreign = process->pid_namespace && process->pid_namespace != own_pid_namespace();
+    return foreign || kill((pid_t)process->pid, 0) == 0 || errno != ESRCH;
+}
+
+/* A process takes its memory with it when it dies, as on a real device, whatever time its last hint had left. */
+static void bury_the_dead(struct state *state) {
+    for (int i = 0; i < MAX_PROCESSES; i++)
+        if (state->process[i].pid > 0 && !is_alive(&state->process[i]))
+            state->process[i].until_ns = 0;
+}
+
+static uint64_t used_bytes(struct view *view) {
+    bury_the_dead(&view->state);
+    return allocated_bytes(view->model, &view->state);
+}
+
 /* ---- memory: in version 1 `used` includes what the driver reserves, in version 2 it does not ---- */
 
 NVML_API nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *out) {
     struct view view;
     nvmlReturn_t result = look(device, out, &view);
     if (result == NVML_SUCCESS) {
-        uint64_t used = allocated_bytes(view.model, &view.state) + view.model->reserved_bytes;
+        uint64_t used = used_bytes(&view) + view.model->reserved_bytes;
         *out = (nvmlMemory_t){view.model->memory_bytes, view.model->memory_bytes - used, used};
     }
     return result;
@@ -68,7 +98,7 @@ NVML_API nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory
     if (out->version != NVML_STRUCT_VERSION(nvmlMemory_v2_t, 2))
         return NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
     uint64_t total = view.model->memory_bytes, reserved = view.model->reserved_bytes;
-    uint64_t used = allocated_bytes(view.model, &view.state);
+    uint64_t used = used_bytes(&view);
     *out = (nvmlMemory_v2_t){out->version, total, reserved, total - reserved - used, used};
     return result;
 }
@@ -186,28 +216,13 @@ NVML_API nvmlReturn_t nvmlDeviceGetMarginTemperature(nvmlDevice_t device, nvmlMa
 
 /* ---- processes ---- */
 
-/* The inode of this process's pid namespace, as in the link "pid:[4026531836]"; 0 if unknown. */
-static uint64_t own_pid_namespace(void) {
-    char link[64];
-    ssize_t length = readlink("/proc/self/ns/pid", link, sizeof link - 1);
-    if (length < 6)
-        return 0;
-    link[length] = '\0';
-    return strtoull(link + 5, NULL, 10);
-}
-
-/* A process of another pid namespace cannot be looked up: its hint's time to live decides. */
-static bool is_alive(const struct process *process) {
-    bool foreign = process->pid_namespace && process->pid_namespace != own_pid_namespace();
-    return foreign || kill((pid_t)process->pid, 0) == 0 || errno != ESRCH;
-}
-
-static unsigned list_processes(const struct view *view, nvmlProcessInfo_t *list) {
+static unsigned list_processes(struct view *view, nvmlProcessInfo_t *list) {
     const struct state *state = &view->state;
     unsigned count = 0;
+    bury_the_dead(&view->state);
     for (int i = 0; i < MAX_PROCESSES; i++) {
         const struct process *process = &state->process[i];
-        if (process->pid > 0 && process->until_ns > state->ns && is_alive(process))
+        if (process->pid > 0 && process->until_ns > state->ns)
             list[count++] = (nvmlProcessInfo_t){(unsigned)process->pid, process->bytes, NO_INSTANCE, NO_INSTANCE};
     }
     if (state->faults.leftover_bytes)

@@ -23,15 +23,17 @@ NETNS_SLURMD_PORT = 6818
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a lab holds of the machine's own name spaces: TCP ports, and with netns a 10.x.y.0/24.
+    """What a lab holds of the machine's own name spaces: TCP ports, and with netns a 10.x.y.0/24; and its job ids.
 
     `slurmd_port` is the first of as many as there are nodes; with netns every node uses NETNS_SLURMD_PORT.
+    `first_job` is the id of its first job: a later lab of this name counts on, since logbooks outlive labs.
     """
 
     slurmctld_port: int
     slurmdbd_port: int
     slurmd_port: int
     subnet: IPv4Network | None = None
+    first_job: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ class Lab:
                 "slurmd": place.slurmd_port,
             },
             "subnet": None if place.subnet is None else str(place.subnet),
+            "first_job": place.first_job,
         }
 
 
@@ -128,7 +131,11 @@ def load(directory: Path) -> Lab:
     try:
         ports, subnet = values["ports"], values["subnet"]
         place = Place(
-            ports["slurmctld"], ports["slurmdbd"], ports["slurmd"], None if subnet is None else IPv4Network(subnet)
+            ports["slurmctld"],
+            ports["slurmdbd"],
+            ports["slurmd"],
+            None if subnet is None else IPv4Network(subnet),
+            values.get("first_job", 1),
         )
         return Lab(directory, Spec.from_json(values["spec"]), place)
     except (KeyError, TypeError, ValueError) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import socket
+import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from ipaddress import IPv4Network
@@ -22,6 +23,8 @@ from piolet.lab.spec import Network, Spec
 _PORTS = range(20000, 32000)
 _ATTEMPTS = 200
 _IP_TIMEOUT_S = 20.0
+_YEAR_2026_S = 1_767_225_600
+_JOB_IDS = 67_000_000  # Slurm's MaxJobId is 67 043 328
 
 
 def choose_place(spec: Spec, others: Iterable[Lab], runner: Runner) -> Place:
@@ -37,12 +40,17 @@ def choose_place(spec: Spec, others: Iterable[Lab], runner: Runner) -> Place:
     for _ in range(_ATTEMPTS):
         first = random.randrange(_PORTS.start, _PORTS.stop - count)  # noqa: S311 - a place, not a secret
         if taken.isdisjoint(range(first, first + count)) and _all_free(range(first, first + count)):
-            return Place(first, first + 1, first + 2, subnet)
+            return Place(first, first + 1, first + 2, subnet, first_job_id(time.time()))
     raise Refused(
         f"no {count} free TCP ports in a row from {_PORTS.start} to {_PORTS.stop}",
         where="this machine",
         remedy="take another lab down, or see what listens there with `ss -tln`",
     )
+
+
+def first_job_id(now_s: float) -> int:
+    """Return a job id that no earlier lab has reached, unless it ran more than a job a second: seconds since 2026."""
+    return max(1, int(now_s) - _YEAR_2026_S) % _JOB_IDS + 1
 
 
 def ensure_bridge(lab: Lab, runner: Runner) -> None:

@@ -82,18 +82,18 @@ class AllocatedMachine:
         return freed
 
     def start_recorder(self, used: NodeSet, logbook: Path) -> Process:
-        """Start one recorder a node in a step that shares the nodes with the program's."""
+        """Start one recorder a node, and another that stands by, in a step that shares the nodes with the program's."""
         step = srun.Step(
             name="record",
             nodes=len(used),
-            ntasks=len(used),
-            ntasks_per_node=1,
+            ntasks=2 * len(used),
+            ntasks_per_node=2,
             nodelist=used,
             gpus_per_node=self._gpus_per_node,
             overlap=True,
-            extra=("--kill-on-bad-exit=0",),
+            extra=("--kill-on-bad-exit=0", "--overcommit"),
         )
-        argv = srun.argv(step, record.agent_argv(logbook))
+        argv = srun.argv(step, record.agent_argv(logbook, standby=True))
         return self._runner({}).start(argv, stdout=DEVNULL, new_session=True)
 
     def run(self, used: NodeSet, request: RunRequest) -> Ended:
@@ -114,12 +114,14 @@ class AllocatedMachine:
         )
 
     def timed_out(self) -> bool:
-        """Return whether the job is at its end; Slurm's own clock decides."""
+        """Return whether the job has used up its time limit."""
         try:
             job = jobs.find(SystemRunner(), self.allocation.job)
         except PioletError:
             return False
-        return job.end_ns is not None and time.time_ns() >= job.end_ns
+        if job.start_ns is None or job.time_limit_s is None:
+            return False
+        return time.time_ns() / 1e9 >= job.start_ns / 1e9 + job.time_limit_s
 
     @property
     def _gpus_per_node(self) -> int | None:

@@ -172,6 +172,23 @@ def test_ctrl_c_while_the_program_runs(piolet_run):
     wait_for(lambda: processes_with(str(piolet_run.root)) == [])
 
 
+def test_a_job_out_of_time_says_so(piolet_run, on_lab):
+    """Slurm counts limits in minutes, so an operator shortens this one while the program runs."""
+    job = piolet_run("--detach", "-N", "2", "--time", "10", "--", "sleep", "654.3").stdout.strip()
+    wait_for(lambda: len(processes_with("654.3")) >= 2)
+    wait_for(lambda: time.time() > started(piolet_run) + 1)
+    on_lab("scontrol", "update", f"JobId={job}", "TimeLimit=0:01")
+    wait_for(lambda: [*piolet_run.root.glob(f"*/{job}/outcome.json")], seconds=120)
+    outcome = piolet_run.read("outcome.json")
+    assert (outcome["state"], outcome["domain"]) == ("TIMEOUT", "user")
+    assert "--time" in outcome["next_action"]
+    wait_for(lambda: piolet_run.jobs() == [])
+
+
+def started(run):
+    return run.read("job.json")["started_ns"] / 1e9
+
+
 def test_the_exit_status_is_the_programs(piolet_run):
     done = piolet_run("-N", "2", "--", "bash", "-c", "exit $((SLURM_PROCID * 7))", check=False)
     assert done.returncode == 7
@@ -196,7 +213,11 @@ def test_too_few_good_nodes_end_the_run_with_every_reason(piolet_run, faulty):
 def test_a_bad_batch_node_idles_and_the_others_run(piolet_run, faulty):
     faulty("node1:0", "--xid", "79")
     done = piolet_run("-N", "3", "--spares", "1", "--vet", "ml-training", "--", "hostname")
-    assert sorted(line for line in done.stdout.split() if re.fullmatch(r"node\d", line)) == ["node2", "node3", "node4"]
+    assert sorted(line for line in done.stdout.splitlines() if re.fullmatch(r"node\d", line)) == [
+        "node2",
+        "node3",
+        "node4",
+    ]
 
 
 def test_dry_run_prints_the_script_and_writes_nothing(piolet_run):

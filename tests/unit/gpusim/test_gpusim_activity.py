@@ -155,14 +155,16 @@ def test_memory_of_both_versions_agrees(node):
     assert first["used"] + first["free"] == first["total"] == second["total"]
 
 
-def test_a_killed_process_leaves_the_list_and_one_of_another_namespace_stays(node):
+def test_a_killed_process_takes_its_memory_with_it_and_one_of_another_namespace_stays(node):
     child = SystemRunner().start([sys.executable, "-c", "import time; time.sleep(60)"])
     node.hint(1, "compute", ttl_s=50, memory_bytes=7 * MIB, pid=child.pid)
     node.append(f"{node.ns(1)} activity compute ttl=50 mem=9 pid=4100000 pidns=12345\n")
     listed = node.one(2, "GetComputeRunningProcesses", "gpu:0")
     assert {(entry["pid"], entry["usedGpuMemory"]) for entry in listed} == {(child.pid, 7 * MIB), (4100000, 9)}
+    assert node.one(2, "memory_v2", "gpu:0")["used"] == 7 * MIB + 9
     child.kill()
     child.wait()
+    assert node.one(3, "memory_v2", "gpu:0")["used"] == 9
     assert [entry["pid"] for entry in node.one(3, "GetComputeRunningProcesses", "gpu:0")] == [4100000]
 
 
