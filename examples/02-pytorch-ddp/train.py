@@ -34,9 +34,8 @@ def main() -> None:
     rank, size = dist.get_rank(), dist.get_world_size()
     images, labels = (torch.from_numpy(array) for array in load_digits())
     images, labels = images[rank::size], labels[rank::size]
-    network = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10))
-    model = DistributedDataParallel(network)
-    losses = optimise(model, images, labels, rank)
+    losses = optimise(images, labels, rank)
+    dist.barrier()  # nobody leaves while another still talks to it
     if rank == 0:
         print(f"{size} ranks on {os.environ.get('SLURM_NNODES', '1')} nodes, loss {losses[0]:.3f} -> {losses[-1]:.3f}")
     dist.destroy_process_group()
@@ -44,8 +43,9 @@ def main() -> None:
         raise SystemExit("train.py: the loss did not fall")
 
 
-def optimise(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, rank: int) -> list[float]:
-    """Run stochastic gradient descent; return this rank's losses."""
+def optimise(images: torch.Tensor, labels: torch.Tensor, rank: int) -> list[float]:
+    """Run stochastic gradient descent on a new model; return this rank's losses."""
+    model = DistributedDataParallel(nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10)))
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     losses = []
     for step in range(1, STEPS + 1):
