@@ -109,9 +109,11 @@ def _verdict(nodes: NodeSet, results: tuple[CheckResult, ...], inventory: dict[s
 
 
 def _reason(results: Sequence[CheckResult]) -> str:
-    """Join the reasons of a node, what failed before what is unknown."""
-    ordered = sorted(results, key=lambda result: result.status is Status.UNKNOWN)
-    return "; ".join(f"{each.check}: {each.reason}" if each.check != ANSWER else each.reason for each in ordered)
+    """Join what failed; what could not be told matters only where nothing failed."""
+    failed = [result for result in results if result.status is Status.FAIL]
+    return "; ".join(
+        each.reason if each.check == ANSWER else f"{each.check}: {each.reason}" for each in failed or results
+    )
 
 
 def _answer(node: str, said: Sequence[str], protocol: Protocol, silence: str) -> Answer:
