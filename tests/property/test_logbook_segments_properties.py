@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ def test_any_other_name_is_refused_or_round_trips(text: str) -> None:
 @given(st.floats(), st.sampled_from([0.0, 0.001, 1.0, 1024.0]))
 def test_rounding_moves_a_value_by_half_a_step_at_most(value: float, resolution: float) -> None:
     result = rounded(Column("x", "DOUBLE", resolution), value)
-    if not math.isfinite(value):
+    if not abs(value) <= 1e300:  # NaN, infinities, and what overflows when divided by a resolution
         assert result is None
     else:
         assert abs(result - value) <= resolution / 2 + abs(value) * 1e-12

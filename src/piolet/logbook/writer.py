@@ -140,11 +140,14 @@ def _merge_run(database: duckdb.DuckDBPyConnection, directory: Path, family: Fam
     return path
 
 
+_LARGEST = {"INTEGER": 2**31 - 1, "BIGINT": 2**63 - 1, "FLOAT": 3.4e38, "DOUBLE": 1e300}
+
+
 def rounded(column: Column, value: Any) -> Any:  # noqa: ANN401 - columns have many types
-    """Return `value` rounded to the column's resolution; NaN and infinities are missing values."""
+    """Return `value` rounded to the column's resolution; NaN and what its type cannot hold are missing values."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return value
-    if not math.isfinite(value):
+    if not abs(value) <= _LARGEST.get(column.kind, math.inf):
         return None
     if not column.resolution:
         return value

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -170,15 +169,17 @@ def test_what_waits_is_bounded_and_what_is_dropped_is_counted(
     assert _seconds(logbook) == list(range(100, 700))
 
 
-def _write_node(path: Path, node: str, flushes: int) -> None:
-    _recorded(Logbook(path), flushes, node).close()
-
-
 def test_many_writers_share_a_logbook_without_a_lock(logbook: Logbook) -> None:
-    context = multiprocessing.get_context("spawn")
+    script = (
+        "import sys, pathlib; from piolet.logbook.layout import Logbook; from piolet.logbook.writer import *\n"
+        "path, node = sys.argv[1:]\n"
+        "w = SegmentWriter(Logbook(pathlib.Path(path)), node)\n"
+        "for i in range(4):\n w.append('host', {'time_ns': i * 10**9, 'node': node}); w.flush()\n"
+        "w.close()"
+    )
     nodes = [f"node{number}" for number in range(1, 5)]
-    with context.Pool(2) as pool:
-        pool.starmap(_write_node, [(logbook.path, node, 4) for node in nodes])
+    writers = [subprocess.Popen([sys.executable, "-c", script, logbook.path, node]) for node in nodes]
+    assert [process.wait(timeout=20) for process in writers] == [0, 0, 0, 0]
     assert _names(logbook) == [f"{node}-000001+000004.parquet" for node in nodes]
     assert all(_seconds(logbook, node) == [0, 1, 2, 3] for node in nodes)
 
