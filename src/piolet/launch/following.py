@@ -152,9 +152,21 @@ class _Tail:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
+        self._complained = False
 
     def show(self) -> None:
-        with suppress(FileNotFoundError), self._path.open("rb") as file:
+        """Show what is new; a file that cannot be read is told once, and does not end the following."""
+        try:
+            self._copy()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if not self._complained:
+                say(f"cannot read the job's output, still following the job: {error}")
+                self._complained = True
+
+    def _copy(self) -> None:
+        with self._path.open("rb") as file:
             file.seek(self._offset)
             while chunk := file.read(1 << 16):
                 self._offset += len(chunk)

@@ -123,17 +123,21 @@ def supervise(spec: AgentSpec, elected: socket.socket) -> int:
 
 
 def _become_sampler(spec: AgentSpec, supervisor: Supervisor, leash: int) -> NoReturn:
-    """Sample in this process, just forked, to the end; or, if the supervisor is killed, become the next one."""
+    """Sample in this process, just forked, to the end; or, if the supervisor is killed, become the next one.
+
+    Where another agent stands by it is the next one: this process is a child of no task of the step any more, so
+    Slurm could neither signal it nor wait for it, and would drain the node when it outlives the step.
+    """
     status = 1
     try:
         wakeup = Wakeup()
         wakeup.asked_to_end |= supervisor.wakeup.asked_to_end
         from piolet.record import sampler  # noqa: PLC0415 - DuckDB and NVML, which the supervisor does without
 
-        if sampler.main(spec, supervisor.kernel_log, wakeup, leash):
-            status = 0
-        else:
+        ended = sampler.main(spec, supervisor.kernel_log, wakeup, leash)
+        if not ended and not spec.standby:
             _take_over(spec, supervisor)
+        status = 0
     except BaseException:  # noqa: BLE001 - nothing of the parent's stack may run here
         traceback.print_exc()
     finally:

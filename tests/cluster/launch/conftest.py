@@ -1,9 +1,9 @@
 """Running `piolet run` on the lab as an ordinary user, with a logbook root of its own."""
 
 import json
-import os
 import shutil
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,14 +56,13 @@ class PioletRun:
 
 
 @pytest.fixture
-def root(tmp_path_factory, user):
+def root(user):
     """A directory for logbooks that the user owns and every node sees."""
-    path = tmp_path_factory.mktemp("logbooks")
-    for parent in (path, *path.parents):
-        if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001:
-            parent.chmod(parent.stat().st_mode | 0o011)
+    path = Path(tempfile.mkdtemp(prefix="piolet-test-", dir="/var/tmp"))
     shutil.chown(path, user)
-    return path
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
 
 
 @pytest.fixture
