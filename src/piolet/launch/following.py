@@ -155,14 +155,14 @@ class _Tail:
         self._complained = False
 
     def show(self) -> None:
-        """Show what is new; a file that cannot be read is told once, and does not end the following."""
+        """Show what is new; what goes wrong with that is told once, and does not end the following."""
         try:
             self._copy()
         except FileNotFoundError:
             pass
         except OSError as error:
             if not self._complained:
-                say(f"cannot read the job's output, still following the job: {error}")
+                say(f"cannot show the job's output, still following the job: {error}")
                 self._complained = True
 
     def _copy(self) -> None:
