@@ -6,16 +6,17 @@ import os
 import pwd
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 
 from piolet.cli.common import Format, format_option, print_json, print_table, progress
 from piolet.core.errors import ToolMissing, UsageError
+from piolet.core.nodeset import NodeSet
 from piolet.core.text import plural
 from piolet.lab import Isolation, Lab, LabStatus, Network, Spec, bring_up, down, list_labs, notices, open_lab, status
 from piolet.lab.gpu_faults import FLAGS, FaultKind
-from piolet.lab.gpus import inject, models, parse_faults, read_inventory
+from piolet.lab.gpus import arm_script, inject, models, parse_faults, read_inventory
 
 name_option = click.option("--name", default="lab", show_default=True, help="Which lab; several run side by side.")
 user_option = click.option("--user", default=None, help="Run as this ordinary user (needs root).")
@@ -154,6 +155,24 @@ def gpu_command(name: str, gpu: str, **values: object) -> None:
     for fault in faults:
         inject(directory, index, fault)
     click.echo(f"{gpu} (simulated): " + ", ".join(f"{fault.kind} {fault.argument}".strip() for fault in faults))
+
+
+@command.command("workload")
+@name_option
+@click.argument("nodes", metavar="NODES")
+@click.argument("script", type=click.File("r"))
+def workload_command(name: str, nodes: str, script: TextIO) -> None:
+    """Let every simulated GPU of NODES (node[1-4]) follow SCRIPT, a file of phases (- for standard input).
+
+    A line is a phase and its seconds: startup, compute, communication, input, checkpoint, hang or idle. `loop N`
+    and `loop forever` repeat what stands before `end`.
+    """
+    lab, text = open_lab(name), script.read()
+    directories = [lab.node_directory(node) / "gpu" for node in NodeSet(nodes)]
+    targets = [(directory, gpu.index) for directory in directories for gpu in read_inventory(directory)]
+    for directory, index in targets:
+        arm_script(directory, index, text)
+    click.echo(f"{nodes} (simulated): {plural(len(targets), 'GPU')} follow {script.name}")
 
 
 def _gpu(lab: Lab, target: str) -> tuple[Path, int]:

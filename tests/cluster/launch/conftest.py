@@ -20,6 +20,8 @@ class PioletRun:
     on_lab: object
     user: str
     root: Path
+    checkout: Path = CHECKOUT
+    piolet: Path = PIOLET
 
     def __call__(self, *arguments, check=True, timeout=120, env=None):
         return self.on_lab(

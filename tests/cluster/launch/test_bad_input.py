@@ -172,6 +172,22 @@ def test_ctrl_c_while_the_program_runs(piolet_run):
     wait_for(lambda: processes_with(str(piolet_run.root)) == [])
 
 
+@pytest.mark.parametrize("delay_s", [0.05, 0.3, 0.5, 0.7, 1.0, 1.5, 2.2])
+def test_ctrl_c_at_any_moment_leaves_no_job(piolet_run, delay_s):
+    process = follower(
+        piolet_run, "-N", "3", "--spares", "1", "--vet", "quick", "--record", "--env", "demo", "--", "sleep", "654.4"
+    )
+    time.sleep(delay_s)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    assert piolet_run.jobs() == []
+    wait_for(lambda: processes_with("654.4") == [])
+    wait_for(lambda: processes_with(str(piolet_run.root)) == [])
+    assert not list(piolet_run.root.rglob("*.partial"))
+
+
 def test_a_job_out_of_time_says_so(piolet_run, on_lab):
     """Slurm counts limits in minutes, so an operator shortens this one while the program runs."""
     job = piolet_run("--detach", "-N", "2", "--time", "10", "--", "sleep", "654.3").stdout.strip()
