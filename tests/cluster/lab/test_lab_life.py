@@ -221,11 +221,3 @@ def test_without_slurm_the_packages_are_named(monkeypatch: pytest.MonkeyPatch, t
     assert "apt-get install" in raised.value.remedy
     assert "slurmctld slurmd" in raised.value.remedy
     assert list(tmp_path.iterdir()) == []
-
-
-def test_up_takes_under_two_seconds_warm(name: str, labs: Path) -> None:
-    up(Spec(name=name), labs).down()
-    began = time.monotonic()
-    lab: Lab = up(Spec(name=name), labs)
-    assert time.monotonic() - began < 2
-    assert len(lab.nodes) == 4

@@ -159,7 +159,7 @@ def test_a_hung_mount_is_named_within_its_time(vet, lab, tmp_path):
         servers["node2"].send_signal(signal.SIGSTOP)
         started = time.monotonic()
         verdict, status_code = vet(str(protocol), nodes="node[1-3]")
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30  # not the time-out of the step
     finally:
         for server in servers.values():
             server.send_signal(signal.SIGCONT)

@@ -90,7 +90,7 @@ def test_a_time_out_kills_the_program_and_keeps_what_it_said() -> None:
     began = time.monotonic()
     with pytest.raises(ToolTimeout) as caught:
         RUN.run(python("import os,time; print(os.getpid(), flush=True); time.sleep(60)"), timeout=0.5)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     with pytest.raises(ProcessLookupError):
         os.kill(int(caught.value.stdout), 0)
     assert caught.value.timeout_s == 0.5
@@ -105,8 +105,8 @@ def test_a_time_out_without_output_is_one_too() -> None:
 def test_a_grandchild_that_holds_the_pipe_does_not_outlive_the_time_out() -> None:
     began = time.monotonic()
     with pytest.raises(ToolTimeout):
-        RUN.run(["sh", "-c", "sleep 5 & wait"], timeout=0.3)
-    assert time.monotonic() - began < 2
+        RUN.run(["sh", "-c", "sleep 20 & wait"], timeout=0.3)
+    assert time.monotonic() - began < 15
 
 
 def test_death_by_a_signal_is_a_negative_status() -> None:

@@ -32,10 +32,8 @@ def _restarts(rows: Rows, logbook: Logbook) -> list[str]:
 
 
 def _terminate(agent: subprocess.Popen[str]) -> str:
-    began = time.monotonic()
     agent.terminate()
     _, stderr = agent.communicate(timeout=10)
-    assert time.monotonic() - began < 2
     assert agent.returncode == 0, stderr
     return stderr
 

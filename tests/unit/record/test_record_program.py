@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -88,10 +87,10 @@ def test_signals_are_the_programs_own(node: Any, wait_until: Callable[..., Any],
 
 
 def test_the_agent_holds_no_pipe_open(node: Any) -> None:
-    process = node.record("sh", "-c", "echo one; exec 1>&- 2>&-; sleep 1")
-    began = time.monotonic()
+    process = node.record("sh", "-c", "echo one; exec 1>&- 2>&-; exec sleep 60")
     assert process.stdout.read() == "one\n"
-    assert time.monotonic() - began < 0.9
+    assert process.poll() is None
+    process.terminate()
     process.wait(timeout=5)
 
 
@@ -179,4 +178,5 @@ def test_programs_are_found_as_a_shell_does(tmp_path: Path) -> None:
 
 def test_the_original_environment_is_what_this_process_was_given() -> None:
     environ = original_environment()
-    assert environ[b"PATH"] == os.fsencode(Path("/proc/self/environ").read_text().split("PATH=")[1].split("\0")[0])
+    given = Path("/proc/self/environ").read_bytes().split(b"\0")
+    assert [b"=".join(pair) for pair in environ.items()] == [pair for pair in given if b"=" in pair]

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -55,7 +56,7 @@ def test_a_task_that_hangs_is_ended_and_keeps_nobody_waiting():
 
     slow, quick = run_isolated([Task("slow", hang, 0.3), Task("quick", lambda: "here", 5)])
 
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 30  # the slow one would take an hour
     assert (quick.text, quick.error) == ("here", "")
     assert (slow.text, slow.error) == ("", "no answer within 0.3 s")
     assert 0.3 <= slow.duration_s < 1.0
@@ -77,17 +78,24 @@ def test_long_and_odd_texts_arrive_whole():
 
 
 def test_tasks_run_at_once_and_answer_in_order():
-    tasks = [Task(str(wait), lambda wait=wait: time.sleep(wait) or f"{wait}", 5) for wait in (0.3, 0.1, 0.2)]
-    started = time.monotonic()
-
+    tasks = [Task(str(wait), lambda wait=wait: lasting(wait), 5) for wait in (0.3, 0.1, 0.2)]
     outcomes = run_isolated(tasks)
+    spans = [tuple(map(float, outcome.text.split())) for outcome in outcomes]
+    assert max(began for _, began, _ in spans) < min(ended for _, _, ended in spans)
+    assert [wait for wait, _, _ in spans] == [0.3, 0.1, 0.2]
 
-    assert [outcome.text for outcome in outcomes] == ["0.3", "0.1", "0.2"]
-    assert time.monotonic() - started < 0.55
+
+def lasting(wait):
+    began = time.monotonic()
+    time.sleep(wait)
+    return f"{wait} {began} {time.monotonic()}"
 
 
 def test_no_task_leaves_a_process_behind():
+    before = children()
     run_isolated([Task("hang", hang, 0.1), Task("fine", lambda: "", 5), Task("crash", crash, 5)])
+    assert children() <= before
 
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+
+def children():
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
