@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from piolet.core.errors import PioletError, Refused, StorageError, ToolMissing
-from piolet.lab import Isolation, Lab, Network, Spec, bring_up, down, open_lab, processes, status, up
+from piolet.lab import Isolation, Network, Spec, bring_up, down, open_lab, processes, status, up
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("machine")]
 

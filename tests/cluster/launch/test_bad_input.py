@@ -188,6 +188,7 @@ def test_ctrl_c_at_any_moment_leaves_no_job(piolet_run, delay_s):
     assert not list(piolet_run.root.rglob("*.partial"))
 
 
+@pytest.mark.slow
 def test_a_job_out_of_time_says_so(piolet_run, on_lab):
     """Slurm counts limits in minutes, so an operator shortens this one while the program runs."""
     job = piolet_run("--detach", "-N", "2", "--time", "10", "--", "sleep", "654.3").stdout.strip()
