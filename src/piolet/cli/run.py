@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,7 +11,9 @@ import click
 @click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
 @click.option("-N", "--nodes", default=1, show_default=True, help="Nodes for the program.")
 @click.option("--spares", default=0, show_default=True, help="More nodes to hold until vetting has chosen.")
-@click.option("--ntasks-per-node", default=1, show_default=True, help="Tasks of the program on each node.")
+@click.option(
+    "--ntasks-per-node", "tasks_per_node", default=1, show_default=True, help="Tasks of the program on each node."
+)
 @click.option("--gpus-per-node", type=int, help="GPUs to ask for on each node. [default: all]")
 @click.option("--env", "environment", default="", metavar="EDF", help="Container environment: a name, a path, a plan.")
 @click.option("--vet", "protocol", default="", metavar="PROTOCOL", help="Vet the nodes first; refuse the bad ones.")
@@ -19,7 +22,7 @@ import click
 @click.option("-A", "--account", help="Account to charge.")
 @click.option("-t", "--time", "time_limit", help="Time limit, in Slurm's form.")
 @click.option("-x", "--exclude", default="", metavar="NODES", help="Nodes to keep out, in Slurm's form.")
-@click.option("-J", "--job-name", default="", help="Name of the job. [default: the program's]")
+@click.option("-J", "--job-name", "name", default="", help="Name of the job. [default: the program's]")
 @click.option("--local", is_flag=True, help="Run on this machine alone, without Slurm.")
 @click.option("--simulate", metavar="MODEL:COUNT", default="", help="With --local: simulate GPUs, as in h100:4.")
 @click.option("--detach", is_flag=True, help="Submit, print the job id, and do not wait.")
@@ -27,59 +30,39 @@ import click
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def command(
     *,
-    nodes: int,
-    spares: int,
-    ntasks_per_node: int,
-    gpus_per_node: int | None,
-    environment: str,
-    protocol: str,
-    record: bool,
+    command: tuple[str, ...],
     partition: str | None,
     account: str | None,
     time_limit: str | None,
-    exclude: str,
-    job_name: str,
+    gpus_per_node: int | None,
     local: bool,
     simulate: str,
     detach: bool,
     dry_run: bool,
-    command: tuple[str, ...],
+    **asked: Any,  # noqa: ANN401 - the other options are named after the fields of a RunRequest
 ) -> int:
-    r"""Run a program on good nodes, in its container, recorded.
+    """Run a program on good nodes, in its container, recorded.
 
     On a login node this writes a batch script, submits it and follows it; inside an allocation it conducts the run
     there; with --local it needs no Slurm. The exit status is the program's.
 
     \b
         piolet run -N 4 --spares 1 --env demo --vet ml-training --record -- python train.py
-    """
+    """  # noqa: D301 - click's mark for a line that must not be wrapped
     from piolet.core import config  # noqa: PLC0415 - `piolet --help` and completion need none of this
     from piolet.launch import start  # noqa: PLC0415 - same
     from piolet.launch.request import RunRequest  # noqa: PLC0415 - same
 
-    settings = config.load(
-        {
-            "run.partition": partition,
-            "run.account": account,
-            "run.time_limit": time_limit,
-            "run.gpus_per_node": gpus_per_node,
-        }
-    ).settings
+    given = {"partition": partition, "account": account, "time_limit": time_limit, "gpus_per_node": gpus_per_node}
+    settings = config.load({f"run.{key}": value for key, value in given.items()}).settings
     request = RunRequest(
         command=command,
-        nodes=nodes,
-        spares=spares,
-        tasks_per_node=ntasks_per_node,
-        environment=environment,
-        protocol=protocol,
-        record=record,
-        gpus_per_node=settings.run.gpus_per_node,
+        cwd=Path.cwd(),
         partition=settings.run.partition,
         account=settings.run.account,
         time_limit=settings.run.time_limit,
-        exclude=exclude,
-        name=job_name,
-        cwd=Path.cwd(),
+        gpus_per_node=settings.run.gpus_per_node,
+        **asked,
     )
     how = start.How(local=local, simulate=simulate, detach=detach, dry_run=dry_run)
     return start.run(request, how, settings)
