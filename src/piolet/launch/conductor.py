@@ -53,6 +53,11 @@ class Session:
         self.job = replace(self.job, **changes)  # type: ignore[arg-type] # the names are JobRecord's own
         records.write_job(self.logbook.job, self.job)
 
+    def try_update(self, **changes: object) -> None:
+        """Change job.json once the program has run: its end counts, whatever the file system says."""
+        with told("job.json"):
+            self.update(**changes)
+
 
 def conduct(session: Session, protocol: VettingProtocol | None) -> int:
     """Carry the run through and return the exit status."""
@@ -62,9 +67,11 @@ def conduct(session: Session, protocol: VettingProtocol | None) -> int:
         except Stopped as stop:
             outcome = outcomes.of_stop(stop.signal_number, time.time_ns(), timed_out=session.machine.timed_out())
         except PioletError as error:
-            records.write_outcome(session.logbook.outcome, outcomes.of_error(error, time.time_ns()))
+            with contextlib.suppress(Stopped), undisturbed():
+                _close(session, outcomes.of_error(error, time.time_ns()))
             raise
         with contextlib.suppress(Stopped), undisturbed():
+            _tell(outcome)
             _close(session, outcome)
     return outcome.exit_status
 
@@ -96,6 +103,15 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
+@contextlib.contextmanager
+def told(what: str) -> Iterator[None]:
+    """Say on stderr that `what` could not be written, instead of raising."""
+    try:
+        yield
+    except PioletError as error:
+        say(f"{what} could not be written: {error}")
+
+
 def _carried_out(session: Session, protocol: VettingProtocol | None) -> records.Outcome:
     used = _ready_nodes(session, protocol)
     with _recorded(session, used):
@@ -104,7 +120,7 @@ def _carried_out(session: Session, protocol: VettingProtocol | None) -> records.
         try:
             ended = session.machine.run(used, session.request)
         finally:
-            session.update(program_ended_ns=time.time_ns())
+            session.try_update(program_ended_ns=time.time_ns())
     return outcomes.of_program(ended, time.time_ns())
 
 
@@ -165,31 +181,27 @@ def _recorded(session: Session, used: NodeSet) -> Iterator[None]:
                 end(recorder, RECORDER_GRACE_S, asking=signal.SIGUSR1)
 
 
-def _close(session: Session, outcome: records.Outcome) -> None:
-    """Write how it ended, the report and the summary; what fails here is told and changes nothing else."""
-    try:
-        session.update(allocation=tuple(replace(held, to_ns=outcome.ended_ns) for held in session.job.allocation))
-        records.write_outcome(session.logbook.outcome, outcome)
-        _summarise(session, outcome)
-    except PioletError as error:
-        say(f"the logbook could not be closed: {error}")
-
-
-def _summarise(session: Session, outcome: records.Outcome) -> None:
+def _tell(outcome: records.Outcome) -> None:
     ending = f": {outcome.reason}" if outcome.reason else ""
     say(f"{outcome.state.lower().replace('_', ' ')}{ending}")
     if outcome.next_action:
         say(f"next: {outcome.next_action}")
-    if session.job.program_started_ns is None:
-        return
-    for line in _report(session):
-        say(line)
+
+
+def _close(session: Session, outcome: records.Outcome) -> None:
+    """Write how it ended and the report, each on its own: what fails is told and changes nothing else."""
+    session.try_update(allocation=tuple(replace(held, to_ns=outcome.ended_ns) for held in session.job.allocation))
+    with told("outcome.json"):
+        records.write_outcome(session.logbook.outcome, outcome)
+    with told("the report"):
+        for line in _report(session):
+            say(line)
+        say(f"report  {session.logbook.report}")
     say(f"logbook {session.logbook.path}")
-    say(f"report  {session.logbook.report}")
 
 
 def _report(session: Session) -> list[str]:
     """Write the report in a process of its own, so that nothing in it can touch the run's end; return its lines."""
     argv = [sys.executable, "-m", "piolet", "score", str(session.logbook.path), "--brief"]
     done = SystemRunner().run([*argv, "--html", str(session.logbook.report)], timeout=REPORT_TIMEOUT_S)
-    return done.stdout.splitlines() if session.request.record else []
+    return done.stdout.splitlines() if session.request.record and session.job.program_started_ns else []

@@ -18,6 +18,7 @@ from piolet.logbook.layout import Logbook
 from piolet.tools.slurm import jobs, scancel
 from piolet.tools.slurm.errors import UnknownJob
 from piolet.tools.slurm.job import Job
+from piolet.tools.slurm.states import JobState
 
 POLL_S = 0.3
 STATE_EVERY = 3
@@ -128,9 +129,12 @@ class Follower:
         if outcome:
             return outcome.exit_status
         say(f"job {self.job_id} left no outcome; {_shown(job) if job else 'Slurm has forgotten it'}")
-        if job and job.signal:
-            return 128 + job.signal
-        return (job.exit_code if job else None) or PioletError.exit_status
+        say(f"next: see what it said in {self._output}; if that is not there, the nodes could not write it")
+        if job is None:
+            return PioletError.exit_status
+        if job.state is JobState.COMPLETED:
+            return 0
+        return 128 + job.signal if job.signal else job.exit_code or PioletError.exit_status
 
     def _cancel(self) -> None:
         """Cancel the job and stay until it is gone, so that nothing is left behind."""

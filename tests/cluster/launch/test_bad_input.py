@@ -3,14 +3,18 @@
 import contextlib
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from piolet.lab import Spec, up
 
 pytestmark = pytest.mark.cluster
 
@@ -103,6 +107,25 @@ def test_a_full_disk(piolet_run, root):
         assert piolet_run.jobs() == []
         assert [path.name for path in small.rglob("*") if path.is_file()] == ["filler"]
     finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_a_disk_that_fills_up_during_the_run_costs_the_report_and_not_the_program(piolet_run, commands_on, root):
+    """The lab of this test begins after the mount, so that its nodes see the same small disk."""
+    small = root / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=1777", "tmpfs", small], check=True)
+    lab = up(Spec(name=f"full-{secrets.token_hex(4)}", nodes=2))
+    try:
+        run = replace(piolet_run, on_lab=commands_on(lab), root=small)
+        fill = f"dd if=/dev/zero of={small}/filler bs=64k 2> {root}/dd; echo done"
+        done = run("-N", "2", "--record", "--", "bash", "-c", fill, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "No space left on device" in (root / "dd").read_text()
+        assert [path.name for path in small.rglob("*.partial")] == []
+        assert run.jobs() == []
+    finally:
+        lab.down()
         subprocess.run(["umount", small], check=True)
 
 
