@@ -17,24 +17,32 @@ GAP_PERIODS = 3
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How much of a family one node recorded. `coverage_ratio` is present time of expected time, 0..1."""
+    """How much of a family one node recorded while the program ran (`expected`), at one sample in `period_s` seconds.
+
+    `samples` are those that are there, `gaps` the holes long enough to name.
+    """
 
     node: str
     family: str
     expected: Interval
+    period_s: float
     samples: int
     gaps: tuple[Interval, ...]
 
     @property
+    def expected_samples(self) -> int:
+        """How many samples fit into the expected interval."""
+        return int(self.expected.duration_s / self.period_s)
+
+    @property
     def missing_s(self) -> float:
-        """Seconds without samples, the ends of the expected interval included."""
-        return sum(gap.duration_s for gap in self.gaps)
+        """The samples that are not there, in seconds; short holes count as well as gaps."""
+        return max(0, self.expected_samples - self.samples) * self.period_s
 
     @property
     def coverage_ratio(self) -> float:
-        """Share of the expected interval that has samples, 0..1."""
-        length = self.expected.duration_s
-        return 1.0 if length <= 0 else max(0.0, 1.0 - self.missing_s / length)
+        """Share of the expected samples that is there, 0..1."""
+        return min(1.0, self.samples / self.expected_samples) if self.expected_samples else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +91,9 @@ def _coverage(reader: Reader, job: JobRecord, families: Sequence[str]) -> list[C
             if family == "gpu" and not held.gpus:
                 continue
             times = _times(reader, family, held.node)
-            found.append(
-                Coverage(held.node, family, expected, len(times), gaps(times, expected, job.sample_interval_s))
-            )
+            holes = gaps(times, expected, job.sample_interval_s)
+            inside = sum(expected.start_ns <= time < expected.end_ns for time in times)
+            found.append(Coverage(held.node, family, expected, job.sample_interval_s, inside, holes))
     return found
 
 
