@@ -95,7 +95,7 @@ def simulated_gpus(directory: Path, wanted: str) -> dict[str, str]:
     """
     model, _, count = wanted.partition(":")
     if not count.isdigit() or int(count) < 1:
-        raise UsageError(f'--simulate "{wanted}"', remedy="write MODEL:COUNT, as in --simulate h100:4")
+        raise UsageError(f'--simulate cannot be "{wanted}"', remedy="write MODEL:COUNT, as in --simulate h100:4")
     library = native("libnvidia-ml.so.1")
     gpus.write_inventory(directory, node=socket.gethostname(), count=int(count), model=model)
     return {
