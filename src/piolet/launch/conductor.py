@@ -27,12 +27,15 @@ from piolet.launch.request import RunRequest
 from piolet.launch.stopping import Stopped, stoppable, undisturbed
 from piolet.logbook import records
 from piolet.logbook.layout import Logbook
-from piolet.vet import Choice, Verdict, choose
 from piolet.vet import Protocol as VettingProtocol
+from piolet.vet import Verdict, choose
 
 RECORDER_GRACE_S = 15.0
 """Seconds that recorders have to write their last segments."""
 
+
+INVENTORY = VettingProtocol("inventory", ())
+"""Checks nothing: its answers tell which GPUs a node has."""
 
 REPORT_TIMEOUT_S = 300.0
 """Seconds that a report may take; `piolet score --html` writes it again at any time."""
@@ -129,41 +132,41 @@ def _ready_nodes(session: Session, protocol: VettingProtocol | None) -> NodeSet:
     machine, request = session.machine, session.request
     if protocol is None:
         used = machine.nodes.first(request.nodes)
-        session.update(allocation=_allocation(machine.nodes, used, {}))
+        _note_allocation(session, used, machine.vet(INVENTORY).inventory)
         return used
-    say(f"vetting {plural(len(machine.nodes), 'node')} with {protocol.name}: {machine.nodes}")
-    verdict = machine.vet(protocol)
-    records.write_checks(session.logbook.vet, "before", verdict.results)
-    refused = tuple(records.Refusal(node, reason) for node, reason in verdict.refused)
-    session.update(refused=refused, allocation=_allocation(machine.nodes, NodeSet(), verdict.inventory))
-    for refusal in verdict.refused:
-        say(f"{refusal.node} is refused: {refusal.reason}")
+    verdict = _vetted(session, protocol)
     try:
         wanted = min(request.nodes, len(machine.nodes))  # one machine stands for all nodes of a local run
         choice = choose(wanted, verdict, keep_first=machine.batch_node)
     except Refused as too_few:  # nothing that the user asked for was wrong: the nodes are not good enough
         raise PioletError(too_few.what, remedy=too_few.remedy) from too_few
-    _give_back(session, verdict, choice)
-    return choice.used
-
-
-def _give_back(session: Session, verdict: Verdict, choice: Choice) -> None:
-    machine = session.machine
     freed = machine.give_back(machine.nodes - choice.used)
     if freed:
         say(f"{plural(len(choice.used), 'good node')}: {choice.used}; given back: {freed}")
-    simulated = any(gpu.simulated for gpus in verdict.inventory.values() for gpu in gpus)
-    session.update(
-        allocation=_allocation(machine.nodes | choice.used, choice.used, verdict.inventory),
-        simulated=(*session.job.simulated, *(("GPUs",) if simulated else ())),
-    )
+    _note_allocation(session, choice.used, verdict.inventory)
+    return choice.used
 
 
-def _allocation(
-    held: NodeSet, used: NodeSet, inventory: Mapping[str, tuple[Gpu, ...]]
-) -> tuple[records.NodeAllocation, ...]:
+def _vetted(session: Session, protocol: VettingProtocol) -> Verdict:
+    nodes = session.machine.nodes
+    say(f"vetting {plural(len(nodes), 'node')} with {protocol.name}: {nodes}")
+    verdict = session.machine.vet(protocol)
+    records.write_checks(session.logbook.vet, "before", verdict.results)
+    session.update(refused=tuple(records.Refusal(node, reason) for node, reason in verdict.refused))
+    _note_allocation(session, NodeSet(), verdict.inventory)
+    for refusal in verdict.refused:
+        say(f"{refusal.node} is refused: {refusal.reason}")
+    return verdict
+
+
+def _note_allocation(session: Session, used: NodeSet, inventory: Mapping[str, tuple[Gpu, ...]]) -> None:
+    """Write down which nodes and GPUs are held, which of them are used, and what of all that is simulated."""
     now = time.time_ns()
-    return tuple(records.NodeAllocation(node, inventory.get(node, ()), now, used=node in used) for node in held)
+    held = [
+        records.NodeAllocation(node, inventory.get(node, ()), now, used=node in used) for node in session.machine.nodes
+    ]
+    simulated = any(gpu.simulated for gpus in inventory.values() for gpu in gpus)
+    session.update(allocation=tuple(held), simulated=session.machine.simulated() + (("GPUs",) if simulated else ()))
 
 
 @contextlib.contextmanager

@@ -234,6 +234,9 @@ def test_the_exit_status_is_the_programs(piolet_run):
     assert done.returncode == 7
     outcome = piolet_run.read("outcome.json")
     assert (outcome["state"], outcome["first_failing_rank"], outcome["domain"]) == ("FAILED", 1, "workload")
+    job = piolet_run.read("job.json")
+    assert [len(held["gpus"]) for held in job["allocation"]] == [4, 4]
+    assert job["simulated"] == ["nodes", "GPUs"]
 
 
 def test_too_few_good_nodes_end_the_run_with_every_reason(piolet_run, faulty):
