@@ -64,7 +64,7 @@ def test_healthy_nodes_are_ready_and_tell_their_gpus(vet, user):
 
     assert status_code == 0
     assert verdict["ready"] == "node[1-4]"
-    assert len(verdict["checks"]) == 20
+    assert len(verdict["checks"]) == 32
     assert {node: len(gpus) for node, gpus in verdict["gpus"].items()} == dict.fromkeys(
         ("node1", "node2", "node3", "node4"), 4
     )
@@ -77,7 +77,9 @@ FAULTS = [
     ({"ecc_uncorrected": 3}, {"GPU ECC", "GPU Xid"}, "GPU 1: 3 uncorrected memory errors"),
     ({"remap": "failed"}, {"GPU ECC"}, "GPU 1: remapping a row failed"),
     ({"remap": "pending"}, {"GPU ECC"}, "GPU 1: a row waits for remapping"),
-    ({"nvlink_down": 4}, {"GPU Xid"}, "Xid 74 (NVLink error)"),
+    ({"nvlink_down": 4}, {"GPU Xid", "NVLink"}, "GPU 1: 17 of 18 NVLinks are active (down: 4)"),
+    ({"nvlink_errors": 5}, {"NVLink"}, "GPU 1: link 0 has counted 5 replay errors"),
+    ({"throttle": "power"}, {"GPU throttle"}, "GPU 1 is slowed down: hw_slowdown, hw_power_brake"),
     ({"leftover_memory": "20GiB"}, {"GPU memory"}, "GPU 1: 25% of its memory is in use"),
     ({"leftover_memory": "2GiB"}, {"GPU memory"}, "GPU 1: left-over processes"),
 ]
