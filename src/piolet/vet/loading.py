@@ -134,6 +134,7 @@ def _planned(entry: _Entry, name: str, check_type: str, given: Mapping[str, tupl
         parameters=_validated(entry, found.check.parameters, given),
         timeout_s=_timeout_s(entry, given),
         requirements=tuple(_requirements(entry)),
+        uniform=found.check.uniform,
     )
 
 

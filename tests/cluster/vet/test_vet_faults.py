@@ -146,6 +146,22 @@ def test_a_gpu_driver_that_is_gone_is_not_healthy(vet, lab):
     assert "0 of 4 GPUs answer" in reasons(verdict)["node4"]
 
 
+def test_the_node_with_another_driver_is_named(vet, lab, tmp_path):
+    tmp_path.chmod(0o755)
+    protocol = tmp_path / "uniform.yaml"
+    protocol.write_text("evals:\n- type: uniform\n", encoding="utf-8")
+    inventory = lab.node_directory("node3") / "gpu" / "inventory"
+    before = inventory.read_text(encoding="utf-8")
+    inventory.write_text(before.replace("driver 550.54.15-sim", "driver 535.00.01-sim"), encoding="utf-8")
+    try:
+        verdict, status_code = vet(str(protocol))
+    finally:
+        inventory.write_text(before, encoding="utf-8")
+
+    assert (status_code, verdict["ready"]) == (1, "node[1-2,4]")
+    assert reasons(verdict) == {"node3": "uniform: driver 535.00.01-sim here, driver 550.54.15-sim on 3 of 4 nodes"}
+
+
 def test_a_hung_mount_is_named_within_its_time(vet, lab, tmp_path):
     tmp_path.chmod(0o755)
     mount = Path("/mnt")

@@ -39,7 +39,7 @@ def test_list_names_protocols_and_checks_with_their_sources(piolet):
 
     found = json.loads(out)
     assert status == 0
-    assert set(found["protocols"]) == {"quick", "ml-training"}
+    assert set(found["protocols"]) == {"quick", "ml-training", "large-scale"}
     assert {"gpu_count", "gpu_ecc", "gpu_memory", "gpu_temperature", "gpu_xid", "mounts"} <= {
         check["type"] for check in found["checks"]
     }
