@@ -79,6 +79,7 @@ FAULTS = [
     ({"remap": "pending"}, {"GPU ECC"}, "GPU 1: a row waits for remapping"),
     ({"nvlink_down": 4}, {"GPU Xid", "NVLink"}, "GPU 1: 17 of 18 NVLinks are active (down: 4)"),
     ({"nvlink_errors": 5}, {"NVLink"}, "GPU 1: link 0 has counted 5 replay errors"),
+    ({"pcie_width": 4}, {"PCIe"}, "GPU 1: 4 of 16 PCIe lanes"),
     ({"throttle": "power"}, {"GPU throttle"}, "GPU 1 is slowed down: hw_slowdown, hw_power_brake"),
     ({"leftover_memory": "20GiB"}, {"GPU memory"}, "GPU 1: 25% of its memory is in use"),
     ({"leftover_memory": "2GiB"}, {"GPU memory"}, "GPU 1: left-over processes"),

@@ -194,6 +194,7 @@ SEEN_THROUGH_NVML = [
     ({"throttle": "power"}, "type: gpu_throttle", "fail", "GPU 1 is slowed down: hw_slowdown, hw_power_brake"),
     ({"throttle": "hw-slowdown"}, "type: gpu_throttle", "fail", "GPU 1 is slowed down: hw_slowdown"),
     ({"temp": 88}, "type: gpu_throttle", "fail", "GPU 1 is slowed down: sw_thermal"),
+    ({"pcie_width": 8}, "type: pcie", "fail", "GPU 1: 8 of 16 PCIe lanes"),
     ({"remap": "pending"}, "type: gpu_ecc", "fail", "GPU 1: a row waits for remapping"),
     ({"xid": 79}, "type: gpu_nvlink", "unknown", "GPU 1: the GPU is lost: it has fallen off the bus"),
     ({"xid": 79}, "type: gpu_throttle", "unknown", "GPU 1: the GPU is lost: it has fallen off the bus"),

@@ -1,8 +1,11 @@
 """Disk, memory, processors, clock and processes of this machine, and what would make them fail."""
 
+import ctypes
 import json
 import math
 import os
+import platform
+import signal
 import time
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from piolet.vet.checks.disk import Usage
 from piolet.vet.checks.processes import Observation, Process, Stranger
 from piolet.vet.gpus import Gpus, Reading
 
+CLONE_VFORK = 0x4000
 HERE = Context({"SLURM_JOB_ID": "1"})
 fractions = st.floats(0, 1)
 
@@ -206,6 +210,10 @@ def test_lines_of_proc_stat_are_understood_whatever_the_name():
     assert processes.parse_stat(f"7 (kworker) D {rest.replace('4194560', str(0x00200040))}") is None
 
 
+def state_of(pid):
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+
+
 @pytest.fixture
 def zombie():
     pid = os.fork()
@@ -217,13 +225,40 @@ def zombie():
 
 def test_a_zombie_of_this_machine_is_found(zombie):
     parameters = processes.Parameters(older_than_s=0.2, gpus=False, max_stuck=1000)
-    while Path(f"/proc/{zombie}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z":
+    while state_of(zombie) != "Z":
         time.sleep(0.01)
 
     observation = processes.observe(parameters, HERE)
 
     assert zombie in [process.pid for process in observation.unmoved if process.state == "Z"]
     assert processes.judge(observation, parameters).status is Status.FAIL
+
+
+@pytest.fixture
+def stuck():
+    """A process that waits in state D: clone(2) with CLONE_VFORK holds the parent until its child has gone."""
+    number = {"x86_64": 56, "aarch64": 220}[platform.machine()]
+    pid = os.fork()
+    if pid == 0:
+        if ctypes.CDLL(None).syscall(number, CLONE_VFORK | signal.SIGCHLD, 0, 0, 0, 0) == 0:
+            time.sleep(30)
+        os._exit(0)
+    yield pid
+    [child] = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    os.kill(int(child), signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def test_a_process_that_is_stuck_in_the_kernel_is_found(stuck):
+    deadline = time.monotonic() + 1.5
+    while state_of(stuck) != "D":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+    observation = processes.observe(processes.Parameters(gpus=False), HERE)
+
+    assert stuck in [process.pid for process in observation.unmoved if process.state == "D"]
+    assert processes.judge(observation, processes.Parameters(older_than_s=0.2)).status is Status.FAIL
 
 
 def test_a_process_that_is_left_on_a_simulated_gpu_is_found(simulated_node):
