@@ -193,6 +193,32 @@ def test_a_hung_mount_is_named_within_its_time(vet, lab, tmp_path):
     }
 
 
+def test_a_disk_that_is_full_or_read_only_is_named(vet, lab, tmp_path):
+    tmp_path.chmod(0o755)
+    protocol = tmp_path / "disk.yaml"
+    protocol.write_text("evals:\n- {type: disk, paths: [/mnt]}\n", encoding="utf-8")
+    _in_node(lab, "node1", "mount -t tmpfs -o size=1m tmpfs /mnt")
+    _in_node(lab, "node2", "mount -t tmpfs -o size=1m tmpfs /mnt && head -c 950000 /dev/zero > /mnt/filler")
+    _in_node(lab, "node3", "mount -t tmpfs -o size=1m,ro tmpfs /mnt")
+    try:
+        verdict, status_code = vet(str(protocol), nodes="node[1-3]")
+    finally:
+        for node in ("node1", "node2", "node3"):
+            _in_node(lab, node, "umount /mnt")
+
+    assert (status_code, verdict["ready"]) == (1, "node1")
+    assert reasons(verdict) == {
+        "node2": "disk: /mnt: 91% of its space is in use",
+        "node3": "disk: /mnt: mounted read-only",
+    }
+
+
+def _in_node(lab: Lab, node: str, script: str) -> None:
+    """Run a shell script inside the node's mount namespace."""
+    target = f"--target={status(lab).daemons[f'slurmd@{node}']}"
+    subprocess.run(["nsenter", "--mount", target, "sh", "-c", script], check=True)
+
+
 def _mounted(lab: Lab, node: str, image: Path, mount: Path) -> subprocess.Popen:
     """Mount `image` inside the node's mount namespace; ending the server unmounts it."""
     inside = ("nsenter", "--mount", f"--target={status(lab).daemons[f'slurmd@{node}']}")
