@@ -56,6 +56,19 @@ def test_explain_tells_parameters_and_defaults(piolet):
     assert "required" in piolet("vet", "explain", "gpu_temperature")[1]
 
 
+@pytest.mark.parametrize(
+    ("check", "row"),
+    [
+        ("environment", ["expected", "Mapping[str, str | None]", "required"]),
+        ("disk", ["below_used_fraction", "float", "0.85"]),
+        ("pcie", ["width", "int | None", "None"]),
+        ("internet", ["port", "int", "53"]),
+    ],
+)
+def test_explain_tells_types_without_their_bounds(piolet, check, row):
+    assert row in json.loads(piolet("vet", "explain", check, "--format", "json")[1])["parameters"]
+
+
 def test_explain_of_an_unknown_check_hints(piolet):
     status, out, err = piolet("vet", "explain", "gpu_memry")
 

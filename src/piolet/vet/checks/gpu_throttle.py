@@ -41,7 +41,11 @@ REASONS: dict[int, Reason] = {
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """`allowed`: reasons for a lower clock that are no fault; the others are hw_slowdown, hw_thermal and so on."""
+    """`allowed`: reasons for a lower clock that are no fault.
+
+    There are idle, application_clocks, display_clocks, sync_boost, sw_power_cap, sw_thermal, hw_slowdown, hw_thermal
+    and hw_power_brake.
+    """
 
     allowed: tuple[Reason, ...] = ("idle", "sw_power_cap")
 
