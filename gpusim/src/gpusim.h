@@ -96,7 +96,8 @@ struct script {
 
 enum word {
     WORD_ACTIVITY, WORD_SCRIPT, WORD_XID, WORD_THROTTLE, WORD_ECC_CORRECTED, WORD_ECC_UNCORRECTED, WORD_REMAP,
-    WORD_NVLINK_DOWN, WORD_NVLINK_ERRORS, WORD_SLOW, WORD_LEFTOVER_MEMORY, WORD_TEMP, WORD_HANG, WORD_CLEAR, WORD_COUNT
+    WORD_NVLINK_DOWN, WORD_NVLINK_ERRORS, WORD_PCIE_WIDTH, WORD_SLOW, WORD_LEFTOVER_MEMORY, WORD_TEMP, WORD_HANG, WORD_CLEAR,
+    WORD_COUNT
 };
 
 struct event {
@@ -120,7 +121,7 @@ struct process {
 
 struct faults {
     bool hang, lost, remap_pending, remap_failed, has_temperature;
-    unsigned throttle;
+    unsigned throttle, pcie_width; /* lanes that are left; 0: all */
     double slow, temperature_c;
     uint64_t corrected, uncorrected, nvlink_errors, leftover_bytes;
     uint32_t links_down;

@@ -103,6 +103,11 @@ NVML_API nvmlReturn_t nvmlDeviceGetNvLinkErrorCounter(nvmlDevice_t device, unsig
         return result;                                                   \
     }
 
+static unsigned lanes_left(const struct view *view) {
+    unsigned left = view->state.faults.pcie_width;
+    return left && left < view->model->pcie_width ? left : view->model->pcie_width;
+}
+
 /* 8, 16, 32 GT/s from generation 3 on. */
 static unsigned lane_mbps(const struct model *model) {
     return 1000u << model->pcie_generation;
@@ -111,7 +116,7 @@ static unsigned lane_mbps(const struct model *model) {
 NUMBER_CALL(nvmlDeviceGetCurrPcieLinkGeneration, view.model->pcie_generation)
 NUMBER_CALL(nvmlDeviceGetMaxPcieLinkGeneration, view.model->pcie_generation)
 NUMBER_CALL(nvmlDeviceGetGpuMaxPcieLinkGeneration, view.model->pcie_generation)
-NUMBER_CALL(nvmlDeviceGetCurrPcieLinkWidth, view.model->pcie_width)
+NUMBER_CALL(nvmlDeviceGetCurrPcieLinkWidth, lanes_left(&view))
 NUMBER_CALL(nvmlDeviceGetMaxPcieLinkWidth, view.model->pcie_width)
 NUMBER_CALL(nvmlDeviceGetPcieLinkMaxSpeed, view.model->pcie_generation)
 NUMBER_CALL(nvmlDeviceGetPcieSpeed, lane_mbps(view.model))

@@ -58,6 +58,8 @@ static void apply_count(struct state *state, enum word word, uint64_t number) {
         notify(state, NOTICE_XID, number);
     } else if (word == WORD_NVLINK_ERRORS) {
         faults->nvlink_errors += number;
+    } else if (word == WORD_PCIE_WIDTH) {
+        faults->pcie_width = (unsigned)number;
     } else if (word == WORD_LEFTOVER_MEMORY) {
         faults->leftover_bytes = number;
     } else if (word == WORD_NVLINK_DOWN) {

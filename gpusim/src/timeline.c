@@ -6,12 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LINE_MAX_BYTES = 8192 };
+enum { LINE_MAX_BYTES = 8192, MAX_LANES = 16 };
 static const double MIN_STEP_S = 0.01, MAX_SECONDS = 1e9, DEFAULT_TTL_S = 5;
 
 static const char *const words[WORD_COUNT] = {
     "activity", "script", "xid", "throttle", "ecc-corrected", "ecc-uncorrected", "remap",
-    "nvlink-down", "nvlink-errors", "slow", "leftover-memory", "temp", "hang", "clear"};
+    "nvlink-down", "nvlink-errors", "pcie-width", "slow", "leftover-memory", "temp", "hang", "clear"};
 
 static bool read_number(const char *text, double low, double high, double *out) {
     char *end;
@@ -152,6 +152,7 @@ static bool parse_arguments(char *rest, struct event *out) {
     case WORD_SLOW: return read_number(rest, 1e-6, 1, &out->number);
     case WORD_TEMP: return read_number(rest, 0, 150, &out->number);
     case WORD_NVLINK_DOWN: return read_number(rest, 0, MAX_LINKS - 1, &out->number);
+    case WORD_PCIE_WIDTH: return read_number(rest, 1, MAX_LANES, &out->number);
     case WORD_XID: return read_number(rest, 1, 999, &out->number);
     default: return read_number(rest, 0, 1e15, &out->number);
     }

@@ -125,7 +125,8 @@ static void a_down_link_carries_nothing(void) {
 
 static void clear_undoes_every_fault(void) {
     static const char *const faults[] = {"xid 79", "throttle power", "ecc-corrected 5", "ecc-uncorrected 3", "remap failed",
-                                         "nvlink-down 1", "nvlink-errors 9", "slow 0.5", "leftover-memory 1000", "temp 95", "hang"};
+                                         "nvlink-down 1", "nvlink-errors 9", "pcie-width 8", "slow 0.5", "leftover-memory 1000",
+                                         "temp 95", "hang"};
     struct state state = booted(), fresh = booted();
     for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
         happen(model, &state, 1, faults[i]);

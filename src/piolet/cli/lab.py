@@ -31,6 +31,7 @@ _FAULT_HELP = {
     FaultKind.REMAP: "The state of its row remapper: pending or failed.",
     FaultKind.NVLINK_DOWN: "Take this NVLink down, with Xid 74.",
     FaultKind.NVLINK_ERRORS: "Count so many NVLink errors.",
+    FaultKind.PCIE_WIDTH: "Leave its PCIe link so many lanes.",
     FaultKind.SLOW: "Run at this factor of its speed, such as 0.7.",
     FaultKind.LEFTOVER_MEMORY: "Let so much memory be in use by nobody, such as 20GiB.",
     FaultKind.TEMP: "Hold it at this temperature in degrees Celsius.",

@@ -46,6 +46,7 @@ class FaultKind(StrEnum):
     REMAP = "remap"
     NVLINK_DOWN = "nvlink-down"
     NVLINK_ERRORS = "nvlink-errors"
+    PCIE_WIDTH = "pcie-width"
     SLOW = "slow"
     LEFTOVER_MEMORY = "leftover-memory"
     TEMP = "temp"
@@ -172,6 +173,7 @@ FLAGS: Mapping[str, Flag] = {
     "remap": Flag(FaultKind.REMAP, _one_of("pending", "failed"), "pending or failed"),
     "nvlink_down": Flag(FaultKind.NVLINK_DOWN, _integer(0, 17), "the number of a link, from 0"),
     "nvlink_errors": Flag(FaultKind.NVLINK_ERRORS, _integer(1, _COUNT), "a number of errors from 1"),
+    "pcie_width": Flag(FaultKind.PCIE_WIDTH, _one_of("1", "2", "4", "8"), "1, 2, 4 or 8 lanes"),
     "slow": Flag(FaultKind.SLOW, _factor, "a factor between 0 and 1, such as 0.7"),
     "leftover_memory": Flag(FaultKind.LEFTOVER_MEMORY, _size, "a size such as 20GiB or 500MB"),
     "temp": Flag(FaultKind.TEMP, _integer(0, 150), "degrees Celsius from 0 to 150"),

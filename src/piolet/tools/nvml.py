@@ -26,6 +26,11 @@ _GONE = {
     pynvml.NVML_ERROR_GPU_IS_LOST: "the GPU is lost: it has fallen off the bus",
     pynvml.NVML_ERROR_RESET_REQUIRED: "the GPU must be reset before it answers again",
 }
+_WITHOUT = {
+    pynvml.NVML_ERROR_NOT_SUPPORTED,
+    pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
+    pynvml.NVML_ERROR_INVALID_ARGUMENT,  # how a GPU says that it has no such link
+}
 _ABSENT = {pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED}
 
 GPM_METRICS = (1, 2, 3, 5, 10, 11, 12, 13, 20, 21, 60, 61)
@@ -258,11 +263,30 @@ def optional(call: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401 
     try:
         return call(*arguments)
     except pynvml.NVMLError as error:
-        if error.value in _GONE:
-            raise GpuLost(
-                _GONE[error.value], where=call.__name__, remedy="tell the operators; drain the node"
-            ) from error
+        _raise_if_lost(call, error)
         return None
+
+
+def supported(call: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401 - any call of NVML
+    """Call NVML; None says that this GPU or driver does not have it, and nothing else does.
+
+    Raises:
+        GpuLost: the GPU does not answer any more.
+        PioletError: it has it, but does not tell.
+    """
+    try:
+        return call(*arguments)
+    except pynvml.NVMLError as error:
+        _raise_if_lost(call, error)
+        if error.value in _WITHOUT:
+            return None
+        remedy = "compare with `nvidia-smi -q` on this node"
+        raise PioletError(f"the NVIDIA driver refuses: {error}", where=call.__name__, remedy=remedy) from error
+
+
+def _raise_if_lost(call: Callable[..., Any], error: pynvml.NVMLError) -> None:
+    if error.value in _GONE:
+        raise GpuLost(_GONE[error.value], where=call.__name__, remedy="tell the operators; drain the node") from error
 
 
 def _identity(call: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401 - any call of NVML

@@ -1,8 +1,9 @@
 """From what nodes printed to a verdict. Pure: no clock, no file, no program.
 
 A node answers with one JSON object that starts with `MARKER`. Everything else on its output is noise from
-tools and is passed over. Each node is judged by its own answer alone, and fails closed: no answer, more than
-one, one under another node's name, one that is torn or that lacks a check, all make the node unknown.
+tools and is passed over. Each node fails closed: no answer, more than one, one under another node's name, one that is
+torn or that lacks a check, all make the node unknown. A node is judged by its own answer, and where a check is
+uniform also by its peers.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 from piolet.core.nodeset import NodeSet
 from piolet.core.nouns import CheckResult, Gpu, Status
+from piolet.vet.peers import compared
 from piolet.vet.protocol import Protocol
 
 VERSION = 1
@@ -82,7 +84,7 @@ def judge_answers(
             answers[node] = _answer(node, claims.get(node, []), protocol, (silence or {}).get(node, ""))
         except Unusable as reason:
             reasons[node] = str(reason)
-    results = [result for answer in answers.values() for result in answer.results]
+    results = compared([result for answer in answers.values() for result in answer.results], protocol)
     results += [CheckResult(ANSWER, node, Status.UNKNOWN, reason) for node, reason in reasons.items()]
     return _verdict(nodes, tuple(results), {node: answer.gpus for node, answer in answers.items()})
 

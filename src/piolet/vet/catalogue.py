@@ -118,4 +118,4 @@ def explain(check_type: str) -> Explained:
 
 def _kind(annotation: object) -> str:
     """Return a type as users read it: without the bounds, which the description gives."""
-    return re.sub(r"Annotated\[([^,\]]+)[^\]]*\]", r"\1", str(annotation))
+    return re.sub(r"Annotated\[(.*?)(?:, \w+\([^()]*\))+\]", r"\1", str(annotation))

@@ -45,7 +45,7 @@ class Check(Generic[P, Seen]):
     `name` is its type in protocols. `parameters` is a frozen dataclass of what a protocol may set, with its defaults.
     `observe` runs in a process of its own, which may hang or die; whatever it raises makes the check unknown. `judge`
     is pure. `source` says where the threshold comes from. `version` grows whenever the same observation may be judged
-    differently.
+    differently. The values of a `uniform` check must be equal on all nodes: piolet.vet.peers compares them.
     """
 
     name: str
@@ -55,3 +55,4 @@ class Check(Generic[P, Seen]):
     parameters: type[P]
     observe: Callable[[P, Context], Seen]
     judge: Callable[[Seen, P], Judgement]
+    uniform: bool = False

@@ -88,14 +88,15 @@ def _compiled(entry: _Entry) -> Iterator[PlannedCheck]:
     if not isinstance(name, str) or not name:
         raise entry.error("the name of a check is not text", "name", remedy="put it in quotes")
     if check_type.startswith(vetnode.PREFIX):
-        for ours, parameters in _translated(entry):
-            yield _planned(entry, f"{name} ({ours})", ours, parameters)
+        checks = _translated(entry)
+        for ours, parameters in checks.items():
+            yield _planned(entry, f"{name} ({ours})" if len(checks) > 1 else name, ours, parameters)
     else:
         yield _planned(entry, name, check_type, {each: (each, value) for each, value in entry.parameters.items()})
 
 
-def _translated(entry: _Entry) -> Iterator[tuple[str, dict[str, tuple[str, Any]]]]:
-    """Yield the checks that an entry of vetnode stands for, with (name in the file, value) of each parameter."""
+def _translated(entry: _Entry) -> dict[str, dict[str, tuple[str, Any]]]:
+    """Return the checks that an entry of vetnode stands for, with (name in the file, value) of each parameter."""
     theirs = entry.values["type"]
     if theirs not in vetnode.EQUIVALENTS:
         _refuse(entry, theirs)
@@ -103,15 +104,20 @@ def _translated(entry: _Entry) -> Iterator[tuple[str, dict[str, tuple[str, Any]]
     for name in entry.parameters:
         if name not in known:
             raise entry.error(f'{theirs} has no parameter "{name}"', name, remedy=did_you_mean(name, known))
+    checks: dict[str, dict[str, tuple[str, Any]]] = {}
     for name, (ours, parameter) in known.items():
-        if name not in entry.parameters:
+        if name in entry.values:
+            checks.setdefault(ours, {})[parameter] = (name, entry.values[name])
+        elif name not in vetnode.OPTIONAL:
             raise entry.error(f'the parameter "{name}" is missing', remedy=f"{theirs} needs {', '.join(known)}")
-        yield ours, {parameter: (name, entry.parameters[name])}
+    return checks
 
 
 def _refuse(entry: _Entry, theirs: str) -> None:
-    if theirs in vetnode.WITHOUT_EQUIVALENT:
-        raise entry.error(f"there is no check here yet for {theirs}", "type", remedy="take this entry out of the file")
+    reason = vetnode.WITHOUT_EQUIVALENT.get(theirs)
+    if reason:
+        what = f"{theirs} has no counterpart here: {reason}"
+        raise entry.error(what, "type", remedy="take this entry out of the file")
     known = (*vetnode.EQUIVALENTS, *vetnode.WITHOUT_EQUIVALENT)
     raise entry.error(f'vetnode has no type "{theirs}"', "type", remedy=did_you_mean(theirs, known))
 
@@ -126,8 +132,9 @@ def _planned(entry: _Entry, name: str, check_type: str, given: Mapping[str, tupl
         type=check_type,
         reference=found.reference,
         parameters=_validated(entry, found.check.parameters, given),
-        timeout_s=_timeout_s(entry),
+        timeout_s=_timeout_s(entry, given),
         requirements=tuple(_requirements(entry)),
+        uniform=found.check.uniform,
     )
 
 
@@ -155,11 +162,13 @@ def _wrong_value(entry: _Entry, error: ValidationError, given: Mapping[str, tupl
     return entry.error(f"{theirs}: {first['msg']} (got {value!r})", theirs, remedy="correct the value")
 
 
-def _timeout_s(entry: _Entry) -> float:
+def _timeout_s(entry: _Entry, given: Mapping[str, tuple[str, Any]]) -> float:
+    """Return the seconds of the whole check; a `timeout` that is a parameter of its own must be over before."""
     value = entry.values.get("timeout", DEFAULT_TIMEOUT_S)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_TIMEOUT_S:
         raise entry.error(f"timeout cannot be {value!r}", "timeout", remedy=f"seconds, up to {MAX_TIMEOUT_S:g}")
-    return float(value)
+    own = any(name == "timeout" for name, _ in given.values())
+    return value + DEFAULT_TIMEOUT_S if own else float(value)
 
 
 def _requirements(entry: _Entry) -> Iterator[str]:

@@ -20,7 +20,8 @@ class PlannedCheck:
     """One check to run.
 
     `reference` is where the check is found (``module:attribute``), so that nodes need not search for plugins.
-    `requirements` are the distributions the entry asks for; they are looked for on the node, never installed.
+    `requirements` are the distributions the entry asks for; they are looked for on the node, never installed. The
+    values of a `uniform` check are compared between the nodes.
     """
 
     name: str
@@ -29,6 +30,7 @@ class PlannedCheck:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     timeout_s: float = DEFAULT_TIMEOUT_S
     requirements: tuple[str, ...] = ()
+    uniform: bool = False
 
 
 @dataclass(frozen=True, slots=True)

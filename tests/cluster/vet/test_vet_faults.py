@@ -64,7 +64,7 @@ def test_healthy_nodes_are_ready_and_tell_their_gpus(vet, user):
 
     assert status_code == 0
     assert verdict["ready"] == "node[1-4]"
-    assert len(verdict["checks"]) == 20
+    assert len(verdict["checks"]) == 32
     assert {node: len(gpus) for node, gpus in verdict["gpus"].items()} == dict.fromkeys(
         ("node1", "node2", "node3", "node4"), 4
     )
@@ -77,7 +77,10 @@ FAULTS = [
     ({"ecc_uncorrected": 3}, {"GPU ECC", "GPU Xid"}, "GPU 1: 3 uncorrected memory errors"),
     ({"remap": "failed"}, {"GPU ECC"}, "GPU 1: remapping a row failed"),
     ({"remap": "pending"}, {"GPU ECC"}, "GPU 1: a row waits for remapping"),
-    ({"nvlink_down": 4}, {"GPU Xid"}, "Xid 74 (NVLink error)"),
+    ({"nvlink_down": 4}, {"GPU Xid", "NVLink"}, "GPU 1: 17 of 18 NVLinks are active (down: 4)"),
+    ({"nvlink_errors": 5}, {"NVLink"}, "GPU 1: link 0 has counted 5 replay errors"),
+    ({"pcie_width": 4}, {"PCIe"}, "GPU 1: 4 of 16 PCIe lanes"),
+    ({"throttle": "power"}, {"GPU throttle"}, "GPU 1 is slowed down: hw_slowdown, hw_power_brake"),
     ({"leftover_memory": "20GiB"}, {"GPU memory"}, "GPU 1: 25% of its memory is in use"),
     ({"leftover_memory": "2GiB"}, {"GPU memory"}, "GPU 1: left-over processes"),
 ]
@@ -144,6 +147,22 @@ def test_a_gpu_driver_that_is_gone_is_not_healthy(vet, lab):
     assert "0 of 4 GPUs answer" in reasons(verdict)["node4"]
 
 
+def test_the_node_with_another_driver_is_named(vet, lab, tmp_path):
+    tmp_path.chmod(0o755)
+    protocol = tmp_path / "uniform.yaml"
+    protocol.write_text("evals:\n- type: uniform\n", encoding="utf-8")
+    inventory = lab.node_directory("node3") / "gpu" / "inventory"
+    before = inventory.read_text(encoding="utf-8")
+    inventory.write_text(before.replace("driver 550.54.15-sim", "driver 535.00.01-sim"), encoding="utf-8")
+    try:
+        verdict, status_code = vet(str(protocol))
+    finally:
+        inventory.write_text(before, encoding="utf-8")
+
+    assert (status_code, verdict["ready"]) == (1, "node[1-2,4]")
+    assert reasons(verdict) == {"node3": "uniform: driver 535.00.01-sim here, driver 550.54.15-sim on 3 of 4 nodes"}
+
+
 def test_a_hung_mount_is_named_within_its_time(vet, lab, tmp_path):
     tmp_path.chmod(0o755)
     mount = Path("/mnt")
@@ -172,6 +191,32 @@ def test_a_hung_mount_is_named_within_its_time(vet, lab, tmp_path):
         "node2": "mounts: /mnt: no answer within 1 s",
         "node3": "mounts: /mnt: nothing is mounted there",
     }
+
+
+def test_a_disk_that_is_full_or_read_only_is_named(vet, lab, tmp_path):
+    tmp_path.chmod(0o755)
+    protocol = tmp_path / "disk.yaml"
+    protocol.write_text("evals:\n- {type: disk, paths: [/mnt]}\n", encoding="utf-8")
+    _in_node(lab, "node1", "mount -t tmpfs -o size=1m tmpfs /mnt")
+    _in_node(lab, "node2", "mount -t tmpfs -o size=1m tmpfs /mnt && head -c 950000 /dev/zero > /mnt/filler")
+    _in_node(lab, "node3", "mount -t tmpfs -o size=1m,ro tmpfs /mnt")
+    try:
+        verdict, status_code = vet(str(protocol), nodes="node[1-3]")
+    finally:
+        for node in ("node1", "node2", "node3"):
+            _in_node(lab, node, "umount /mnt")
+
+    assert (status_code, verdict["ready"]) == (1, "node1")
+    assert reasons(verdict) == {
+        "node2": "disk: /mnt: 91% of its space is in use",
+        "node3": "disk: /mnt: mounted read-only",
+    }
+
+
+def _in_node(lab: Lab, node: str, script: str) -> None:
+    """Run a shell script inside the node's mount namespace."""
+    target = f"--target={status(lab).daemons[f'slurmd@{node}']}"
+    subprocess.run(["nsenter", "--mount", target, "sh", "-c", script], check=True)
 
 
 def _mounted(lab: Lab, node: str, image: Path, mount: Path) -> subprocess.Popen:

@@ -30,6 +30,8 @@ CALLS = {
     "link errors": ("GetNvLinkErrorCounter", "gpu:0", 0, 2),
     "processes": ("GetComputeRunningProcesses", "gpu:0"),
     "replays": ("GetPcieReplayCounter", "gpu:0"),
+    "lanes": ("GetCurrPcieLinkWidth", "gpu:0"),
+    "most lanes": ("GetMaxPcieLinkWidth", "gpu:0"),
     "other GPU": ("GetUtilizationRates", "gpu:1"),
 }
 HOT = {"power", "clock", "temperature", "memory temperature", "reasons"}
@@ -44,6 +46,7 @@ CHANGES = [
     ({"remap": "failed"}, {"rows", "histogram"}),
     ({"nvlink_down": 4}, {"links", "link 4", "power"}),
     ({"nvlink_errors": 5}, {"link errors"}),
+    ({"pcie_width": 8}, {"lanes"}),
     ({"slow": 0.7}, HOT - {"reasons"} | {"utilisation"}),
     ({"leftover_memory": "20GiB"}, {"used", "processes"}),
     ({"temp": 80}, {"temperature", "memory temperature"}),

@@ -35,6 +35,7 @@ def test_flags_become_faults_and_those_not_given_do_not():
     [
         ("xid", 0), ("xid", "many"), ("xid", 1000), ("throttle", "hot"), ("ecc_corrected", 0), ("ecc_uncorrected", -1),
         ("remap", "yes"), ("nvlink_down", 18), ("nvlink_errors", 0), ("slow", 0), ("slow", 1), ("slow", "nan"),
+        ("pcie_width", 3), ("pcie_width", 16),
         ("leftover_memory", "20 gigs"), ("leftover_memory", "0"), ("leftover_memory", "9999TB"),
         ("temp", 151), ("hang", "yes"), ("clear", 1),
     ],

@@ -6,7 +6,18 @@ import pytest
 
 from piolet.core.nouns import Status
 from piolet.vet import gpus
-from piolet.vet.checks import gpu_count, gpu_ecc, gpu_memory, gpu_temperature, gpu_xid, mounts
+from piolet.vet.checks import (
+    gpu_clocks,
+    gpu_count,
+    gpu_ecc,
+    gpu_memory,
+    gpu_nvlink,
+    gpu_temperature,
+    gpu_throttle,
+    gpu_xid,
+    mounts,
+    pcie,
+)
 from piolet.vet.checks.gpu_ecc import Ecc
 from piolet.vet.checks.gpu_memory import Memory
 from piolet.vet.checks.gpu_xid import Logged
@@ -156,7 +167,7 @@ def test_a_kernel_log_larger_than_one_read_is_read_whole(tmp_path):
     assert len(gpu_xid.read_log(log)) == log.stat().st_size
 
 
-@pytest.mark.parametrize("check", [gpu_ecc, gpu_memory, gpu_temperature])
+@pytest.mark.parametrize("check", [gpu_clocks, gpu_ecc, gpu_memory, gpu_nvlink, gpu_temperature, gpu_throttle, pcie])
 @pytest.mark.parametrize(
     ("observation", "status"),
     [

@@ -46,6 +46,30 @@ evals:
     assert protocol.checks[0].requirements == ("torch", "numpy", "scipy")
 
 
+def test_variables_and_internet_access_of_a_vetnode_file_become_checks(load):
+    protocol = load(
+        """
+evals:
+- name: Variables
+  type: vetnode.evaluations.env_var_eval.EnvVarEval
+  expected: {NCCL_NET: "AWS Libfabric", HOME: null}
+- name: Internet
+  type: vetnode.evaluations.internet_access.InternetAccessEval
+  host: 192.0.2.1
+  timeout: 5
+- {name: Defaults, type: vetnode.evaluations.internet_access.InternetAccessEval, host: 192.0.2.1}
+"""
+    )
+
+    variables, internet, defaults = protocol.checks
+    assert (variables.name, variables.type) == ("Variables", "environment")
+    assert variables.parameters == {"expected": {"NCCL_NET": "AWS Libfabric", "HOME": None}}
+    assert internet.parameters == {"host": "192.0.2.1", "port": 53, "answer_s": 5.0}
+    assert internet.timeout_s > 5.0, "a host that is silent fails; the check must live to say so"
+    assert defaults.parameters == {"host": "192.0.2.1", "port": 53, "answer_s": 3.0}
+    assert from_json(protocol.to_json()).to_json() == protocol.to_json()
+
+
 def test_a_protocol_survives_the_way_to_the_node(load):
     protocol = load("evals:\n- {type: gpu_xid, fatal: [79, 48], timeout: 3}\n- {type: mounts, paths: [/a, '/ü b']}\n")
 
@@ -87,8 +111,32 @@ WRONG = {
     "vetnode without our check": (
         "evals:\n- name: n\n  type: vetnode.evaluations.nccl_eval.NCCLEval\n  min_bandwidth: 90.0\n",
         3,
-        "no check here yet for vetnode.evaluations.nccl_eval.NCCLEval",
+        "vetnode.evaluations.nccl_eval.NCCLEval has no counterpart here: no check here yet",
         "take this entry out",
+    ),
+    "vetnode by chance": (
+        "evals:\n- name: n\n  type: vetnode.evaluations.random.RandomEval\n",
+        3,
+        "a verdict must have a reason",
+        "take this entry out",
+    ),
+    "vetnode variable that is a number": (
+        "evals:\n- type: vetnode.evaluations.env_var_eval.EnvVarEval\n  expected: {OMP_NUM_THREADS: 4}\n",
+        3,
+        "valid string",
+        "correct",
+    ),
+    "vetnode without variables": (
+        "evals:\n- type: vetnode.evaluations.env_var_eval.EnvVarEval\n  expected: {}\n",
+        3,
+        "at least 1 item",
+        "correct",
+    ),
+    "vetnode time-out": (
+        "evals:\n- {type: vetnode.evaluations.internet_access.InternetAccessEval, host: a, timeout: 0}\n",
+        2,
+        "greater than 0",
+        "correct",
     ),
     "vetnode misspelt": (
         "evals:\n- type: vetnode.evaluations.gpu_eval.GPUEvl\n",
@@ -144,7 +192,7 @@ def test_the_shipped_protocols_compile_and_are_found_by_name():
 
     protocols = [load_protocol(name, Settings()) for name in names]
 
-    assert [protocol.name for protocol in protocols] == names == ["ml-training", "quick"]
+    assert [protocol.name for protocol in protocols] == names == ["large-scale", "ml-training", "quick"]
 
 
 def test_a_protocol_of_the_site_comes_before_a_shipped_one(tmp_path):

@@ -39,7 +39,7 @@ def test_list_names_protocols_and_checks_with_their_sources(piolet):
 
     found = json.loads(out)
     assert status == 0
-    assert set(found["protocols"]) == {"quick", "ml-training"}
+    assert set(found["protocols"]) == {"quick", "ml-training", "large-scale"}
     assert {"gpu_count", "gpu_ecc", "gpu_memory", "gpu_temperature", "gpu_xid", "mounts"} <= {
         check["type"] for check in found["checks"]
     }
@@ -54,6 +54,19 @@ def test_explain_tells_parameters_and_defaults(piolet):
     assert status == 0
     assert ["max_used_fraction", "float", "0.2"] in json.loads(out)["parameters"]
     assert "required" in piolet("vet", "explain", "gpu_temperature")[1]
+
+
+@pytest.mark.parametrize(
+    ("check", "row"),
+    [
+        ("environment", ["expected", "Mapping[str, str | None]", "required"]),
+        ("disk", ["below_used_fraction", "float", "0.85"]),
+        ("pcie", ["width", "int | None", "None"]),
+        ("internet", ["port", "int", "53"]),
+    ],
+)
+def test_explain_tells_types_without_their_bounds(piolet, check, row):
+    assert row in json.loads(piolet("vet", "explain", check, "--format", "json")[1])["parameters"]
 
 
 def test_explain_of_an_unknown_check_hints(piolet):
