@@ -96,7 +96,7 @@ class AllocatedMachine:
         argv = srun.argv(step, record.agent_argv(logbook, standby=True))
         return self._runner({}).start(argv, stdout=DEVNULL, new_session=True)
 
-    def run(self, used: NodeSet, request: RunRequest) -> Ended:
+    def run(self, used: NodeSet, request: RunRequest, variables: Mapping[str, str]) -> Ended:
         """Run the program on `used`, in its container if there is a plan."""
         step = srun.Step(
             name=request.job_name,
@@ -109,9 +109,8 @@ class AllocatedMachine:
             environment=str(self.plan or ""),
             kill_on_bad_exit=True,
         )
-        return program.run_step(
-            srun.argv(step, request.command), self._runner(self._meeting_point(used, request.ranks))
-        )
+        runner = self._runner({**self._meeting_point(used, request.ranks), **variables})
+        return program.run_step(srun.argv(step, request.command), runner)
 
     def timed_out(self) -> bool:
         """Return whether the job has used up its time limit."""
