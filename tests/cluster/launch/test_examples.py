@@ -74,6 +74,20 @@ def test_pytorch_ddp_swaps_the_bad_node_and_trains(piolet_run, faulty):
     check_swap(piolet_run)
 
 
+def test_steps_that_a_framework_prints_are_in_the_logbook(piolet_run):
+    line = " iteration {0:8d}/ 500 | elapsed time per iteration (ms): 200.0 | lm loss: {1:.6E} | grad norm: 0.1 |"
+    program = f"import time\nfor step in range(1, 31): print({line!r}.format(step, 9 / step)); time.sleep(0.2)"
+    done = piolet_run("-N", "2", "--record", "--env", "demo", "--", "python3", "-c", program)
+    assert done.stdout.count("lm loss") == 60  # from both nodes
+    with reader.read(Logbook(piolet_run.logbook)) as opened:
+        told = opened.database.execute("SELECT name, step, value FROM user ORDER BY time_ns").fetchall()
+    assert {name for name, *_ in told} == {"loss", "step_time_s"}
+    assert all(value == pytest.approx(0.2) for name, _, value in told if name == "step_time_s")
+    assert all(value == pytest.approx(9 / step, rel=1e-5) for name, step, value in told if name == "loss")
+    assert max(step for _, step, _ in told) == 30
+    assert 'data-series="user step_time_s"' in (piolet_run.logbook / "report.html").read_text()
+
+
 def agents_of(logbook, node):
     """The processes on `node` that record into `logbook`, as pid: parent's pid."""
     found = {}

@@ -214,6 +214,22 @@ def test_rows_are_thinned_and_trouble_is_told_when_it_has_doubled() -> None:
     assert "0 refused, 110 above 500 a second, 0 not delivered" in row["message"]
 
 
+def test_what_the_program_tells_itself_goes_before_what_it_prints() -> None:
+    ledger = Ledger()
+    told = [
+        b"source=output step=1 loss=3 step_time_s=0.5",
+        b"rank=0 step=1 loss=2",
+        b"source=output step=2 loss=1 mfu=1",
+    ]
+    found = [entry for line in told for entry in ledger.rows(1, parse(line))]
+    assert [(name, value) for *_, name, value in _samples(found)] == [
+        ("loss", 3.0),
+        ("step_time_s", 0.5),
+        ("loss", 2.0),
+        ("mfu", 1.0),
+    ]
+
+
 def test_a_program_cannot_invent_names_without_end() -> None:
     ledger = Ledger()
     found = [list(ledger.rows(1, Report(values={f"name{number}": 1.0}))) for number in range(1000)]

@@ -40,12 +40,16 @@ _CONTROL_BYTES = socket.CMSG_SPACE(_CREDENTIALS.size)
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One datagram: the rank, the training step, the numbers by name, the phase entered, and reports lost before."""
+    """One datagram: the rank, the training step, the numbers by name, the phase entered, and reports lost before.
+
+    A `source` is named by who reports for the program, having read its output.
+    """
 
     rank: int | None = None
     step: int | None = None
     lost: int = 0
     phase: str = ""
+    source: str = ""
     values: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -57,12 +61,13 @@ def parse(datagram: bytes) -> Report | None:
         if not words or len(words) != len(matches) or len(datagram) > MAX_BYTES:
             return None
         numbers = {name: _whole(words.pop(name), most) for name, most in _LARGEST.items() if name in words}
-        phase = words.pop("phase", "")
+        phase, source = words.pop("phase", ""), words.pop("source", "")
         return Report(
             rank=numbers.get("rank"),
             step=numbers.get("step"),
             lost=numbers.get("lost", 0),
             phase=phase,
+            source=source,
             values={name: float(text) for name, text in words.items()},
         )
     except ValueError:  # not UTF-8, or not a number
@@ -81,6 +86,7 @@ class Ledger:
     """Turns reports into rows within the bounds, and counts what it could not take."""
 
     names: set[str] = field(default_factory=set)
+    own: set[str] = field(default_factory=set)
     phase: str = ""
     room: float = MAX_ROWS_AT_ONCE
     counted_s: float | None = None
@@ -99,7 +105,7 @@ class Ledger:
             self.phase = report.phase
             yield event(time_ns, "phase", report.phase, f"the program enters {report.phase}")
         for name, value in report.values.items():
-            if self._known(name) and self._taken():
+            if self._wanted(name, report.source) and self._taken():
                 yield "user", _row(time_ns, report, name, value)
 
     def refill(self, now_s: float) -> None:
@@ -117,11 +123,15 @@ class Ledger:
             message = f"the program's own metrics are incomplete: {what}"
             yield event(time_ns, "user", "incomplete", message, severity=Severity.WARNING)
 
-    def _known(self, name: str) -> bool:
-        known = name in self.names or len(self.names) < MAX_NAMES
-        self.names |= {name} if known else set()
-        self.refused += not known
-        return known
+    def _wanted(self, name: str, source: str) -> bool:
+        """Return whether the name is within the bound, and no second-hand version of what the program itself tells."""
+        if name not in self.names and len(self.names) >= MAX_NAMES:
+            self.refused += 1
+            return False
+        self.names.add(name)
+        if not source:
+            self.own.add(name)
+        return not source or name not in self.own
 
     def _taken(self) -> bool:
         taken = self.room >= 1
