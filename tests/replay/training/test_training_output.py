@@ -39,7 +39,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("framework", EXPECTED)
 def test_the_lines_of_a_framework_are_understood_and_others_left_alone(framework: str) -> None:
-    (path,) = HERE.glob(f"{framework}*.txt")
+    path = HERE / f"{framework}.txt"
     found = [progress for line in path.read_text().splitlines() if (progress := parse(line))]
     assert [each.step for each in found] == [each.step for each in EXPECTED[framework]]
     for progress, expected in zip(found, EXPECTED[framework], strict=True):
