@@ -38,12 +38,17 @@ class Ended:
 def run_step(argv: Sequence[str], runner: SystemRunner, look: Look | None = None) -> Ended:
     """Run a step to its end; on a Stopped, end the step before passing it on.
 
-    `look` is shown every line of its standard output as it passes; without it, that goes straight to ours.
+    `look` is shown every line that it says as it passes; without it, standard output goes straight to ours.
     """
     process = runner.start(argv, stdin=None, stdout=PIPE if look else None, stderr=PIPE, new_session=True)
     failures: list[Failure] = []
-    streams = [(process.stderr, sys.stderr, lambda line: failures.extend(filter(None, [parse_failure(line)])))]
-    streams += [(process.stdout, sys.stdout, look)] if look else []
+
+    def look_at_errors(line: bytes) -> None:
+        failures.extend(filter(None, [parse_failure(line)]))
+        if look:
+            look(line)
+
+    streams = [(process.stderr, sys.stderr, look_at_errors)] + ([(process.stdout, sys.stdout, look)] if look else [])
     forwarders = [
         threading.Thread(target=forward, args=(source, target.fileno(), each), daemon=True)
         for source, target, each in streams

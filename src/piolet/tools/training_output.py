@@ -42,7 +42,7 @@ FORMATS: Mapping[str, _Format] = {
         step_time_s=(r"elapsed time per iteration \(ms\): ", 1e-3),
     ),
     "torchtitan": _format(
-        r"\bstep: +(?P<step>\d+) +loss: ",
+        r"(?<!validate )\bstep: +(?P<step>\d+) +loss: ",
         loss=(r"\bloss: +", 1),
         tokens_per_s=(r"\btps: +", 1),
         mfu_ratio=(r"\bmfu: +", 1e-2),

@@ -102,14 +102,14 @@ def test_a_program_that_prints_wildly_is_looked_at_now_and_then(tmp_path):
     assert 500 <= told <= 1000
 
 
-def test_steps_that_are_printed_reach_the_recorder(tmp_path):
+@pytest.mark.parametrize("redirection", ["", ">&2"])
+def test_steps_that_are_printed_reach_the_recorder(redirection, tmp_path):
     recorder = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     recorder.bind(str(tmp_path / "recorder"))
     recorder.settimeout(5)
     look = Steps(str(tmp_path / "recorder"))
-    run_step(
-        ["printf", "hello\\nstep 3 loss 0.25\\niter 4: loss 2.5, time 120.00ms, mfu 41.00%%\\n"], SystemRunner(), look
-    )
+    lines = "hello\\nstep 3 loss 0.25\\niter 4: loss 2.5, time 120.00ms, mfu 41.00%%\\n"
+    run_step(["sh", "-c", f"printf '{lines}' {redirection}"], SystemRunner(), look)
     assert recorder.recv(2048) == b"source=output step=3 loss=0.25"
     assert recorder.recv(2048).split()[:3] == [b"source=output", b"step=4", b"loss=2.5"]
     recorder.close()
