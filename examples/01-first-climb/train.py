@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from digits import load_digits
 from hints import hint
+from report import report
 from ring import Ring
 
 HIDDEN = 256
@@ -68,6 +69,8 @@ def main() -> None:
     started = time.monotonic()
     hint("startup", mem=2 << 30)
     ring = Ring.from_environment()
+    if ring.rank == 0:
+        report(phase="start-up")
     images, labels = load_digits()
     order = np.random.default_rng(0).permutation(len(labels))
     held_out, train = order[:500], order[500:][ring.rank :: ring.size]
@@ -99,6 +102,8 @@ def optimise(
         velocity = 0.9 * velocity - options.rate * ring.mean(gradient)
         network.flat += velocity
         losses.append(float(ring.mean(np.full(ring.size, loss, dtype=np.float32))[0]))
+        if ring.rank == 0:
+            report(phase="training", step=step, loss=losses[-1])
         if ring.rank == 0 and step % options.report == 0:
             print(f"step {step} loss {losses[-1]:.4f}", flush=True)
         if step % options.checkpoint == 0:
@@ -110,6 +115,7 @@ def checkpoint(network: Network, ring: Ring, options: argparse.Namespace) -> Non
     """Rank 0 writes the parameters; the others wait for it at the next all-reduce, as in real jobs."""
     hint("checkpoint", mem=40 << 30)
     if ring.rank == 0 and options.save:
+        report(phase="checkpoint")
         partial = options.save.with_suffix(".partial")
         with partial.open("wb") as file:
             np.save(file, network.flat)

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "01-first-climb"
 
 from digits import load_digits
 from hints import hint
+from report import report
 
 STEPS = 60
 BATCH = 256
@@ -56,6 +57,7 @@ def optimise(images: torch.Tensor, labels: torch.Tensor, rank: int) -> list[floa
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
+        report(phase="training", step=step, loss=losses[-1])
         if rank == 0 and step % 20 == 0:
             print(f"step {step} loss {losses[-1]:.4f}", flush=True)
     return losses

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from piolet import record, vet
+from piolet import metrics, record, vet
 from piolet.core.config import Settings
 from piolet.core.errors import PioletError
 from piolet.core.nodeset import NodeSet
 from piolet.core.run import DEVNULL, Process, SystemRunner
-from piolet.launch import program
+from piolet.launch import output, program
 from piolet.launch.conductor import say
 from piolet.launch.program import Ended
 from piolet.launch.request import RunRequest
@@ -96,7 +96,7 @@ class AllocatedMachine:
         argv = srun.argv(step, record.agent_argv(logbook, standby=True))
         return self._runner({}).start(argv, stdout=DEVNULL, new_session=True)
 
-    def run(self, used: NodeSet, request: RunRequest) -> Ended:
+    def run(self, used: NodeSet, request: RunRequest, variables: Mapping[str, str]) -> Ended:
         """Run the program on `used`, in its container if there is a plan."""
         step = srun.Step(
             name=request.job_name,
@@ -109,9 +109,10 @@ class AllocatedMachine:
             environment=str(self.plan or ""),
             kill_on_bad_exit=True,
         )
-        return program.run_step(
-            srun.argv(step, request.command), self._runner(self._meeting_point(used, request.ranks))
-        )
+        runner = self._runner({**self._meeting_point(used, request.ranks), **variables})
+        name = variables.get(metrics.VARIABLE)
+        look = output.Steps(metrics.address(name)) if name else None
+        return program.run_step(srun.argv(step, request.command), runner, look)
 
     def timed_out(self) -> bool:
         """Return whether the job has used up its time limit."""

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from piolet import __version__
+from piolet import __version__, metrics, record
 from piolet.core.config import Settings
 from piolet.core.errors import PioletError, Refused
 from piolet.core.nodeset import NodeSet
@@ -121,10 +121,15 @@ def _carried_out(session: Session, protocol: VettingProtocol | None) -> records.
         session.update(program_started_ns=time.time_ns())
         say(f"running {session.request.job_name} on {used}, {plural(session.request.ranks, 'task')}")
         try:
-            ended = session.machine.run(used, session.request)
+            ended = session.machine.run(used, session.request, _variables(session))
         finally:
             session.try_update(program_ended_ns=time.time_ns())
     return outcomes.of_program(ended, time.time_ns())
+
+
+def _variables(session: Session) -> dict[str, str]:
+    """Return what the program needs to report to the recorder."""
+    return {metrics.VARIABLE: record.metrics_name(session.logbook.path)} if session.request.record else {}
 
 
 def _ready_nodes(session: Session, protocol: VettingProtocol | None) -> NodeSet:

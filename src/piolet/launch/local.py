@@ -57,13 +57,19 @@ class LocalMachine:
         """Start the recorder of this machine."""
         return SystemRunner(self.variables).start(record.agent_argv(logbook), new_session=True)
 
-    def run(self, used: NodeSet, request: RunRequest) -> Ended:  # noqa: ARG002 - the interface of Machine
+    def run(
+        self,
+        used: NodeSet,  # noqa: ARG002 - the interface of Machine
+        request: RunRequest,
+        variables: Mapping[str, str],
+    ) -> Ended:
         """Run all ranks here; the first that fails ends the others."""
         port = _free_port()
+        shared = {**self.variables, **variables}
         ranks: list[Process] = []
         try:
             for rank in range(request.ranks):
-                runner = SystemRunner(dict(self.variables) | rank_variables(rank, request.ranks, port=port))
+                runner = SystemRunner(shared | rank_variables(rank, request.ranks, port=port))
                 ranks.append(runner.start([*self._entered(), *request.command], new_session=True))
             return _first_end(ranks, self.batch_node)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -42,8 +43,8 @@ class Machine(Protocol):
         """Start one recorder on each node of `used`; SIGUSR1 ends it in good order."""
         ...
 
-    def run(self, used: NodeSet, request: RunRequest) -> Ended:
-        """Run the program on `used` to its end."""
+    def run(self, used: NodeSet, request: RunRequest, variables: Mapping[str, str]) -> Ended:
+        """Run the program on `used` to its end, with `variables` added to its environment."""
         ...
 
     def timed_out(self) -> bool:

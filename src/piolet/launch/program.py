@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from piolet.core.run import PIPE, Process, SystemRunner, end, exit_status
+from piolet.core.run import PIPE, SystemRunner, end, exit_status
+from piolet.launch.output import Look, forward
 from piolet.launch.stopping import Stopped
 
 GRACE_S = 10.0
 """Seconds between asking a program to end (SIGTERM) and ending it (SIGKILL); Slurm's own KillWait is usually 30."""
 
-_LONGEST_LINE = 4096
 _TASK_FAILED = re.compile(rb"srun: error: (?P<node>\S+): tasks? (?P<rank>\d+)[\d,-]*: (?P<what>.+)")
 
 
@@ -36,18 +35,34 @@ class Ended:
     failure: Failure | None = None
 
 
-def run_step(argv: Sequence[str], runner: SystemRunner) -> Ended:
-    """Run a step to its end; on a Stopped, end the step before passing it on."""
-    process = runner.start(argv, stdin=None, stderr=PIPE, new_session=True)
+def run_step(argv: Sequence[str], runner: SystemRunner, look: Look | None = None) -> Ended:
+    """Run a step to its end; on a Stopped, end the step before passing it on.
+
+    `look` is shown every line that it says as it passes; without it, standard output goes straight to ours.
+    """
+    process = runner.start(argv, stdin=None, stdout=PIPE if look else None, stderr=PIPE, new_session=True)
     failures: list[Failure] = []
-    forwarder = threading.Thread(target=_forward, args=(process, failures), daemon=True)
-    forwarder.start()
+
+    def look_at_errors(line: bytes) -> None:
+        failures.extend(filter(None, [parse_failure(line)]))
+        if look:
+            look(line)
+
+    streams = [(process.stderr, sys.stderr, look_at_errors)] + ([(process.stdout, sys.stdout, look)] if look else [])
+    forwarders = [
+        threading.Thread(target=forward, args=(source, target.fileno(), each), daemon=True)
+        for source, target, each in streams
+    ]
+    for forwarder in forwarders:
+        forwarder.start()
     try:
         status = exit_status(process.wait())
     except Stopped:
         end(process, GRACE_S)
         raise
-    forwarder.join(timeout=GRACE_S)
+    finally:
+        for forwarder in forwarders:
+            forwarder.join(timeout=GRACE_S)
     return Ended(status, failures[0] if failures else None)
 
 
@@ -58,16 +73,3 @@ def parse_failure(line: bytes) -> Failure | None:
         return None
     node, rank, what = match["node"], match["rank"], match["what"]
     return Failure(node.decode(), int(rank), what.decode("utf-8", "replace").strip())
-
-
-def _forward(process: Process, failures: list[Failure]) -> None:
-    """Pass stderr on as it comes, byte for byte, and note the failed tasks that srun names in it."""
-    if process.stderr is None:
-        return
-    line = b""
-    while chunk := os.read(process.stderr.fileno(), 65536):
-        sys.stderr.buffer.write(chunk)
-        sys.stderr.buffer.flush()
-        *lines, line = (line + chunk).split(b"\n")
-        line = line[-_LONGEST_LINE:]
-        failures += filter(None, map(parse_failure, lines))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from piolet.core.errors import StorageError
 from piolet.core.nouns import Severity
@@ -25,12 +25,14 @@ class Context:
     """What collectors know of the job and share.
 
     `kernel_log` is open at the place where the recording began, or the error that says why it is not. `devices` is
-    filled by whoever reads the GPUs first; it stays empty where there are none.
+    filled by whoever reads the GPUs first; it stays empty where there are none. `metrics` names the socket to which
+    programs report.
     """
 
     environ: Mapping[str, str]
     kernel_log: KernelLog | StorageError
     proc: Path = Path("/proc")
+    metrics: str = ""
     devices: list[Device] = field(default_factory=list)
 
 
@@ -39,6 +41,15 @@ class Collector(Protocol):
 
     def collect(self, time_ns: int) -> Iterable[Entry]:
         """Return the rows of the sampling time `time_ns` (UTC)."""
+        ...
+
+
+@runtime_checkable
+class Listener(Collector, Protocol):
+    """A collector to which others send: what came after its last sampling time is still to be written at the end."""
+
+    def finish(self, time_ns: int) -> Iterable[Entry]:
+        """Return the rows that are left; called from another thread than `collect`, and it must not wait."""
         ...
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-from piolet import __version__
+from piolet import __version__, metrics
 from piolet.core.config import Settings
 from piolet.core.errors import PioletError, Refused, UsageError, storage_errors
 from piolet.core.nodeset import NodeSet
@@ -96,7 +96,7 @@ def record_program(
     )
     if start_agent(spec):
         sys.stderr.write(f"piolet: recording to {book.path}\n")
-    _become(program, command, environ)
+    _become(program, command, environ | {metrics.VARIABLE.encode(): os.fsencode(spec.metrics)})
 
 
 def find_program(name: str, search_path: str) -> str:

@@ -76,6 +76,8 @@ class Sampler:
 
     def _end(self, *, alone: bool) -> bool:
         self._stop.set()
+        for worker in self._workers:
+            worker.finish(time.time_ns())
         if not alone:
             self._note("agent", "stop", "recording ends")
         self._turn()
@@ -155,5 +157,5 @@ class Output:
 
 def main(spec: AgentSpec, kernel_log: KernelLog | StorageError, wakeup: Wakeup, supervisor: int) -> bool:
     """Run the sampler in this process; see Sampler.run."""
-    context = Context(dict(os.environ), kernel_log)
+    context = Context(dict(os.environ), kernel_log, metrics=spec.metrics)
     return Sampler(spec, context, wakeup, supervisor).run()

@@ -8,6 +8,17 @@ import zlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+_NODE = "{node}"
+
+
+def metrics_name(logbook: Path) -> str:
+    """Return the name of the sockets to which programs report, one a node: `{node}` is for the node's name."""
+    return f"piolet-metrics/{_mark(logbook.absolute())}/{_NODE}"
+
+
+def _mark(logbook: Path) -> str:
+    return f"{zlib.crc32(str(logbook).encode('utf-8', 'surrogateescape')):08x}"
+
 
 @dataclass(frozen=True, slots=True)
 class AgentSpec:
@@ -33,8 +44,12 @@ class AgentSpec:
     @property
     def address(self) -> str:
         """The abstract socket's name: one per user, node and logbook, which is one per job."""
-        mark = zlib.crc32(str(self.logbook).encode("utf-8", "surrogateescape"))
-        return f"\0piolet-record/{self.node[:40]}/{self.logbook.name[:30]}/{mark:08x}"
+        return f"\0piolet-record/{self.node[:40]}/{self.logbook.name[:30]}/{_mark(self.logbook)}"
+
+    @property
+    def metrics(self) -> str:
+        """The name to which programs on this node report."""
+        return metrics_name(self.logbook).replace(_NODE, self.node)
 
     @property
     def descriptors(self) -> tuple[int, ...]:

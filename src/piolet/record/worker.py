@@ -12,7 +12,7 @@ from piolet.core.errors import PioletError
 from piolet.core.log import logger
 from piolet.core.nouns import Severity
 from piolet.record.clock import ticks
-from piolet.record.collector import Collector, Context, Entry, event
+from piolet.record.collector import Collector, Context, Entry, Listener, event
 
 T = TypeVar("T")
 
@@ -69,6 +69,7 @@ class Worker:
         self._busy_since_s: float | None = None
         self._failing = False
         self._reported_hung = False
+        self._collector: Collector | None = None
 
     def start(self) -> None:
         """Start the thread."""
@@ -82,8 +83,13 @@ class Worker:
         self._reported_hung = True
         self._report("unavailable", f"has not answered for {now_s - since_s:.0f} s", Severity.WARNING)
 
+    def finish(self, time_ns: int) -> None:
+        """Take what a listener still holds, at the end of the recording."""
+        if isinstance(listener := self._collector, Listener):
+            self._mailbox.put(self._guarded(lambda: list(listener.finish(time_ns))) or ())
+
     def _run(self) -> None:
-        collector = self._guarded(lambda: self._factory(self._context))
+        collector = self._collector = self._guarded(lambda: self._factory(self._context))
         if collector is None:
             return
         for tick_ns in ticks(self._interval_ns, self._stop.wait):

@@ -161,7 +161,7 @@ def _events(reader: Reader, window: Window) -> tuple[Event, ...]:
         SELECT (time_ns - $start) / 1e9 AS time_s, node, gpu, coalesce(kind, '') AS kind, coalesce(code, '') AS code,
             coalesce(severity, '') AS severity, coalesce(message, '') AS message
         FROM events WHERE kind != 'collector'
-        ORDER BY kind = 'phase' DESC, severity = 'error' DESC, severity = 'warning' DESC, time_ns LIMIT $most
+        ORDER BY severity = 'error' DESC, severity = 'warning' DESC, kind = 'phase' DESC, time_ns LIMIT $most
         """,
         {"start": window.start_ns, "most": MOST_EVENTS},
     )

@@ -36,6 +36,21 @@ def check_swap(run):
     assert "Simulated: nodes, GPUs" in page
 
 
+def check_told(run, steps):
+    """What rank 0 told the recorder from inside its container is in the logbook and in the report."""
+    with reader.read(Logbook(run.logbook)) as opened:
+        told = opened.database.execute(
+            "SELECT step, value FROM user WHERE name = 'loss' AND rank = 0 ORDER BY time_ns"
+        ).fetchall()
+        phases = opened.database.execute("SELECT code FROM events WHERE kind = 'phase' ORDER BY time_ns").fetchall()
+    assert [step for step, _ in told] == sorted({step for step, _ in told})
+    assert told[-1][0] == steps
+    assert len(told) > steps / 3  # the recorder may start after the program
+    assert told[-1][1] < told[0][1]
+    assert ("training",) in phases
+    assert 'data-series="user loss"' in (run.logbook / "report.html").read_text()
+
+
 def test_first_climb_swaps_the_bad_node_and_trains(piolet_run, faulty):
     faulty("node2:1", "--xid", "79")
     done = piolet_run(*RUN, "--env", "demo", "--", "python3", "examples/01-first-climb/train.py")
@@ -44,6 +59,7 @@ def test_first_climb_swaps_the_bad_node_and_trains(piolet_run, faulty):
     assert len(values) > 3
     assert values[-1] < values[0] / 2
     check_swap(piolet_run)
+    check_told(piolet_run, steps=150)
     lock = piolet_run.read("environment.lock.json")
     assert lock["image"]["sha256"]
 
@@ -52,9 +68,24 @@ def test_pytorch_ddp_swaps_the_bad_node_and_trains(piolet_run, faulty):
     faulty("node2:1", "--xid", "79")
     done = piolet_run(*RUN, "--env", "torch", "--", "bash", "examples/02-pytorch-ddp/launch.sh", timeout=200)
     assert "8 ranks on 4 nodes" in done.stdout
+    check_told(piolet_run, steps=60)
     values = losses(done.stdout)
     assert values[-1] < values[0]
     check_swap(piolet_run)
+
+
+def test_steps_that_a_framework_prints_are_in_the_logbook(piolet_run):
+    line = " iteration {0:8d}/ 500 | elapsed time per iteration (ms): 200.0 | lm loss: {1:.6E} | grad norm: 0.1 |"
+    program = f"import time\nfor step in range(1, 31): print({line!r}.format(step, 9 / step)); time.sleep(0.2)"
+    done = piolet_run("-N", "2", "--record", "--env", "demo", "--", "python3", "-c", program)
+    assert done.stdout.count("lm loss") == 60  # from both nodes
+    with reader.read(Logbook(piolet_run.logbook)) as opened:
+        told = opened.database.execute("SELECT name, step, value FROM user ORDER BY time_ns").fetchall()
+    assert {name for name, *_ in told} == {"loss", "step_time_s"}
+    assert all(value == pytest.approx(0.2) for name, _, value in told if name == "step_time_s")
+    assert all(value == pytest.approx(9 / step, rel=1e-5) for name, step, value in told if name == "loss")
+    assert max(step for _, step, _ in told) == 30
+    assert 'data-series="user step_time_s"' in (piolet_run.logbook / "report.html").read_text()
 
 
 def agents_of(logbook, node):

@@ -50,6 +50,7 @@ def test_the_program_is_what_it_would_be_without_the_recorder(node: Any, wait_un
     recorded = _told(process, "in\n")
     assert recorded.pop("pid") == process.pid
     assert alone.pop("pid") == plain.pid
+    assert recorded["env"].pop("PIOLET_METRICS").startswith("piolet-metrics/")
     assert recorded == alone
     (logbook,) = node.logbooks()
     wait_until(lambda: _ended(logbook))
