@@ -201,11 +201,11 @@ def _close(session: Session, outcome: records.Outcome) -> None:
     session.try_update(allocation=tuple(replace(held, to_ns=outcome.ended_ns) for held in session.job.allocation))
     with told("outcome.json"):
         records.write_outcome(session.logbook.outcome, outcome)
+    say(f"logbook {session.logbook.path}")
     with told("the report"):
         for line in _report(session):
             say(line)
         say(f"report  {session.logbook.report}")
-    say(f"logbook {session.logbook.path}")
 
 
 def _report(session: Session) -> list[str]:
