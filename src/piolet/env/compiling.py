@@ -58,7 +58,12 @@ def compile_environment(
         ToolMissing: `unsquashfs` is not installed.
     """
     context = lookup.Context(environ, cwd, settings)
-    edfs = lookup.chain(name, context)
+    return compile_found(lookup.find(name, context), context, runner)
+
+
+def compile_found(path: Path, context: lookup.Context, runner: Runner | None = None) -> ContainerPlan:
+    """Resolve the environment of the EDF file at `path`; see `compile_environment`."""
+    edfs = lookup.chain(path, context)
     return _planned(edfs[-1], merge(edfs), context, runner or SystemRunner())
 
 

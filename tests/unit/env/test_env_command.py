@@ -1,10 +1,7 @@
 """`piolet env`, as it is typed."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -29,18 +26,6 @@ variant = "cuda12"
 enabled = "true"
 authorize_ssh_key = "<public key file path>"
 """
-
-
-@pytest.fixture
-def piolet(desk):
-    def run(*words):
-        environ = os.environ | desk.environ | {"PIOLET_ROOT": str(desk.directory / "root")}
-        argv = [sys.executable, "-m", "piolet", "env", *words]
-        return subprocess.run(
-            argv, check=False, capture_output=True, text=True, cwd=desk.directory, env=environ, timeout=20
-        )
-
-    return run
 
 
 def test_check(desk, piolet):
