@@ -18,9 +18,16 @@ from piolet.core.files import write_text
 from piolet.core.native import native
 from piolet.env import ContainerPlan, compile_environment, lock, plan_directory, starting, write_plan
 from piolet.env.comparing import differences
+from piolet.env.edf import ARCHITECTURES
 from piolet.env.listing import listed
 from piolet.env.lookup import Context
 from piolet.env.starting import Template
+
+arch_option = click.option(
+    "--arch",
+    type=click.Choice(ARCHITECTURES),
+    help="Architecture of the nodes; default: the setting env.arch, else that of this machine.",
+)
 
 
 @click.group()
@@ -33,12 +40,13 @@ def command() -> None:
 
 @command.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-def check(names: tuple[str, ...]) -> int:
+@arch_option
+def check(names: tuple[str, ...], arch: str | None) -> int:
     """Check environments: exit status 0 if all are right, 2 if one is not."""
     status = 0
     for name in names:
         try:
-            _compiled(name)
+            _compiled(name, arch)
         except PioletError as error:
             click.echo(f"{name}: {error}", err=True)
             status = max(status, error.exit_status)
@@ -49,10 +57,11 @@ def check(names: tuple[str, ...]) -> int:
 
 @command.command()
 @click.argument("name")
+@arch_option
 @format_option
-def render(name: str, output: Format) -> None:
+def render(name: str, arch: str | None, output: Format) -> None:
     """Print every value of an environment and where it comes from."""
-    plan = _compiled(name)
+    plan = _compiled(name, arch)
     if output is Format.JSON:
         print_json(lock(plan, environ=os.environ))
     else:
@@ -128,9 +137,10 @@ def _asked(option: str, question: str, **options: Any) -> str:  # noqa: ANN401 -
 @command.command(name="compile")
 @click.argument("name")
 @click.option("--output", type=click.Path(path_type=Path), help="File to write instead of the shared directory.")
-def compile_command(name: str, output: Path | None) -> None:
+@arch_option
+def compile_command(name: str, output: Path | None, arch: str | None) -> None:
     """Compile an environment into a container plan, and print the path of the plan."""
-    plan = _compiled(name)
+    plan = _compiled(name, arch)
     if output is None:
         output = write_plan(plan, plan_directory(_settings(), os.environ))
     else:
@@ -155,13 +165,13 @@ def run(name: str, program: Sequence[str]) -> None:
     os.execv(enter, [enter, str(plan), "--", *program])  # noqa: S606 - becomes the program, so no Runner
 
 
-def _compiled(name: str) -> ContainerPlan:
-    return compile_environment(name, environ=os.environ, cwd=Path.cwd(), settings=_settings())
+def _compiled(name: str, arch: str | None = None) -> ContainerPlan:
+    return compile_environment(name, environ=os.environ, cwd=Path.cwd(), settings=_settings(arch))
 
 
 def _context() -> Context:
     return Context(os.environ, Path.cwd(), _settings())
 
 
-def _settings() -> config.Settings:
-    return config.load().settings
+def _settings(arch: str | None = None) -> config.Settings:
+    return config.load({"env.arch": arch}).settings

@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -35,6 +35,9 @@ class EnvSettings(_Section):
     search_path: tuple[Path, ...] = Field((), description="directories with EDF files, after the user's own")
     images: Path | None = Field(None, description="directory of image names, for EDFs that give a bare file name")
     mounts: tuple[str, ...] = Field((), description="mounts that the site adds to every container")
+    arch: Literal["aarch64", "x86_64"] | None = Field(
+        None, description="architecture of the nodes, for EDFs with an image for each; none: that of this machine"
+    )
 
 
 class RunSettings(_Section):

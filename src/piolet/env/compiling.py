@@ -17,7 +17,7 @@ from pathlib import Path
 from piolet.core.config import Settings
 from piolet.core.errors import ConfigError
 from piolet.core.run import Runner, SystemRunner
-from piolet.env import image as images
+from piolet.env import image as image_files
 from piolet.env import lookup, mounts
 from piolet.env.edf import Edf, Value
 from piolet.env.expanding import ExpansionError, expand, expanded
@@ -35,6 +35,7 @@ OFF = {"false", "0", "no", "off"}
 class Merged:
     """An environment and all it builds on, flattened, not yet expanded."""
 
+    images: Mapping[str, Value]
     scalars: Mapping[str, Value]
     mounts: tuple[Value, ...]
     devices: tuple[Value, ...]
@@ -69,12 +70,14 @@ def compile_found(path: Path, context: lookup.Context, runner: Runner | None = N
 
 def merge(edfs: Iterable[Edf]) -> Merged:
     """Flatten EDFs, each after those it builds on."""
+    images: dict[str, Value] = {}
     scalars: dict[str, Value] = {}
     env: dict[str, Value] = {}
     annotations: dict[str, Value] = {}
     mount_values: dict[str, Value] = {}
     devices: dict[str, Value] = {}
     for edf in edfs:
+        images |= edf.images
         scalars |= edf.scalars
         env |= edf.env
         annotations |= edf.annotations
@@ -82,7 +85,7 @@ def merge(edfs: Iterable[Edf]) -> Merged:
             mount_values.setdefault(value.value, value)
         for value in edf.devices:
             devices.setdefault(value.value, value)
-    return Merged(scalars, tuple(mount_values.values()), tuple(devices.values()), env, annotations)
+    return Merged(images, scalars, tuple(mount_values.values()), tuple(devices.values()), env, annotations)
 
 
 def _planned(top: Edf, merged: Merged, context: lookup.Context, runner: Runner) -> ContainerPlan:
@@ -117,11 +120,22 @@ def _planned(top: Edf, merged: Merged, context: lookup.Context, runner: Runner) 
 
 
 def _image(top: Edf, merged: Merged, context: lookup.Context) -> Image:
-    value = merged.scalars.get("image")
+    architecture = context.settings.env.arch or os.uname().machine
+    value = merged.images.get(architecture)
+    if value is None and merged.images:
+        raise _no_image_for(architecture, merged)
     text = expand(value, context.environ) if value else ""
     if value is None or not text:
         raise _no_image(top, value)
-    return images.resolve(value, text, context)
+    return image_files.resolve(value, text, context)
+
+
+def _no_image_for(architecture: str, merged: Merged) -> ConfigError:
+    others = ", ".join(sorted(merged.images))
+    return next(iter(merged.images.values())).error(
+        f"the environment has no image for {architecture}, only for {others}",
+        f"give image.{architecture}, or say what the nodes are: --arch, or the setting env.arch",
+    )
 
 
 def _no_image(top: Edf, value: Value | None = None) -> ConfigError:
@@ -157,7 +171,7 @@ def _site_mounts(context: lookup.Context) -> Iterator[Mount]:
 def _variables(image: Image, own: Iterable[Variable], runner: Runner) -> tuple[Variable, ...]:
     """Order of precedence, lowest first: the host's (here only what is dropped), the image's, the EDF's."""
     found = {name: Variable(name, None, "the host's locale is not the image's") for name in HOST_ONLY}
-    found |= {variable.name: variable for variable in images.variables(image, runner)}
+    found |= {variable.name: variable for variable in image_files.variables(image, runner)}
     found |= {variable.name: variable for variable in own}
     return tuple(found.values())
 

@@ -122,7 +122,7 @@ def test_a_new_environment_is_right(desk, template):
 @pytest.mark.parametrize("image", ['/a "b"\\c', "/ä/\x7f\t", "/${USER}"])
 def test_any_image_can_stand_in_a_new_environment(tmp_path, image):
     text = starting.text(starting.Template.MPI, image)
-    assert edf.from_document(toml.parse(text.encode(), tmp_path)).scalars["image"].value == image
+    assert edf.from_document(toml.parse(text.encode(), tmp_path)).images["x86_64"].value == image
 
 
 def test_nothing_is_overwritten_by_any_of_many(desk):
