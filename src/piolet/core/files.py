@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +41,7 @@ def create_text(path: Path, text: str) -> None:
 def _partial(path: Path) -> Iterator[Path]:
     with storage_errors(path, "write"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+        partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
         try:
             yield partial
         finally:
