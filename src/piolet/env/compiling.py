@@ -155,7 +155,9 @@ def _workdir(merged: Merged, context: lookup.Context) -> str:
 
 def _mount(value: Value, context: lookup.Context) -> Mount:
     try:
-        return mounts.parse(value.value, context.cwd, value.origin, lambda text: expanded(text, context.environ))
+        return image_files.identified(
+            mounts.parse(value.value, context.cwd, value.origin, lambda text: expanded(text, context.environ))
+        )
     except ExpansionError as error:
         raise value.error(str(error), error.remedy) from error
 
@@ -163,7 +165,7 @@ def _mount(value: Value, context: lookup.Context) -> Mount:
 def _site_mounts(context: lookup.Context) -> Iterator[Mount]:
     for text in context.settings.env.mounts:
         try:
-            yield mounts.parse(text, Path("/"), "setting env.mounts")
+            yield image_files.identified(mounts.parse(text, Path("/"), "setting env.mounts"))
         except ExpansionError as error:
             raise ConfigError(str(error), path="setting env.mounts", key="env.mounts", remedy=error.remedy) from error
 
