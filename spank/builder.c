@@ -50,15 +50,18 @@ static int check_workdir(const struct plan *plan, struct root *root, struct faul
 
 static int build(const struct plan *plan, enum image_owner owner, bool *unmapped, struct fault *fault) {
     struct root root = {-1, -1, -1};
-    struct image image;
+    struct squashfs image;
+    struct squashfs *files = calloc(plan->mount_count + 1, sizeof *files);
     uid_t uid = geteuid();
     gid_t gid = getegid();
-    if (image_open(plan, &image, fault) || namespaces_first(owner, &root, fault) ||
-        image_serve(plan, &image, fault) || namespaces_stage(&root, fault) ||
-        image_mount(plan, &image, owner, &root, unmapped, fault))
+    if (!files) return fault_set(fault, "mount", CHECK_PLAN, "no memory");
+    if (image_open(plan, &image, fault) || mounts_open(plan, files, fault) ||
+        namespaces_first(owner, &root, fault) ||
+        (plan->image_kind == IMAGE_SQUASHFS && squashfs_serve(&image, fault)) || mounts_serve(plan, files, fault) ||
+        namespaces_stage(&root, fault) || image_mount(plan, &image, owner, &root, unmapped, fault))
         return -1;
     if (*unmapped) return 0;
-    if (mounts_apply(plan, &root, fault) || check_workdir(plan, &root, fault)) return -1;
+    if (mounts_apply(plan, files, &root, fault) || check_workdir(plan, &root, fault)) return -1;
     return namespaces_last(owner, uid, gid, &root, fault);
 }
 

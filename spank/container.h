@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "fault.h"
@@ -58,21 +59,30 @@ int namespaces_first(enum image_owner owner, struct root *root, struct fault *fa
 int namespaces_stage(struct root *root, struct fault *fault);
 int namespaces_last(enum image_owner owner, uid_t uid, gid_t gid, struct root *root, struct fault *fault);
 
-struct image {
-    int file;    /* the squashfs file, or the directory as a check */
+/* A squashfs file and the squashfuse that serves it. */
+struct squashfs {
+    int file;
     int fuse;    /* /dev/fuse */
-    int go;      /* closing it lets squashfuse start */
+    int go;      /* a byte lets squashfuse start */
     int said;    /* what squashfuse says on its standard error */
     pid_t server;
 };
 
-int image_open(const struct plan *plan, struct image *image, struct fault *fault);
-int image_serve(const struct plan *plan, struct image *image, struct fault *fault);
+/* In this order: opened as the user sees it, served before there is a mount namespace, mounted at `at` of the stage. */
+int squashfs_open(const struct plan_file *wanted, struct squashfs *image, struct fault *fault);
+int squashfs_serve(struct squashfs *image, struct fault *fault);
+int squashfs_mount(const char *path, struct squashfs *image, const char *at, struct stat *status,
+                   struct fault *fault);
+
+int image_open(const struct plan *plan, struct squashfs *image, struct fault *fault);
 /* Mount the image at /image of the stage; *unmapped says that its files belong to somebody else. */
-int image_mount(const struct plan *plan, struct image *image, enum image_owner owner, const struct root *root,
+int image_mount(const struct plan *plan, struct squashfs *image, enum image_owner owner, const struct root *root,
                 bool *unmapped, struct fault *fault);
 
-int mounts_apply(const struct plan *plan, struct root *root, struct fault *fault);
+/* `files` are those of the plan's mounts, by index. */
+int mounts_open(const struct plan *plan, struct squashfs *files, struct fault *fault);
+int mounts_serve(const struct plan *plan, struct squashfs *files, struct fault *fault);
+int mounts_apply(const struct plan *plan, struct squashfs *files, struct root *root, struct fault *fault);
 int texts_apply(const struct plan *plan, struct root *root, struct fault *fault);
 
 /* The mount system calls that C libraries gained late. Paths are resolved below `root`, never outside it. */

@@ -1,4 +1,4 @@
-/* The image: opened as the user sees it, served by squashfuse, mounted at /image of the stage.
+/* The image, and squashfs files to be mounted: opened as the user sees them, each served by a squashfuse of its own.
  *
  * The builder opens /dev/fuse and mounts; squashfuse only gets the open device (as /dev/fd/N) and the open image. It
  * is started before the mount namespace exists, so it never holds that namespace: once the last program has left the
@@ -23,26 +23,33 @@
 static const char STAGE[] = "image";
 static const char CHECK_PATH[] = "check the path and its permissions; nodes must see it as the submitting host does";
 
-static int check_squashfs(const struct plan *plan, int file, struct fault *fault) {
+static int check_squashfs(const struct plan_file *wanted, int file, struct fault *fault) {
     struct stat status;
     char magic[4] = "";
-    if (fstat(file, &status)) return fault_set(fault, STAGE, CHECK_PATH, "%s: %m", plan->image);
-    if (!S_ISREG(status.st_mode)) return fault_set(fault, STAGE, CHECK_PATH, "%s is not a file", plan->image);
+    if (fstat(file, &status)) return fault_set(fault, STAGE, CHECK_PATH, "%s: %m", wanted->path);
+    if (!S_ISREG(status.st_mode)) return fault_set(fault, STAGE, CHECK_PATH, "%s is not a file", wanted->path);
     if (pread(file, magic, sizeof magic, 0) != sizeof magic || memcmp(magic, "hsqs", sizeof magic))
-        return fault_set(fault, STAGE, "make it again with mksquashfs", "%s is not a squashfs image", plan->image);
+        return fault_set(fault, STAGE, "make it again with mksquashfs", "%s is not a squashfs image", wanted->path);
     int64_t mtime_ns = (int64_t)status.st_mtim.tv_sec * 1000000000 + status.st_mtim.tv_nsec;
-    if ((uint64_t)status.st_size != plan->image_bytes || mtime_ns != plan->image_mtime_ns)
+    if ((uint64_t)status.st_size != wanted->bytes || mtime_ns != wanted->mtime_ns)
         return fault_set(fault, STAGE, "start again, so that the environment is compiled with the image as it is now",
-                         "%s has changed since the environment was compiled", plan->image);
+                         "%s has changed since the environment was compiled", wanted->path);
     return 0;
 }
 
-int image_open(const struct plan *plan, struct image *image, struct fault *fault) {
-    bool directory = plan->image_kind == IMAGE_DIRECTORY;
-    *image = (struct image){.file = -1, .fuse = -1, .go = -1, .said = -1, .server = -1};
-    image->file = open(plan->image, (directory ? O_PATH | O_DIRECTORY : O_RDONLY | O_NONBLOCK) | O_CLOEXEC);
-    if (image->file < 0) return fault_set(fault, STAGE, CHECK_PATH, "%s: %m", plan->image);
-    return directory ? 0 : check_squashfs(plan, image->file, fault);
+int squashfs_open(const struct plan_file *wanted, struct squashfs *image, struct fault *fault) {
+    *image = (struct squashfs){.file = -1, .fuse = -1, .go = -1, .said = -1, .server = -1};
+    image->file = open(wanted->path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (image->file < 0) return fault_set(fault, STAGE, CHECK_PATH, "%s: %m", wanted->path);
+    return check_squashfs(wanted, image->file, fault);
+}
+
+int image_open(const struct plan *plan, struct squashfs *image, struct fault *fault) {
+    if (plan->image_kind == IMAGE_SQUASHFS) return squashfs_open(&plan->image, image, fault);
+    int directory = open(plan->image.path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (directory < 0) return fault_set(fault, STAGE, CHECK_PATH, "%s: %m", plan->image.path);
+    close(directory);
+    return 0;
 }
 
 /* squashfuse lives as long as the container, whatever signals the step gets: its end is the kernel's to call. */
@@ -53,17 +60,19 @@ static void ignore_signals(void) {
 
 static int move_fd(int fd, int wanted) { return fd == wanted ? fcntl(fd, F_SETFD, 0) : dup2(fd, wanted); }
 
-/* Keep the image, the device and what is said, at 3, 4 and 2; nothing else, least of all the step's pipes. */
-static int arrange_fds(const struct image *image) {
+/* Keep the image, the device, what is said and the word to go, at 3, 4, 2 and 5; nothing else, least of all the
+ * step's pipes or the device of another squashfs, whose death the kernel could then not tell. */
+static int arrange_fds(const struct squashfs *image, int go) {
     int file = fcntl(image->file, F_DUPFD, 10), fuse = fcntl(image->fuse, F_DUPFD, 10);
     int said = fcntl(image->said, F_DUPFD, 10), null = open("/dev/null", O_RDWR);
-    if (file < 0 || fuse < 0 || said < 0 || null < 0) return -1;
+    go = fcntl(go, F_DUPFD, 10);
+    if (file < 0 || fuse < 0 || said < 0 || null < 0 || go < 0) return -1;
     if (move_fd(null, 0) < 0 || move_fd(null, 1) < 0 || move_fd(said, 2) < 0) return -1;
-    if (move_fd(file, 3) < 0 || move_fd(fuse, 4) < 0) return -1;
-    return close_range(5, ~0u, 0);
+    if (move_fd(file, 3) < 0 || move_fd(fuse, 4) < 0 || move_fd(go, 5) < 0) return -1;
+    return close_range(6, ~0u, 0);
 }
 
-__attribute__((noreturn)) static void serve(struct image *image, int go) {
+__attribute__((noreturn)) static void serve(const struct squashfs *image, int go) {
     char c;
     cpu_set_t all;
     memset(&all, 0xff, sizeof all);
@@ -71,16 +80,15 @@ __attribute__((noreturn)) static void serve(struct image *image, int go) {
     setsid();
     ignore_signals();
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-    if (read(go, &c, 1) != 1 || arrange_fds(image) || chdir("/")) _exit(1);
+    if (arrange_fds(image, go) || read(5, &c, 1) != 1 || close(5) || chdir("/")) _exit(1);
     execlp("squashfuse_ll", "squashfuse_ll", "-f", "/proc/self/fd/3", "/dev/fd/4", (char *)NULL);
     execlp("squashfuse", "squashfuse", "-f", "/proc/self/fd/3", "/dev/fd/4", (char *)NULL);
     dprintf(2, "squashfuse is not installed on this node");
     _exit(127);
 }
 
-int image_serve(const struct plan *plan, struct image *image, struct fault *fault) {
+int squashfs_serve(struct squashfs *image, struct fault *fault) {
     int go[2];
-    if (plan->image_kind == IMAGE_DIRECTORY) return 0;
     image->fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
     if (image->fuse < 0)
         return fault_set(fault, STAGE, "ask the administrators to load fuse and to make /dev/fuse mode 0666",
@@ -89,52 +97,59 @@ int image_serve(const struct plan *plan, struct image *image, struct fault *faul
     if (image->said < 0 || pipe2(go, O_CLOEXEC)) return fault_set(fault, STAGE, CHECK_PATH, "no memory: %m");
     image->server = fork();
     if (image->server < 0) return fault_set(fault, STAGE, "raise the limit of processes", "fork: %m");
-    if (!image->server) {
-        close(go[1]);
-        serve(image, go[0]);
-    }
+    if (!image->server) serve(image, go[0]);
     close(go[0]);
+    close(image->file);
     image->go = go[1];
     return 0;
 }
 
-/* The kernel answers once squashfuse does, or with an error once it has died. */
-static int wait_until_served(const struct plan *plan, struct image *image, struct stat *status, struct fault *fault) {
+/* The kernel answers once squashfuse does, or with an error once it has died. One that lives and serves errors only, as
+ * of an image with a broken root, is ended. */
+static int wait_until_served(const char *path, struct squashfs *image, const char *at, struct stat *status,
+                             struct fault *fault) {
     ssize_t started = write(image->go, "g", 1);
     close(image->go);
     close(image->fuse);
-    if (started == 1 && !stat("/image", status) && S_ISDIR(status->st_mode)) return 0;
+    int error = started != 1 || stat(at, status) ? errno : S_ISDIR(status->st_mode) ? 0 : ENOTDIR;
+    if (!error) return close(image->said);
     char said[512] = "";
+    kill(image->server, SIGKILL);
     waitpid(image->server, NULL, 0);
     ssize_t size = pread(image->said, said, sizeof said - 1, 0);
     said[size > 0 ? size : 0] = 0;
     said[strcspn(said, "\n")] = 0;
     return fault_set(fault, STAGE, "check the image with `unsquashfs -s`; make it again with mksquashfs",
-                     "squashfuse could not serve %s: %s", plan->image, *said ? said : "it ended without a word");
+                     "squashfuse could not serve %s: %s", path, *said ? said : strerror(error));
+}
+
+int squashfs_mount(const char *path, struct squashfs *image, const char *at, struct stat *status,
+                   struct fault *fault) {
+    char options[128];
+    snprintf(options, sizeof options, "fd=%d,rootmode=40000,user_id=%u,group_id=%u,allow_other,default_permissions",
+             image->fuse, geteuid(), getegid());
+    if (mount("squashfuse", at, "fuse", MS_RDONLY | MS_NOSUID | MS_NODEV, options))
+        return fault_set(fault, STAGE, "ask the administrators whether fuse works in user namespaces", "fuse: %m");
+    return wait_until_served(path, image, at, status, fault);
 }
 
 /* Opened again: the kernel copies trees of this mount namespace only. */
 static int bind_directory(const struct plan *plan, const struct root *root, struct fault *fault) {
-    int source = open_below(root->host, plan->image, O_PATH | O_DIRECTORY);
+    int source = open_below(root->host, plan->image.path, O_PATH | O_DIRECTORY);
     int stage = open("/image", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (source < 0 || stage < 0 || attach_copy(source, stage, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV))
-        return fault_set(fault, STAGE, CHECK_PATH, "cannot bind %s: %m", plan->image);
+        return fault_set(fault, STAGE, CHECK_PATH, "cannot bind %s: %m", plan->image.path);
     close(source);
     close(stage);
     return 0;
 }
 
-int image_mount(const struct plan *plan, struct image *image, enum image_owner owner, const struct root *root,
+int image_mount(const struct plan *plan, struct squashfs *image, enum image_owner owner, const struct root *root,
                 bool *unmapped, struct fault *fault) {
-    char options[128];
     struct stat status;
     *unmapped = false;
     if (plan->image_kind == IMAGE_DIRECTORY) return bind_directory(plan, root, fault);
-    snprintf(options, sizeof options, "fd=%d,rootmode=40000,user_id=%u,group_id=%u,allow_other,default_permissions",
-             image->fuse, geteuid(), getegid());
-    if (mount("squashfuse", "/image", "fuse", MS_RDONLY | MS_NOSUID | MS_NODEV, options))
-        return fault_set(fault, STAGE, "ask the administrators whether fuse works in user namespaces", "fuse: %m");
-    if (wait_until_served(plan, image, &status, fault)) return -1;
+    if (squashfs_mount(plan->image.path, image, "/image", &status, fault)) return -1;
     *unmapped = owner == OWNER_ROOT && status.st_uid != 0;
     return 0;
 }

@@ -102,6 +102,48 @@ static int apply_tmpfs(const struct plan_mount *mount, struct root *root, struct
     return 0;
 }
 
+int mounts_open(const struct plan *plan, struct squashfs *files, struct fault *fault) {
+    for (size_t i = 0; i < plan->mount_count; i++) {
+        const struct plan_mount *mount = &plan->mounts[i];
+        if (mount->kind == MOUNT_SQUASHFS && squashfs_open(&mount->file, &files[i], fault)) return -1;
+    }
+    return 0;
+}
+
+int mounts_serve(const struct plan *plan, struct squashfs *files, struct fault *fault) {
+    for (size_t i = 0; i < plan->mount_count; i++) {
+        if (plan->mounts[i].kind == MOUNT_SQUASHFS && squashfs_serve(&files[i], fault)) return -1;
+    }
+    return 0;
+}
+
+/* Mounted on the stage first, where no path of the container can lead it astray, and copied from there. */
+static int apply_squashfs(const struct plan_mount *mount, struct squashfs *file, struct root *root,
+                          struct fault *fault) {
+    struct stat status;
+    if (squashfs_mount(mount->file.path, file, "/squashfs", &status, fault)) return -1;
+    int source = open("/squashfs", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int target = mount_point(root->tree, mount->target, true);
+    if (target < 0)
+        return fault_set(fault, "mount", CHECK_MOUNT, "target %s for %s: %m", mount->target, mount->file.path);
+    if (source < 0 || attach_copy(source, target, attributes_of(mount) | MOUNT_ATTR_RDONLY) ||
+        umount2("/squashfs", MNT_DETACH))
+        return fault_set(fault, "mount", CHECK_MOUNT, "%s at %s: %m", mount->file.path, mount->target);
+    close(source);
+    close(target);
+    return 0;
+}
+
+static int apply_mount(const struct plan_mount *mount, struct squashfs *file, struct root *root,
+                       struct fault *fault) {
+    switch (mount->kind) {
+    case MOUNT_BIND: return apply_bind(mount, root, fault);
+    case MOUNT_TMPFS: return apply_tmpfs(mount, root, fault);
+    case MOUNT_SQUASHFS: return apply_squashfs(mount, file, root, fault);
+    }
+    return fault_set(fault, "mount", CHECK_MOUNT, "%s: a mount of no kind", mount->target);
+}
+
 /* The root is always an overlay over the image, so that missing mount points can be made; what is to be read-only
  * becomes so when they are. */
 static int make_root(struct root *root, struct fault *fault) {
@@ -119,11 +161,10 @@ static int make_readonly(struct root *root, struct fault *fault) {
     return 0;
 }
 
-int mounts_apply(const struct plan *plan, struct root *root, struct fault *fault) {
+int mounts_apply(const struct plan *plan, struct squashfs *files, struct root *root, struct fault *fault) {
     if (make_root(root, fault)) return -1;
     for (size_t i = 0; i < plan->mount_count; i++) {
-        const struct plan_mount *mount = &plan->mounts[i];
-        if (mount->kind == MOUNT_BIND ? apply_bind(mount, root, fault) : apply_tmpfs(mount, root, fault)) return -1;
+        if (apply_mount(&plan->mounts[i], &files[i], root, fault)) return -1;
     }
     if (texts_apply(plan, root, fault)) return -1;
     return plan->writable ? 0 : make_readonly(root, fault);

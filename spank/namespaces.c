@@ -54,7 +54,7 @@ int namespaces_stage(struct root *root, struct fault *fault) {
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
         mount("piolet", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755") || chdir("/tmp"))
         return fault_set(fault, STAGE, REPORT, "cannot make the stage in /tmp: %m");
-    static const char *const directories[] = {"host", "image", "root", "layers", "layers/upper", "layers/work"};
+    static const char *const directories[] = {"host", "image", "squashfs", "root", "layers", "layers/upper", "layers/work"};
     for (size_t i = 0; i < sizeof directories / sizeof *directories; i++) {
         if (mkdir(directories[i], 0755)) return fault_set(fault, STAGE, REPORT, "%s: %m", directories[i]);
     }

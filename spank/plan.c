@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_FIELDS = 5 };
+enum { MOST_FIELDS = 7 };
 
 struct parser {
     struct plan *plan;
@@ -96,23 +96,27 @@ static bool number(const char *text, long long *value) {
     return isdigit((unsigned char)text[0]) && !*end && !errno;
 }
 
+static bool parse_file(struct plan_file *file, const char *path, const char *bytes, const char *mtime) {
+    long long size, mtime_ns;
+    if (!number(bytes, &size) || !number(mtime, &mtime_ns)) return false;
+    *file = (struct plan_file){path, (uint64_t)size, mtime_ns};
+    return true;
+}
+
 static int parse_image(struct parser *parser) {
     struct plan *plan = parser->plan;
     char **field = parser->fields;
-    long long size = 0, mtime_ns = 0;
     if (plan->image_kind != IMAGE_NONE) return refuse(parser, "a second image");
     if (parser->count == 3 && !strcmp(field[1], "directory")) {
         plan->image_kind = IMAGE_DIRECTORY;
-    } else if (parser->count == 5 && !strcmp(field[1], "squashfs") && number(field[3], &size) &&
-               number(field[4], &mtime_ns)) {
+        plan->image.path = field[2];
+    } else if (parser->count == 5 && !strcmp(field[1], "squashfs") &&
+               parse_file(&plan->image, field[2], field[3], field[4])) {
         plan->image_kind = IMAGE_SQUASHFS;
     } else {
         return refuse(parser, "not an image");
     }
     if (!path_is_plain(field[2])) return refuse(parser, "the image is not an absolute path");
-    plan->image = field[2];
-    plan->image_bytes = (uint64_t)size;
-    plan->image_mtime_ns = mtime_ns;
     return 0;
 }
 
@@ -142,7 +146,8 @@ static int parse_flag(struct parser *parser, struct plan_mount *mount, const cha
         return 0;
     }
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        if (!strcmp(flag, known[i].name)) {
+        bool allowed = mount->kind == MOUNT_BIND || !(known[i].flag & (FLAG_DEVICES | FLAG_OPTIONAL));
+        if (allowed && !strcmp(flag, known[i].name)) {
             mount->flags |= known[i].flag;
             return 0;
         }
@@ -158,12 +163,17 @@ static int parse_mount(struct parser *parser) {
         if (!path_is_plain(mount.source)) return refuse(parser, "the source is not an absolute path");
     } else if (parser->count == 4 && !strcmp(field[1], "tmpfs")) {
         mount.kind = MOUNT_TMPFS;
+    } else if (parser->count == 7 && !strcmp(field[1], "squashfs") &&
+               parse_file(&mount.file, field[2], field[5], field[6])) {
+        mount.kind = MOUNT_SQUASHFS;
+        if (!path_is_plain(mount.file.path)) return refuse(parser, "the source is not an absolute path");
     } else {
         return refuse(parser, "not a mount");
     }
-    mount.target = field[parser->count - 2];
+    char **target = &field[mount.kind == MOUNT_TMPFS ? 2 : 3];
+    mount.target = target[0];
     if (!path_is_plain(mount.target)) return refuse(parser, "the target is not an absolute path");
-    char *rest = field[parser->count - 1], *flag;
+    char *rest = target[1], *flag;
     if (!strcmp(rest, "-")) rest = NULL;
     while ((flag = strsep(&rest, ","))) {
         if (parse_flag(parser, &mount, flag)) return -1;

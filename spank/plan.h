@@ -10,13 +10,21 @@
 enum { PLAN_VERSION = 1, PLAN_MOST_BYTES = 1 << 20, PLAN_MOST_LINES = 1 << 14, PLAN_WHY_BYTES = 256 };
 
 enum image_kind { IMAGE_NONE, IMAGE_SQUASHFS, IMAGE_DIRECTORY };
-enum mount_kind { MOUNT_BIND, MOUNT_TMPFS };
+enum mount_kind { MOUNT_BIND, MOUNT_TMPFS, MOUNT_SQUASHFS };
 enum mount_flag { FLAG_READONLY = 1, FLAG_NOEXEC = 2, FLAG_OPTIONAL = 4, FLAG_DEVICES = 8 };
+
+/* A squashfs file is refused when it is not what was compiled: when its size or time of modification differ. */
+struct plan_file {
+    const char *path;
+    uint64_t bytes;
+    int64_t mtime_ns;
+};
 
 struct plan_mount {
     enum mount_kind kind;
     unsigned flags;      /* of enum mount_flag */
     const char *source;  /* bind: a path of the host */
+    struct plan_file file; /* squashfs */
     const char *target;  /* a path below the container's root */
     const char *size;    /* tmpfs: its limit as the kernel reads it; NULL for half of the memory */
     const char *mode;    /* tmpfs: octal permissions; NULL for 0755 */
@@ -31,10 +39,9 @@ struct plan_variable {
 };
 
 struct plan {
-    const char *name, *image, *workdir; /* workdir: NULL for the caller's */
+    const char *name, *workdir; /* workdir: NULL for the caller's */
     enum image_kind image_kind;
-    uint64_t image_bytes;
-    int64_t image_mtime_ns;
+    struct plan_file image; /* a directory has a path only */
     bool writable;
     struct plan_mount *mounts;
     struct plan_text *texts;

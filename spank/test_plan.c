@@ -44,13 +44,16 @@ static void refused(const char *body, const char *reason) {
 static void test_whole_plan(void) {
     struct plan plan;
     CHECK(!parse(&plan, HEAD "mount bind /a%20b /c ro,noexec,optional,dev\nmount tmpfs /t size=5%25,mode=1777\n"
-                             "prepend /etc/passwd a%0a\nset A %\nset B_1 x%3dy\nunset C\nworkdir /w\n"));
-    CHECK(!strcmp(plan.name, "demo") && !strcmp(plan.image, "/a/b.sqsh") && !strcmp(plan.workdir, "/w"));
-    CHECK(plan.image_kind == IMAGE_SQUASHFS && plan.image_bytes == 4096 && plan.image_mtime_ns == 17 && plan.writable);
-    CHECK(plan.mount_count == 2 && plan.text_count == 1 && plan.variable_count == 3);
+                             "mount squashfs /d.sqsh /d noexec 8192 18\nprepend /etc/passwd a%0a\nset A %\nset B_1 x%3dy\nunset C\nworkdir /w\n"));
+    CHECK(!strcmp(plan.name, "demo") && !strcmp(plan.image.path, "/a/b.sqsh") && !strcmp(plan.workdir, "/w"));
+    CHECK(plan.image_kind == IMAGE_SQUASHFS && plan.image.bytes == 4096 && plan.image.mtime_ns == 17 && plan.writable);
+    CHECK(plan.mount_count == 3 && plan.text_count == 1 && plan.variable_count == 3);
     CHECK(!strcmp(plan.mounts[0].source, "/a b") && plan.mounts[0].flags == 15);
     CHECK(plan.mounts[1].kind == MOUNT_TMPFS && !strcmp(plan.mounts[1].size, "5%"));
     CHECK(!strcmp(plan.mounts[1].mode, "1777") && !strcmp(plan.texts[0].text, "a\n"));
+    CHECK(plan.mounts[2].kind == MOUNT_SQUASHFS && !strcmp(plan.mounts[2].file.path, "/d.sqsh"));
+    CHECK(!strcmp(plan.mounts[2].target, "/d") && plan.mounts[2].flags == FLAG_NOEXEC);
+    CHECK(plan.mounts[2].file.bytes == 8192 && plan.mounts[2].file.mtime_ns == 18);
     CHECK(!*plan.variables[0].value && !strcmp(plan.variables[1].value, "x=y") && !plan.variables[2].value);
     plan_free(&plan);
 }
@@ -76,7 +79,7 @@ static void test_refusals(void) {
         {HEAD "exec /bin/sh\n", "unknown word \"exec\""},
         {HEAD "\n", "not well formed"},
         {HEAD "set A  b\n", "not well formed"},
-        {HEAD "set A b c d e f\n", "too many fields"},
+        {HEAD "set A b c d e f g\n", "too many fields"},
         {HEAD "set A %0\n", "not well formed"},
         {HEAD "set A %00\n", "not well formed"},
         {HEAD "set A %AF\n", "not well formed"},
@@ -98,6 +101,13 @@ static void test_refusals(void) {
         {HEAD "mount tmpfs /b size=1x\n", "a tmpfs has no flag"},
         {HEAD "mount tmpfs /b size=1mm\n", "a tmpfs has no flag"},
         {HEAD "mount tmpfs /b mode=077777\n", "a tmpfs has no flag"},
+        {HEAD "mount squashfs /a /b -\n", "not a mount"},
+        {HEAD "mount squashfs /a /b - 1 -1\n", "not a mount"},
+        {HEAD "mount squashfs a /b - 1 1\n", "the source is not an absolute path"},
+        {HEAD "mount squashfs /a / - 1 1\n", "the target is not an absolute path"},
+        {HEAD "mount squashfs /a /b dev 1 1\n", "unknown mount flag \"dev\""},
+        {HEAD "mount squashfs /a /b optional 1 1\n", "unknown mount flag \"optional\""},
+        {HEAD "mount bind /a /b - 1 1\n", "not a mount"},
         {HEAD "prepend etc x\n", "not a text"},
         {"piolet-plan 1\nname d\nimage squashfs /a -1 0\n", "not an image"},
         {"piolet-plan 1\nname d\nimage squashfs /a 99999999999999999999 0\n", "not an image"},

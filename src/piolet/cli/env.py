@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,7 +16,18 @@ from piolet.core import config
 from piolet.core.errors import PioletError
 from piolet.core.files import write_text
 from piolet.core.native import native
-from piolet.env import ContainerPlan, compile_environment, lock, plan_directory, write_plan
+from piolet.env import ContainerPlan, compile_environment, lock, plan_directory, starting, write_plan
+from piolet.env.comparing import differences
+from piolet.env.edf import ARCHITECTURES
+from piolet.env.listing import listed
+from piolet.env.lookup import Context
+from piolet.env.starting import Template
+
+arch_option = click.option(
+    "--arch",
+    type=click.Choice(ARCHITECTURES),
+    help="Architecture of the nodes; default: the setting env.arch, else that of this machine.",
+)
 
 
 @click.group()
@@ -26,12 +40,13 @@ def command() -> None:
 
 @command.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-def check(names: tuple[str, ...]) -> int:
+@arch_option
+def check(names: tuple[str, ...], arch: str | None) -> int:
     """Check environments: exit status 0 if all are right, 2 if one is not."""
     status = 0
     for name in names:
         try:
-            _compiled(name)
+            _compiled(name, arch)
         except PioletError as error:
             click.echo(f"{name}: {error}", err=True)
             status = max(status, error.exit_status)
@@ -42,22 +57,90 @@ def check(names: tuple[str, ...]) -> int:
 
 @command.command()
 @click.argument("name")
+@arch_option
 @format_option
-def render(name: str, output: Format) -> None:
+def render(name: str, arch: str | None, output: Format) -> None:
     """Print every value of an environment and where it comes from."""
-    plan = _compiled(name)
+    plan = _compiled(name, arch)
     if output is Format.JSON:
         print_json(lock(plan, environ=os.environ))
     else:
         print_table(("key", "value", "origin"), plan.rows())
 
 
+@command.command(name="list")
+@format_option
+def list_command(output: Format) -> None:
+    """List every environment of the search path, broken ones too.
+
+    A hidden one is right, but another of its name comes first. `piolet env check NAME` says all that is wrong.
+    """
+    found = listed(_context())
+    if output is Format.JSON:
+        keys = ("name", "path", "state", "image", "error")
+        print_json([{key: str(getattr(entry, key)) for key in keys} for entry in found])
+    else:
+        rows = [(entry.name, entry.state, entry.summary, entry.path) for entry in found]
+        print_table(("name", "state", "image or problem", "file"), rows)
+
+
+@command.command()
+@click.argument("a")
+@click.argument("b")
+@format_option
+def diff(a: str, b: str, output: Format) -> int:
+    """Print what differs between environments A and B once resolved, with where each value comes from.
+
+    Exits with 1 if something differs.
+    """
+    found = differences(_compiled(a), _compiled(b))
+    if output is Format.JSON:
+        print_json([asdict(difference) for difference in found])
+    elif found:
+        sides = [(entry.key, side) for entry in found for side in (entry.a, entry.b)]
+        names = [name for _ in found for name in (a, b)]
+        rows = [
+            (key, name, side.value if side else "(none)", side.origin if side else "")
+            for (key, side), name in zip(sides, names, strict=True)
+        ]
+        print_table(("key", "environment", "value", "origin"), rows)
+    return int(bool(found))
+
+
+@command.command()
+@click.argument("name")
+@click.option("--template", type=click.Choice(Template, case_sensitive=False), help="What the environment is for.")
+@click.option("--image", help="Path of the image.")
+def new(name: str, template: Template | None, image: str | None) -> None:
+    """Write a new, commented EDF from a template, and print its path; no file is ever replaced.
+
+    NAME goes to the first directory of the search path, a path with a `/` where it says. On a terminal, what is not
+    given is asked for.
+    """
+    starting.place(name, _context())  # a bad name is said before anything is asked
+    template = template or Template(
+        _asked("--template", "What is it for", type=click.Choice(Template, case_sensitive=False))
+    )
+    image = image or _asked("--image", "Path of the image, a squashfs file or a directory")
+    path = starting.new(name, template, image, _context())
+    click.echo(path)
+    click.echo(f"look at it, then: piolet env check {name}", err=True)
+
+
+def _asked(option: str, question: str, **options: Any) -> str:  # noqa: ANN401 - click's own
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"Missing option '{option}' (asked for on a terminal only).")
+    answer: str = click.prompt(question, err=True, **options)
+    return answer
+
+
 @command.command(name="compile")
 @click.argument("name")
 @click.option("--output", type=click.Path(path_type=Path), help="File to write instead of the shared directory.")
-def compile_command(name: str, output: Path | None) -> None:
+@arch_option
+def compile_command(name: str, output: Path | None, arch: str | None) -> None:
     """Compile an environment into a container plan, and print the path of the plan."""
-    plan = _compiled(name)
+    plan = _compiled(name, arch)
     if output is None:
         output = write_plan(plan, plan_directory(_settings(), os.environ))
     else:
@@ -82,9 +165,13 @@ def run(name: str, program: Sequence[str]) -> None:
     os.execv(enter, [enter, str(plan), "--", *program])  # noqa: S606 - becomes the program, so no Runner
 
 
-def _compiled(name: str) -> ContainerPlan:
-    return compile_environment(name, environ=os.environ, cwd=Path.cwd(), settings=_settings())
+def _compiled(name: str, arch: str | None = None) -> ContainerPlan:
+    return compile_environment(name, environ=os.environ, cwd=Path.cwd(), settings=_settings(arch))
 
 
-def _settings() -> config.Settings:
-    return config.load().settings
+def _context() -> Context:
+    return Context(os.environ, Path.cwd(), _settings())
+
+
+def _settings(arch: str | None = None) -> config.Settings:
+    return config.load({"env.arch": arch}).settings

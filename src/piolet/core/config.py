@@ -15,70 +15,29 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.fields import FieldInfo
-
+from piolet.core import settings as known_settings
 from piolet.core import toml
 from piolet.core.errors import ConfigError
+from piolet.core.settings import EnvSettings, LabSettings, RecordSettings, RunSettings, Settings, VetSettings
 from piolet.core.text import did_you_mean
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class EnvSettings(_Section):
-    """User environments."""
-
-    search_path: tuple[Path, ...] = Field((), description="directories with EDF files, after the user's own")
-    images: Path | None = Field(None, description="directory of image names, for EDFs that give a bare file name")
-    mounts: tuple[str, ...] = Field((), description="mounts that the site adds to every container")
-
-
-class RunSettings(_Section):
-    """What `piolet run` asks of Slurm when the command line does not say."""
-
-    partition: str = Field("", description="partition to submit to; empty for Slurm's default")
-    account: str = Field("", description="account to charge; empty for Slurm's default")
-    time_limit: str = Field("", description="time limit in Slurm's form; empty for the partition's default")
-    gpus_per_node: int | None = Field(None, ge=0, description="GPUs to ask for on each node; none asks for all")
-
-
-class RecordSettings(_Section):
-    """The recorder."""
-
-    interval_s: float = Field(1.0, ge=0.1, le=60, description="seconds between samples")
-    flush_s: float = Field(5.0, ge=1, le=300, description="seconds of samples that a kill may lose")
-    kernel_log: Path = Field(Path("/dev/kmsg"), description="kernel log to read Xid messages from")
-
-
-class VetSettings(_Section):
-    """Vetting of nodes."""
-
-    protocol_path: tuple[Path, ...] = Field((), description="directories with protocols of the site")
-    timeout_s: float = Field(60.0, gt=0, description="seconds after which a silent node is unknown")
-
-
-class LabSettings(_Section):
-    """The virtual cluster."""
-
-    directory: Path = Field(Path("/var/lib/piolet/lab"), description="where labs keep their files")
-
-
-class Settings(_Section):
-    """Every setting there is."""
-
-    root: Path | None = Field(
-        None, description="root of all logbooks; none: $SCRATCH/piolet, else the user's data directory"
-    )
-    cluster: str = Field("", description="name of the cluster in logbook paths; empty asks Slurm")
-    env: EnvSettings = EnvSettings()
-    run: RunSettings = RunSettings()
-    record: RecordSettings = RecordSettings()
-    vet: VetSettings = VetSettings()
-    lab: LabSettings = LabSettings()
+__all__ = [
+    "Configuration",
+    "EnvSettings",
+    "LabSettings",
+    "RecordSettings",
+    "RunSettings",
+    "Settings",
+    "Value",
+    "VetSettings",
+    "describe",
+    "known_keys",
+    "load",
+    "site_file",
+    "user_file",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,33 +92,12 @@ def user_file(environ: Mapping[str, str]) -> Path:
 
 def known_keys() -> tuple[str, ...]:
     """Return every dotted key, in the order of definition."""
-    return tuple(_keys(Settings, ""))
+    return tuple(known_settings.known())
 
 
 def describe(key: str) -> str:
     """Return the one-line description of a dotted key."""
-    return _field(key).description or ""
-
-
-def _field(key: str) -> FieldInfo:
-    model: type[BaseModel] = Settings
-    *sections, last = key.split(".")
-    for section in sections:
-        model = _section(model.model_fields[section].annotation) or model
-    return model.model_fields[last]
-
-
-def _keys(model: type[BaseModel], prefix: str) -> Iterator[str]:
-    for name, info in model.model_fields.items():
-        section = _section(info.annotation)
-        if section:
-            yield from _keys(section, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
-
-
-def _section(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - any type annotation
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    return known_settings.known()[key].description
 
 
 def _file_values(path: Path, layer: str) -> Iterator[tuple[str, Value]]:
@@ -182,50 +120,39 @@ def _flattened(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any
 
 
 def _environment_values(environ: Mapping[str, str]) -> Iterator[tuple[str, Value]]:
-    for key in known_keys():
+    for key, known in known_settings.known().items():
         variable = "PIOLET_" + key.upper().replace(".", "_")
         text = environ.get(variable)
         if text:
-            yield key, Value(_from_text(key, text), f"environment {variable}", f"${variable}")
+            yield key, Value(_from_text(known.read, text), f"environment {variable}", f"${variable}")
 
 
-def _from_text(key: str, text: str) -> str | list[str]:
+def _from_text(read: known_settings.Reader, text: str) -> str | list[str]:
     """Split the text of a list: paths at colons as in PATH, everything else at commas."""
-    elements = get_args(_field(key).annotation)
-    if Ellipsis not in elements:
-        return text
-    return text.split(":" if Path in elements else ",")
+    separator = {known_settings.paths: ":", known_settings.texts: ","}.get(read)
+    return text.split(separator) if separator else text
 
 
 def _validated(values: Mapping[str, Value]) -> Settings:
-    tree: dict[str, Any] = {}
+    known = known_settings.known()
+    read: dict[str, Any] = {}
     for key, value in values.items():
-        *sections, last = key.split(".")
-        table = tree
-        for section in sections:
-            table = table.setdefault(section, {})
-        table[last] = value.value
-    try:
-        return Settings.model_validate(tree)
-    except ValidationError as error:
-        raise _config_error(error, values) from error
+        if key not in known:
+            raise ConfigError(f'unknown setting "{key}"', path=value.path, key=key, remedy=did_you_mean(key, known))
+        try:
+            read[key] = known[key].read(value.value)
+        except ValueError as error:
+            raise ConfigError(
+                f"{key} {error}, not {value.value!r}",
+                path=value.path,
+                key=key,
+                line=value.line,
+                remedy=f"it is the {known[key].description}",
+            ) from error
+    return known_settings.made(read)
 
 
-def _config_error(error: ValidationError, values: Mapping[str, Value]) -> ConfigError:
-    first = error.errors()[0]
-    parts = [str(part) for part in first["loc"]]
-    key = next((k for n in range(len(parts), 0, -1) if (k := ".".join(parts[:n])) in values), ".".join(parts))
-    value = values.get(key)
-    return ConfigError(
-        f"{key}: {first['msg']} (got {first['input']!r})",
-        path=value.path if value else "configuration",
-        key=key,
-        line=value.line if value else None,
-        remedy=f"it is the {describe(key)}" if key in known_keys() else "correct the value",
-    )
-
-
-def _get(settings: BaseModel, key: str) -> Any:  # noqa: ANN401 - settings have many types
+def _get(settings: Settings, key: str) -> Any:  # noqa: ANN401 - settings have many types
     value: Any = settings
     for part in key.split("."):
         value = getattr(value, part)

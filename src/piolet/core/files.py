@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from piolet.core.errors import ParseError, storage_errors
+from piolet.core.errors import ParseError, UsageError, storage_errors
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -19,13 +18,32 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success it is synced and renamed, on failure removed."""
+    with _partial(path) as partial:
+        yield partial
+        _sync(partial)
+        partial.replace(path)
+
+
+def create_text(path: Path, text: str) -> None:
+    """Write `text` to a new file atomically; a file that is there already is a UsageError and stays as it is."""
+    with _partial(path) as partial:
+        partial.write_text(text, encoding="utf-8", errors="surrogateescape")
+        _sync(partial)
+        try:
+            path.hardlink_to(partial)  # unlike a rename, it replaces nothing, however many try at once
+        except FileExistsError as error:
+            raise UsageError(
+                "the file is there already, and is left as it is", where=str(path), remedy="choose another name"
+            ) from error
+
+
+@contextmanager
+def _partial(path: Path) -> Iterator[Path]:
     with storage_errors(path, "write"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+        partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
         try:
             yield partial
-            _sync(partial)
-            partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from piolet.core.config import Settings
 from piolet.core.errors import ConfigError
 from piolet.core.run import Runner, SystemRunner
-from piolet.env import image as images
+from piolet.env import image as image_files
 from piolet.env import lookup, mounts
 from piolet.env.edf import Edf, Value
 from piolet.env.expanding import ExpansionError, expand, expanded
@@ -35,6 +35,7 @@ OFF = {"false", "0", "no", "off"}
 class Merged:
     """An environment and all it builds on, flattened, not yet expanded."""
 
+    images: Mapping[str, Value]
     scalars: Mapping[str, Value]
     mounts: tuple[Value, ...]
     devices: tuple[Value, ...]
@@ -58,18 +59,25 @@ def compile_environment(
         ToolMissing: `unsquashfs` is not installed.
     """
     context = lookup.Context(environ, cwd, settings)
-    edfs = lookup.chain(name, context)
+    return compile_found(lookup.find(name, context), context, runner)
+
+
+def compile_found(path: Path, context: lookup.Context, runner: Runner | None = None) -> ContainerPlan:
+    """Resolve the environment of the EDF file at `path`; see `compile_environment`."""
+    edfs = lookup.chain(path, context)
     return _planned(edfs[-1], merge(edfs), context, runner or SystemRunner())
 
 
 def merge(edfs: Iterable[Edf]) -> Merged:
     """Flatten EDFs, each after those it builds on."""
+    images: dict[str, Value] = {}
     scalars: dict[str, Value] = {}
     env: dict[str, Value] = {}
     annotations: dict[str, Value] = {}
     mount_values: dict[str, Value] = {}
     devices: dict[str, Value] = {}
     for edf in edfs:
+        images |= edf.images
         scalars |= edf.scalars
         env |= edf.env
         annotations |= edf.annotations
@@ -77,7 +85,7 @@ def merge(edfs: Iterable[Edf]) -> Merged:
             mount_values.setdefault(value.value, value)
         for value in edf.devices:
             devices.setdefault(value.value, value)
-    return Merged(scalars, tuple(mount_values.values()), tuple(devices.values()), env, annotations)
+    return Merged(images, scalars, tuple(mount_values.values()), tuple(devices.values()), env, annotations)
 
 
 def _planned(top: Edf, merged: Merged, context: lookup.Context, runner: Runner) -> ContainerPlan:
@@ -112,11 +120,22 @@ def _planned(top: Edf, merged: Merged, context: lookup.Context, runner: Runner) 
 
 
 def _image(top: Edf, merged: Merged, context: lookup.Context) -> Image:
-    value = merged.scalars.get("image")
+    architecture = context.settings.env.arch or os.uname().machine
+    value = merged.images.get(architecture)
+    if value is None and merged.images:
+        raise _no_image_for(architecture, merged)
     text = expand(value, context.environ) if value else ""
     if value is None or not text:
         raise _no_image(top, value)
-    return images.resolve(value, text, context)
+    return image_files.resolve(value, text, context)
+
+
+def _no_image_for(architecture: str, merged: Merged) -> ConfigError:
+    others = ", ".join(sorted(merged.images))
+    return next(iter(merged.images.values())).error(
+        f"the environment has no image for {architecture}, only for {others}",
+        f"give image.{architecture}, or say what the nodes are: --arch, or the setting env.arch",
+    )
 
 
 def _no_image(top: Edf, value: Value | None = None) -> ConfigError:
@@ -136,7 +155,9 @@ def _workdir(merged: Merged, context: lookup.Context) -> str:
 
 def _mount(value: Value, context: lookup.Context) -> Mount:
     try:
-        return mounts.parse(value.value, context.cwd, value.origin, lambda text: expanded(text, context.environ))
+        return image_files.identified(
+            mounts.parse(value.value, context.cwd, value.origin, lambda text: expanded(text, context.environ))
+        )
     except ExpansionError as error:
         raise value.error(str(error), error.remedy) from error
 
@@ -144,7 +165,7 @@ def _mount(value: Value, context: lookup.Context) -> Mount:
 def _site_mounts(context: lookup.Context) -> Iterator[Mount]:
     for text in context.settings.env.mounts:
         try:
-            yield mounts.parse(text, Path("/"), "setting env.mounts")
+            yield image_files.identified(mounts.parse(text, Path("/"), "setting env.mounts"))
         except ExpansionError as error:
             raise ConfigError(str(error), path="setting env.mounts", key="env.mounts", remedy=error.remedy) from error
 
@@ -152,7 +173,7 @@ def _site_mounts(context: lookup.Context) -> Iterator[Mount]:
 def _variables(image: Image, own: Iterable[Variable], runner: Runner) -> tuple[Variable, ...]:
     """Order of precedence, lowest first: the host's (here only what is dropped), the image's, the EDF's."""
     found = {name: Variable(name, None, "the host's locale is not the image's") for name in HOST_ONLY}
-    found |= {variable.name: variable for variable in images.variables(image, runner)}
+    found |= {variable.name: variable for variable in image_files.variables(image, runner)}
     found |= {variable.name: variable for variable in own}
     return tuple(found.values())
 

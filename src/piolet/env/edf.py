@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from piolet.env.problems import raise_all
 
 KEYS = {
     "base_environment": (str, list),
-    "image": (str,),
+    "image": (str, dict),
     "workdir": (str,),
     "entrypoint": (bool,),
     "writable": (bool,),
@@ -24,6 +25,7 @@ KEYS = {
     "env": (dict,),
     "annotations": (dict,),
 }
+ARCHITECTURES = ("aarch64", "x86_64")  # as uname -m says
 TYPE_NAMES = {str: "a string", list: "an array of strings", bool: "true or false", dict: "a table"}
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
@@ -49,10 +51,11 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Edf:
-    """One EDF file, checked. `env` and `annotations` are flat, by name."""
+    """One EDF file, checked. `images` is by architecture; `env` and `annotations` are flat, by name."""
 
     path: Path
     bases: tuple[Value, ...]
+    images: Mapping[str, Value]
     scalars: Mapping[str, Value]
     mounts: tuple[Value, ...]
     devices: tuple[Value, ...]
@@ -77,11 +80,8 @@ def from_document(document: toml.Document) -> Edf:
     return Edf(
         path=document.path,
         bases=_strings(document, "base_environment"),
-        scalars={
-            key: Value(data[key], document, key)
-            for key in ("image", "workdir", "entrypoint", "writable")
-            if key in data
-        },
+        images=_images(document),
+        scalars={key: Value(data[key], document, key) for key in ("workdir", "entrypoint", "writable") if key in data},
         mounts=_strings(document, "mounts"),
         devices=_strings(document, "devices"),
         env={name: Value(text, document, f"env.{name}") for name, text in data.get("env", {}).items()},
@@ -94,6 +94,14 @@ def _strings(document: toml.Document, key: str) -> tuple[Value, ...]:
     if isinstance(value, str):
         return (Value(value, document, key),)
     return tuple(Value(text, document, f"{key}[{index}]") for index, text in enumerate(value))
+
+
+def _images(document: toml.Document) -> dict[str, Value]:
+    """Return the image for each architecture; one that is no table is for all of them."""
+    image = document.data.get("image", {})
+    if isinstance(image, dict):
+        return {name: Value(text, document, f"image.{name}") for name, text in image.items()}
+    return dict.fromkeys((*ARCHITECTURES, os.uname().machine), Value(image, document, "image"))
 
 
 def _flattened(document: toml.Document, table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Value]]:
@@ -120,6 +128,8 @@ def _problems(document: toml.Document) -> Iterator[ConfigError]:
 def _inner_problems(document: toml.Document, key: str, value: Any) -> Iterator[ConfigError]:  # noqa: ANN401 - as in TOML
     if isinstance(value, list):
         yield from _element_problems(document, key, value)
+    elif key == "image" and isinstance(value, dict):
+        yield from _image_problems(document, value)
     elif key == "env":
         yield from _variable_problems(document, value)
     elif key == "annotations":
@@ -132,6 +142,17 @@ def _element_problems(document: toml.Document, key: str, elements: list[Any]) ->
             yield document.error(
                 f"{key} must hold strings, not {element!r}", f"{key}[{index}]", remedy="put it in quotes"
             )
+
+
+def _image_problems(document: toml.Document, table: Mapping[str, Any]) -> Iterator[ConfigError]:
+    if not table:
+        yield document.error("image is an empty table", "image", remedy="give image.aarch64, image.x86_64 or both")
+    for name, value in table.items():
+        key = f"image.{name}"
+        if name not in ARCHITECTURES:
+            yield document.error(f'unknown architecture "{name}"', key, remedy=did_you_mean(name, ARCHITECTURES))
+        elif not isinstance(value, str):
+            yield document.error(f"{key} must be a string, not {value!r}", key, remedy="correct the value")
 
 
 def _variable_problems(document: toml.Document, table: Mapping[str, Any]) -> Iterator[ConfigError]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from piolet.core.errors import ConfigError, ParseError, storage_errors
+from piolet.core.errors import ConfigError, ParseError, StorageError, storage_errors
 from piolet.core.files import read_json, write_json
 from piolet.core.run import Runner
 from piolet.core.text import did_you_mean
 from piolet.env.edf import ENV_NAME, Value
+from piolet.env.expanding import ExpansionError
 from piolet.env.lookup import Context
-from piolet.env.model import Image, ImageKind, Variable
+from piolet.env.model import Image, ImageKind, Mount, MountKind, Variable
 from piolet.tools import squashfs
 
 SUFFIXES = (".sqsh", ".squashfs", ".sqfs", ".img")
@@ -35,6 +37,26 @@ def resolve(value: Value, text: str, context: Context) -> Image:
         raise value.error(f"{error.what}: {path}", "make the image again with mksquashfs, or copy it again") from error
     status = path.stat()
     return Image(ImageKind.SQUASHFS, path, value.origin, status.st_size, status.st_mtime_ns)
+
+
+def identified(mount: Mount) -> Mount:
+    """Return the mount with what identifies its squashfs file; other mounts as they are.
+
+    Raises:
+        ExpansionError: there is no such file, or it is not squashfs.
+    """
+    if mount.kind is not MountKind.SQUASHFS:
+        return mount
+    try:
+        squashfs.superblock(Path(mount.source))
+        status = Path(mount.source).stat()
+    except ParseError as error:
+        raise ExpansionError(
+            f"{error.what}: {mount.source}", "make it again with mksquashfs, or copy it again"
+        ) from error
+    except (StorageError, OSError) as error:
+        raise ExpansionError(f"no squashfs file to mount: {error}", "check the path and its permissions") from error
+    return replace(mount, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
 
 
 def variables(image: Image, runner: Runner) -> tuple[Variable, ...]:

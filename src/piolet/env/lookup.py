@@ -40,6 +40,11 @@ class Context:
         return (*own, *self.settings.env.search_path, SITE_DIRECTORY)
 
 
+def is_path(name: str) -> bool:
+    """Return whether `name` is the path of an EDF file rather than a name in the search path."""
+    return "/" in name or name.startswith(".")
+
+
 def find(name: str, context: Context) -> Path:
     """Return the EDF file that `name` means.
 
@@ -48,7 +53,7 @@ def find(name: str, context: Context) -> Path:
     """
     if not name:
         raise UsageError("the name of the environment is empty", remedy="give a name or the path of an EDF file")
-    if "/" in name or name.startswith("."):
+    if is_path(name):
         path = context.cwd / name
         if not path.is_file():
             raise UsageError("no such environment file", where=str(path), remedy="check the path")
@@ -60,13 +65,13 @@ def find(name: str, context: Context) -> Path:
     raise _not_found(name, context)
 
 
-def chain(name: str, context: Context) -> tuple[edf.Edf, ...]:
-    """Return the EDFs that make up `name`, each after those it builds on.
+def chain(path: Path, context: Context) -> tuple[edf.Edf, ...]:
+    """Return the EDFs that make up the one at `path`, each after those it builds on.
 
     Raises:
         UsageError, ConfigError: a file is missing or wrong, or they build on one another in a circle or too deeply.
     """
-    return _with_bases(find(name, context), (), context)
+    return _with_bases(path, (), context)
 
 
 def _with_bases(path: Path, above: tuple[Path, ...], context: Context) -> tuple[edf.Edf, ...]:

@@ -26,25 +26,31 @@ class Image:
 
 
 class MountKind(StrEnum):
-    """A tree of the host, or an empty file system in memory."""
+    """A tree of the host, an empty file system in memory, or the content of a squashfs file."""
 
     BIND = "bind"
     TMPFS = "tmpfs"
+    SQUASHFS = "squashfs"
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One mount below the root; `source` is empty for a tmpfs. Flags are those of docs/reference/plan-format.md."""
+    """One mount below the root; `source` is empty for a tmpfs. Flags are those of docs/reference/plan-format.md.
+
+    Size and time identify a squashfs file, as those of an image do.
+    """
 
     kind: MountKind
     source: str
     target: str
     flags: tuple[str, ...]
     origin: str
+    size_bytes: int = 0
+    mtime_ns: int = 0
 
     def shown(self) -> str:
         """Return the mount as an EDF writes it."""
-        flags = "+".join(self.flags)
+        flags = "+".join(("sqsh", *self.flags) if self.kind is MountKind.SQUASHFS else self.flags)
         source = self.source or self.kind.value
         return ":".join(part for part in (source, self.target, flags) if part)
 

@@ -24,12 +24,12 @@ _IMPLIED = {
     "x-create=auto",
 }
 _KEPT = {"ro", "noexec"}
+_SQUASHFS = "sqsh"  # the source is a squashfs file, and its content is mounted, read-only
 _IMPOSSIBLE = {
     "shared": "a container of the user's own cannot mount anything on the host; use private",
     "rshared": "a container of the user's own cannot mount anything on the host; use private",
     "slave": "mounts that the host makes later do not appear; use private",
     "rslave": "mounts that the host makes later do not appear; use private",
-    "sqsh": "mount the squashfs file first and bind its directory",
 }
 _SIZE_UNITS = {"k", "m", "g", "t", "%"}
 MOST_FIELDS = 3
@@ -49,6 +49,8 @@ SYSTEM = (
 def parse(text: str, cwd: Path, origin: str, expand: Callable[[str], str] = str) -> Mount:
     """Parse SRC, SRC:DST[:FLAGS] or tmpfs:DST[:size=SIZE]; `expand` is applied to each part after splitting.
 
+    What identifies a squashfs file (flag ``sqsh``) is left for who looks at the file.
+
     Raises:
         ExpansionError: the text is not a mount, a flag is unknown or cannot be honoured.
     """
@@ -59,7 +61,11 @@ def parse(text: str, cwd: Path, origin: str, expand: Callable[[str], str] = str)
         return Mount(MountKind.TMPFS, "", _target(parts[1], cwd), _tmpfs_flags(parts[2:]), origin)
     source = _absolute(parts[0], cwd)
     target = _target(parts[1] if len(parts) > 1 else source, cwd)
-    return Mount(MountKind.BIND, source, target, _bind_flags(parts[2:]), origin)
+    given = [flag for part in parts[2:] for flag in part.split("+")]
+    if _SQUASHFS in given:
+        flags = _bind_flags([flag for flag in given if flag != _SQUASHFS])
+        return Mount(MountKind.SQUASHFS, source, target, tuple(flag for flag in flags if flag != "ro"), origin)
+    return Mount(MountKind.BIND, source, target, _bind_flags(given), origin)
 
 
 def _absolute(path: str, cwd: Path) -> str:
@@ -78,13 +84,13 @@ def _target(path: str, cwd: Path) -> str:
     return target
 
 
-def _bind_flags(texts: list[str]) -> tuple[str, ...]:
-    given = [flag for text in texts for flag in text.split("+")]
+def _bind_flags(given: list[str]) -> tuple[str, ...]:
     for flag in given:
         if flag in _IMPOSSIBLE:
             raise ExpansionError(f'mount flag "{flag}" cannot be honoured', _IMPOSSIBLE[flag])
         if flag not in _IMPLIED | _KEPT:
-            raise ExpansionError(f'unknown mount flag "{flag}"', did_you_mean(flag, _IMPLIED | _KEPT))
+            known = _IMPLIED | _KEPT | {_SQUASHFS}
+            raise ExpansionError(f'unknown mount flag "{flag}"', did_you_mean(flag, known))
     return tuple(dict.fromkeys(flag for flag in given if flag in _KEPT))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from piolet.core.config import Settings
 from piolet.core.files import write_text
-from piolet.env.model import Image, ImageKind, Mount, Text, Variable
+from piolet.env.model import Image, ImageKind, Mount, MountKind, Text, Variable
 from piolet.logbook import layout
 
 VERSION = 1
@@ -75,8 +75,7 @@ class ContainerPlan:
         yield _image_line(self.image)
         yield "root", "writable" if self.writable else "readonly"
         for mount in self.mounts:
-            paths = [escaped(mount.source)] if mount.source else []
-            yield "mount", mount.kind.value, *paths, escaped(mount.target), ",".join(mount.flags) or "-"
+            yield _mount_line(mount)
         for text in self.texts:
             yield "prepend", escaped(text.target), escaped(text.text)
         for variable in self.variables:
@@ -109,6 +108,12 @@ def write_plan(plan: ContainerPlan, directory: Path) -> Path:
     if not (path.is_file() and path.read_bytes() == plan.text().encode("ascii")):
         write_text(path, plan.text(), mode=0o600)
     return path
+
+
+def _mount_line(mount: Mount) -> tuple[str, ...]:
+    paths = [escaped(path) for path in (mount.source, mount.target) if path]
+    line = ("mount", mount.kind.value, *paths, ",".join(mount.flags) or "-")
+    return (*line, str(mount.size_bytes), str(mount.mtime_ns)) if mount.kind is MountKind.SQUASHFS else line
 
 
 def _image_line(image: Image) -> tuple[str, ...]:

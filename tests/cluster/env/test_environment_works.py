@@ -180,3 +180,9 @@ def test_the_container_outlives_the_task_that_built_it(site):
     done = site.srun(site.plan(), "sh", "-c", program, flags=["-n3"])
     assert done.stdout.splitlines() == ["ran later"] * 2
     wait_until(lambda: not served(site))
+
+
+def test_a_squashfs_file_is_mounted_on_every_node(site):
+    edf = site.edf(f'image = "{site.image}"\nmounts = ["{site.image}:/again:sqsh"]')
+    done = site.srun(edf, "cat", "/again/etc/environment", nodes=2)
+    assert done.stdout.count("FROM_IMAGE=image\n") == 2

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,3 +56,17 @@ def desk(tmp_path: Path) -> Desk:
     (tmp_path / "rootfs/etc").mkdir(parents=True)
     environ: Mapping[str, str] = {"HOME": str(tmp_path / "home"), "USER": "ada", "SCRATCH": "/scratch/ada"}
     return Desk(tmp_path, dict(environ))
+
+
+@pytest.fixture
+def piolet(desk: Desk) -> Any:
+    """Run `piolet env` in the desk's directory as a user types it."""
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        environ = os.environ | desk.environ | {"PIOLET_ROOT": str(desk.directory / "root")}
+        argv = [sys.executable, "-m", "piolet", "env", *words]
+        return subprocess.run(
+            argv, check=False, capture_output=True, text=True, cwd=desk.directory, env=environ, timeout=20
+        )
+
+    return run

@@ -33,6 +33,38 @@ def test_inheritance(desk):
     assert values["C"][0] is None
 
 
+@pytest.mark.parametrize(
+    ("base", "own", "images"),
+    [
+        ("", 'image = { aarch64 = "./arm", x86_64 = "./x86" }', ("arm", "x86")),
+        ('image = "./rootfs"', '[image]\naarch64 = "./${ARM}"', ("arm", "rootfs")),
+        ('[image]\naarch64 = "./arm"', 'image = "./rootfs"', ("rootfs", "rootfs")),
+        ('image.aarch64 = "./arm"', 'image.x86_64 = "./x86"', ("arm", "x86")),
+    ],
+)
+def test_an_image_for_each_architecture(desk, base, own, images):
+    for name in ("arm", "x86"):
+        (desk.directory / name).mkdir()
+    desk.environ["ARM"] = "arm"
+    desk.write(base, "base.toml")
+    desk.write(f'base_environment = "./base.toml"\n{own}')
+    for architecture, image in zip(("aarch64", "x86_64"), images, strict=True):
+        desk.use(arch=architecture)
+        plan = desk.compile()
+        assert plan.image.path == desk.directory / image
+        assert plan.image.origin.startswith(f"{desk.directory}/{'base' if image in base else 'test'}.toml:")
+
+
+def test_no_image_for_this_architecture(desk):
+    desk.use(arch="aarch64")
+    desk.write('[image]\nx86_64 = "./rootfs"')
+    with pytest.raises(ConfigError) as caught:
+        desk.compile()
+    assert caught.value.what == "the environment has no image for aarch64, only for x86_64"
+    assert "image.aarch64" in caught.value.remedy
+    assert caught.value.line == 2
+
+
 def test_expansion_and_relative_paths(desk):
     plan = desk.compile_text(
         'workdir = "./work"\nmounts = ["${SCRATCH}/x:/data:ro", "./here", "${NO:-/p:q}:/z", "tmpfs:/t:size=1G"]\n'
@@ -76,7 +108,9 @@ def test_mounts_of_the_site_come_before_the_users(desk):
         ('[annotations.com.hooks.aws_ofi_nccl]\nvariant = "cuda12"', 'hook "com.hooks.aws_ofi_nccl.variant"'),
         ("[annotations]\ncom.pyxis.pytorch_remap_vars = true", "com.pyxis.pytorch_remap_vars"),
         ('mounts = ["/a:/b:shared"]', 'mount flag "shared" cannot be honoured'),
-        ('mounts = ["/i.sqsh:/b:sqsh"]', 'mount flag "sqsh" cannot be honoured'),
+        ('mounts = ["/no/i.sqsh:/b:sqsh"]', "no squashfs file to mount"),
+        ('mounts = ["./test.toml:/b:ro+sqsh"]', "not a squashfs image"),
+        ('mounts = ["./rootfs:/b:sqsh"]', "no squashfs file to mount"),
         ('mounts = ["/a:/b:c:d"]', "is not a mount"),
         ('mounts = ["/a:/"]', "cannot replace the root"),
         ('mounts = ["rel:/b"]', "'rel' is not a path"),

@@ -15,6 +15,10 @@ from piolet.core.errors import ConfigError, UsageError
         ("[env]\nA = 1", "variable A must be a string", 'put it in quotes: A = "1"', ":3:1"),
         ('[env]\n"a b" = "c"', '"a b" is not the name of a variable', "use letters", ":3:1"),
         ("[annotations]\na = 1.5", "an annotation must be a string", "put it in quotes", ":3:1"),
+        ("image = 1", "image must be a string or a table", "correct the value", ":2:1"),
+        ("[image]\nx86-64 = 'i'", 'unknown architecture "x86-64"', 'did you mean "x86_64"?', ":3:1"),
+        ("[image]\naarch64 = 1", "image.aarch64 must be a string, not 1", "correct the value", ":3:1"),
+        ("image = {}", "image is an empty table", "give image.aarch64", ":2:1"),
         ("image =", "not valid TOML", "correct the file there", ":2"),
     ],
 )

@@ -3,13 +3,12 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from piolet.core.native import DIRECTORY
+from piolet.env.edf import ARCHITECTURES
 
 LISTING = """
 image = "ubuntu:latest"
@@ -29,18 +28,6 @@ variant = "cuda12"
 enabled = "true"
 authorize_ssh_key = "<public key file path>"
 """
-
-
-@pytest.fixture
-def piolet(desk):
-    def run(*words):
-        environ = os.environ | desk.environ | {"PIOLET_ROOT": str(desk.directory / "root")}
-        argv = [sys.executable, "-m", "piolet", "env", *words]
-        return subprocess.run(
-            argv, check=False, capture_output=True, text=True, cwd=desk.directory, env=environ, timeout=20
-        )
-
-    return run
 
 
 def test_check(desk, piolet):
@@ -68,6 +55,19 @@ def test_render(desk, piolet):
     assert f"{desk.directory}/test.toml:3" in next(line for line in table.splitlines() if line.startswith("env.A"))
     record = json.loads(piolet("render", "./test.toml", "--format", "json").stdout)
     assert {"key": "env.A", "value": ":x:", "origin": f"{desk.directory}/test.toml:3"} in record["values"]
+
+
+def test_the_architecture_is_this_machines_unless_said(desk, piolet):
+    (desk.directory / "other").mkdir()
+    here = os.uname().machine
+    there = next(name for name in ARCHITECTURES if name != here)
+    desk.write(f'[image]\n{here} = "./rootfs"\n{there} = "./other"')
+    for words, image in (((), "rootfs"), (("--arch", there), "other")):
+        record = json.loads(piolet("render", "./test.toml", "--format", "json", *words).stdout)
+        assert record["image"]["path"] == str(desk.directory / image)
+    desk.environ["PIOLET_ENV_ARCH"] = there
+    assert f"{desk.directory}/other" in Path(piolet("compile", "./test.toml").stdout.strip()).read_text()
+    assert piolet("check", "--arch", "sparc", "./test.toml").returncode == 2
 
 
 def test_compile(desk, piolet):

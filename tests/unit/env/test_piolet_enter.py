@@ -93,3 +93,51 @@ def test_no_squashfuse(rootfs):
     )
     assert done.returncode == 3
     assert "squashfuse is not installed on this node" in done.stderr
+
+
+@pytest.fixture
+def data(rootfs):
+    """A squashfs file with a file in it, in the user's directory."""
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("needs /dev/fuse")
+    tree = rootfs.directory / "data"
+    tree.mkdir()
+    (tree / "word").write_text("from squashfs\n")
+    image = rootfs.directory / "data.sqsh"
+    subprocess.run(["mksquashfs", tree, image, "-quiet", "-no-progress"], check=True, capture_output=True)
+    return image
+
+
+@pytest.mark.usefixtures("data")
+def test_a_squashfs_file_is_mounted(rootfs):
+    text = 'mounts = ["./data.sqsh:/data:sqsh", "./data.sqsh:/other/place:ro+sqsh"]'
+    done = enter(rootfs, "sh", "-c", "cat /data/word /other/place/word; echo x >/data/new", text=text)
+    assert done.stdout == "from squashfs\n" * 2, done.stderr
+    assert "/data/new: Read-only file system" in done.stderr
+
+
+def test_squashfs_mounts_that_fail(rootfs, data):
+    text = 'mounts = ["./data.sqsh:/data:sqsh", "./data.sqsh:/bin/busybox:sqsh"]'
+    _assert_refused(enter(rootfs, "sh", "-c", "echo ran", text=text), "mount", "target /bin/busybox for ")
+    plan = rootfs.compile_text('mounts = ["./data.sqsh:/data:sqsh", "./data.sqsh:/more:sqsh"]\n[env]\nPATH = "/bin"')
+    path = write_plan(plan, rootfs.directory / "plans")
+    content = data.read_bytes()
+    status = data.stat()
+    data.write_bytes(content[:100].ljust(len(content), b"\0"))
+    os.utime(data, ns=(status.st_atime_ns, status.st_mtime_ns))
+    _assert_refused(_enter(path), "image", "squashfuse could not serve ")
+    data.write_bytes(content + b"x")
+    _assert_refused(_enter(path), "image", "has changed since the environment was compiled")
+    data.unlink()
+    _assert_refused(_enter(path), "image", "data.sqsh: No such file or directory")
+
+
+def _enter(path):
+    argv = [ENTER, path, "--", "sh", "-c", "echo ran"]
+    return subprocess.run(argv, check=False, capture_output=True, text=True, timeout=20)
+
+
+def _assert_refused(done, stage, reason):
+    assert (done.returncode, done.stdout) == (3, "")
+    assert f"  stage:  {stage}\n" in done.stderr
+    assert reason in done.stderr

@@ -1,0 +1,181 @@
+"""Every setting there is: name, type, default, description, and how it is read from what a user wrote.
+
+Plain dataclasses with a reader a field, since every command loads them: nothing slow is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+T = TypeVar("T")
+Reader = Callable[[Any], Any]
+"""Turns a value of TOML, of the environment or of a flag into the setting's; a ValueError says what it must be."""
+
+
+def text(value: object) -> str:
+    """Read a string."""
+    if not isinstance(value, str):
+        raise ValueError("must be a string")  # noqa: TRY004 - readers raise one kind of error
+    return value
+
+
+def path(value: object) -> Path:
+    """Read a path."""
+    if not isinstance(value, str | Path):
+        raise ValueError("must be a string: a path")  # noqa: TRY004 - same
+    return Path(value)
+
+
+def listed(read: Callable[[Any], T]) -> Callable[[Any], tuple[T, ...]]:
+    """Return a reader of an array whose elements `read` reads."""
+
+    def elements(value: object) -> tuple[T, ...]:
+        if not isinstance(value, list | tuple):
+            raise ValueError("must be an array of strings")  # noqa: TRY004 - same
+        return tuple(read(element) for element in value)
+
+    return elements
+
+
+texts = listed(text)
+paths = listed(path)
+
+
+def number(*, least: float = float("-inf"), most: float = float("inf"), above: float | None = None) -> Reader:
+    """Return a reader of a number from `least` to `most`, and greater than `above`."""
+
+    def read(value: object) -> float:
+        try:
+            found = float(cast("Any", value))
+        except (TypeError, ValueError) as error:
+            raise ValueError("must be a number") from error
+        if isinstance(value, bool) or not least <= found <= most:
+            raise ValueError(f"must be a number from {least:g} to {most:g}")
+        if above is not None and not found > above:
+            raise ValueError(f"must be greater than {above:g}")
+        return found
+
+    return read
+
+
+def count(value: object) -> int:
+    """Read a whole number that is not negative."""
+    try:
+        found = int(value) if isinstance(value, str) else value
+    except ValueError:
+        found = None
+    if isinstance(found, bool) or not isinstance(found, int) or found < 0:
+        raise ValueError("must be a whole number, 0 or more")
+    return found
+
+
+def one_of(*words: str) -> Callable[[Any], str]:
+    """Return a reader of one of `words`."""
+
+    def read(value: object) -> str:
+        if value not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return str(value)
+
+    return read
+
+
+def setting(default: T, read: Reader, description: str) -> T:
+    """Return the field of a setting."""
+    return field(default=default, metadata={"read": read, "description": description})
+
+
+@dataclass(frozen=True, slots=True)
+class EnvSettings:
+    """User environments."""
+
+    search_path: tuple[Path, ...] = setting((), paths, "directories with EDF files, after the user's own")
+    images: Path | None = setting(None, path, "directory of image names, for EDFs that give a bare file name")
+    mounts: tuple[str, ...] = setting((), texts, "mounts that the site adds to every container")
+    arch: str | None = setting(
+        None,
+        one_of("aarch64", "x86_64"),
+        "architecture of the nodes, for EDFs with an image for each; none: that of this machine",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """What `piolet run` asks of Slurm when the command line does not say."""
+
+    partition: str = setting("", text, "partition to submit to; empty for Slurm's default")
+    account: str = setting("", text, "account to charge; empty for Slurm's default")
+    time_limit: str = setting("", text, "time limit in Slurm's form; empty for the partition's default")
+    gpus_per_node: int | None = setting(None, count, "GPUs to ask for on each node; none asks for all")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordSettings:
+    """The recorder."""
+
+    interval_s: float = setting(1.0, number(least=0.1, most=60), "seconds between samples")
+    flush_s: float = setting(5.0, number(least=1, most=300), "seconds of samples that a kill may lose")
+    kernel_log: Path = setting(Path("/dev/kmsg"), path, "kernel log to read Xid messages from")
+
+
+@dataclass(frozen=True, slots=True)
+class VetSettings:
+    """Vetting of nodes."""
+
+    protocol_path: tuple[Path, ...] = setting((), paths, "directories with protocols of the site")
+    timeout_s: float = setting(60.0, number(above=0), "seconds after which a silent node is unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class LabSettings:
+    """The virtual cluster."""
+
+    directory: Path = setting(Path("/var/lib/piolet/lab"), path, "where labs keep their files")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every setting there is."""
+
+    root: Path | None = setting(
+        None, path, "root of all logbooks; none: $SCRATCH/piolet, else the user's data directory"
+    )
+    cluster: str = setting("", text, "name of the cluster in logbook paths; empty asks Slurm")
+    env: EnvSettings = EnvSettings()
+    run: RunSettings = RunSettings()
+    record: RecordSettings = RecordSettings()
+    vet: VetSettings = VetSettings()
+    lab: LabSettings = LabSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a setting."""
+
+    read: Reader
+    description: str
+
+
+def known() -> dict[str, Known]:
+    """Return every setting by its dotted key, in the order of definition."""
+    found: dict[str, Known] = {}
+    for outer in fields(Settings):
+        if is_dataclass(outer.default):
+            found |= {f"{outer.name}.{inner.name}": Known(**inner.metadata) for inner in fields(outer.default)}
+        else:
+            found[outer.name] = Known(**outer.metadata)
+    return found
+
+
+def made(values: Mapping[str, Any]) -> Settings:
+    """Return the settings with `values`, which readers have read, by dotted key."""
+    sections: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        sections.setdefault(section, {})[name] = value
+    top = sections.pop("", {})
+    defaults = Settings()
+    return Settings(**top, **{name: type(getattr(defaults, name))(**given) for name, given in sections.items()})
