@@ -83,7 +83,8 @@ class Follower:
         output = _Tail(self._output)
         shown = ""
         for job in self._states():
-            text = _shown(job) if job else ""
+            over = job is not None and job.state.finished and self._logbook.outcome.exists()
+            text = "" if job is None or over else _shown(job)  # the run has told its end itself
             if text and text != shown:
                 say(f"job {self.job_id} {text}")
                 shown = text

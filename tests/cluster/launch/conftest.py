@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +70,12 @@ def root(user):
 
 @pytest.fixture
 def piolet_run(on_lab, user, root):
-    return PioletRun(on_lab, user, root)
+    run = PioletRun(on_lab, user, root)
+    yield run
+    deadline = time.monotonic() + 60
+    while run.jobs():  # a detached job may still write its report
+        assert time.monotonic() < deadline, "a job was left behind"
+        time.sleep(0.1)
 
 
 @pytest.fixture
