@@ -71,9 +71,18 @@ def root(user):
 @pytest.fixture
 def piolet_run(on_lab, user, root):
     run = PioletRun(on_lab, user, root)
+    wait_until_idle(on_lab)
     yield run
+    wait_until_idle(on_lab)  # a detached job may still write its report
+
+
+def wait_until_idle(on_lab):
+    """Wait until no job is left and every node is free for the next one."""
     deadline = time.monotonic() + 60
-    while run.jobs():  # a detached job may still write its report
+    while (
+        on_lab("squeue", "--noheader").stdout
+        or on_lab("sinfo", "-h", "-t", "alloc,mix,comp", "-o", "%N").stdout.strip()
+    ):
         assert time.monotonic() < deadline, "a job was left behind"
         time.sleep(0.1)
 
