@@ -1,5 +1,7 @@
 """The families of samples: their columns, units and resolutions. Units are SI and stand in the name.
 
+Columns and families are only ever added: a reader gives null for what an older logbook does not have.
+
 Ratios are 0..1, time is UTC nanoseconds, missing is null. A value is rounded to its column's `resolution` when it is
 written, which is what its source resolves; that is also what makes it compress well.
 """
@@ -64,10 +66,13 @@ GPU = Family(
         _ratio("fp64_active", "FP64 pipe active (GPM 11)"),
         _ratio("fp32_active", "FP32 pipe active (GPM 12)"),
         _ratio("fp16_active", "FP16 pipe active, without tensor cores (GPM 13)"),
+        _ratio("int_active", "integer pipe active (GPM 4)"),
         _rate("pcie_tx", "PCIe, from the GPU (GPM 20)"),
         _rate("pcie_rx", "PCIe, to the GPU (GPM 21)"),
-        _rate("nvlink_rx", "NVLink, to the GPU, all links (GPM 60)"),
-        _rate("nvlink_tx", "NVLink, from the GPU, all links (GPM 61)"),
+        _rate("nvlink_rx", "NVLink or Infinity Fabric, to the GPU, all links (GPM 60)"),
+        _rate("nvlink_tx", "NVLink or Infinity Fabric, from the GPU, all links (GPM 61)"),
+        _rate("c2c_rx", "chip to chip, from the CPU of a superchip (DCGM 1078)"),
+        _rate("c2c_tx", "chip to chip, to the CPU of a superchip (DCGM 1076)"),
         Column("memory_used_bytes", "BIGINT", 1 << 20, "device memory in use"),
         Column("power_w", "FLOAT", 0.1, "power draw"),
         Column("energy_j", "DOUBLE", 0.001, "energy since the driver was loaded; a counter"),
@@ -77,6 +82,12 @@ GPU = Family(
         Column("throttle_reasons", "BIGINT", 0, "bit mask of NVML's clocks-event reasons"),
         Column("ecc_corrected", "BIGINT", 0, "corrected errors since the driver was loaded; a counter"),
         Column("ecc_uncorrected", "BIGINT", 0, "uncorrected errors since the driver was loaded; a counter"),
+        Column("memory_clock_hz", "BIGINT", 1_000_000, "memory clock"),
+        Column("memory_temperature_c", "FLOAT", 1, "temperature of the device memory, Celsius"),
+        Column("power_limit_w", "FLOAT", 0.1, "power limit in force"),
+        Column("pcie_replays", "BIGINT", 0, "PCIe packets sent again; a counter"),
+        Column("nvlink_errors", "BIGINT", 0, "CRC errors, replays and recoveries of all NVLinks; a counter"),
+        Column("source", "VARCHAR", 0, "who read it: nvml, dcgm, amd-smi; null is nvml"),
     ),
 )
 
@@ -97,6 +108,121 @@ HOST = Family(
         _rate("net_tx", "sent on all interfaces but loopback"),
         _rate("disk_read", "read from block devices"),
         _rate("disk_write", "written to block devices"),
+    ),
+)
+
+NIC = Family(
+    "nic",
+    ("time_ns", "node", "nic"),
+    (
+        TIME,
+        NODE,
+        Column("nic", "VARCHAR", 0, "device as the kernel names it: hsn0, mlx5_0/1, eth0, cxi0"),
+        Column("kind", "VARCHAR", 0, "ethernet, infiniband or cxi"),
+        _rate("rx", "received"),
+        _rate("tx", "sent"),
+        Column("rx_packets_per_s", "FLOAT", 1, "packets received"),
+        Column("tx_packets_per_s", "FLOAT", 1, "packets sent"),
+        _rate("speed", "speed of the link as it was negotiated, one direction"),
+        Column("up", "BOOLEAN", 0, "whether the link carries traffic"),
+        Column("rx_errors", "BIGINT", 0, "packets received with errors; a counter"),
+        Column("tx_errors", "BIGINT", 0, "packets that could not be sent; a counter"),
+        Column("rx_dropped", "BIGINT", 0, "packets received and dropped; a counter"),
+        Column("tx_dropped", "BIGINT", 0, "packets dropped before they were sent; a counter"),
+        Column("retries", "BIGINT", 0, "packets sent again by the adapter; a counter"),
+        Column("tx_waits", "BIGINT", 0, "ticks in which data waited for credits or was paused; a counter"),
+        Column("congestion_marks", "BIGINT", 0, "congestion notifications received; a counter"),
+        Column("link_downs", "BIGINT", 0, "times that the link went down; a counter"),
+    ),
+)
+
+FS = Family(
+    "fs",
+    ("time_ns", "node", "fs"),
+    (
+        TIME,
+        NODE,
+        Column("fs", "VARCHAR", 0, "mount point of a file system, or name of a local disk"),
+        Column("kind", "VARCHAR", 0, "lustre, nfs or disk"),
+        _rate("read", "read"),
+        _rate("write", "written"),
+        Column("read_ops_per_s", "FLOAT", 0.1, "reads"),
+        Column("write_ops_per_s", "FLOAT", 0.1, "writes"),
+        Column("open_ops_per_s", "FLOAT", 0.1, "opens"),
+        Column("metadata_ops_per_s", "FLOAT", 0.1, "operations that are neither read nor write, opens included"),
+        Column("read_latency_s", "FLOAT", 1e-5, "mean time of a read, waiting included"),
+        Column("write_latency_s", "FLOAT", 1e-5, "mean time of a write, waiting included"),
+        _ratio("busy", "share of time with an operation under way (disks)"),
+        Column("retransmits", "BIGINT", 0, "requests sent again (NFS); a counter"),
+    ),
+)
+
+PROC = Family(
+    "proc",
+    ("time_ns", "node", "pid"),
+    (
+        TIME,
+        NODE,
+        Column("pid", "INTEGER", 0, "process id on the node"),
+        Column("name", "VARCHAR", 0, "name of the program, at most 15 characters"),
+        Column("rank", "INTEGER", 0, "rank from RANK or SLURM_PROCID, null if it has none"),
+        Column("state", "VARCHAR", 0, "R running, S sleeping, D waiting for I/O, T stopped, Z ended"),
+        Column("cpu_cores", "FLOAT", 0.01, "CPU time per time: 1 is one CPU kept busy"),
+        Column("threads", "INTEGER", 0, "threads"),
+        Column("memory_rss_bytes", "BIGINT", 1 << 20, "memory resident"),
+        _rate("read", "read through the storage layer"),
+        _rate("write", "written through the storage layer"),
+        Column("major_faults_per_s", "FLOAT", 0.1, "page faults that needed I/O"),
+    ),
+)
+
+CGROUP = Family(
+    "cgroup",
+    ("time_ns", "node"),
+    (
+        TIME,
+        NODE,
+        Column("version", "INTEGER", 0, "1 or 2"),
+        Column("cpu_cores", "FLOAT", 0.01, "CPU time of the job per time"),
+        Column(
+            "cpu_limit_cores", "FLOAT", 0.01, "CPUs that the job may use: its cpuset or quota, null without a limit"
+        ),
+        _ratio("cpu_throttled", "share of time in which the quota held the job back"),
+        Column("memory_used_bytes", "BIGINT", 1 << 20, "memory charged to the job, page cache included"),
+        Column("memory_anonymous_bytes", "BIGINT", 1 << 20, "of it, memory that no file backs"),
+        Column("memory_limit_bytes", "BIGINT", 1 << 20, "limit, null without one"),
+        Column("memory_peak_bytes", "BIGINT", 1 << 20, "most that was used"),
+        Column("oom_kills", "BIGINT", 0, "processes killed for lack of memory; a counter"),
+        _ratio("cpu_pressure", "PSI cpu some of the job (version 2)"),
+        _ratio("memory_pressure", "PSI memory some of the job (version 2)"),
+        _ratio("io_pressure", "PSI io some of the job (version 2)"),
+        _rate("read", "read from block devices"),
+        _rate("write", "written to block devices"),
+    ),
+)
+
+ENERGY = Family(
+    "energy",
+    ("time_ns", "node", "domain"),
+    (
+        TIME,
+        NODE,
+        Column("domain", "VARCHAR", 0, "node, cpu, memory, accel0 ..., package-0 ..., dram-0 ..."),
+        Column("source", "VARCHAR", 0, "rapl or pm_counters"),
+        Column("power_w", "FLOAT", 0.1, "power draw"),
+        Column("energy_j", "DOUBLE", 0.001, "energy; a counter that wraps or begins again"),
+    ),
+)
+
+CLOCK = Family(
+    "clock",
+    ("time_ns", "node"),
+    (
+        TIME,
+        NODE,
+        Column("reference", "VARCHAR", 0, "node whose clock it was compared with: the first of the job"),
+        Column("offset_s", "DOUBLE", 1e-6, "this node's clock less that of the reference"),
+        Column("uncertainty_s", "DOUBLE", 1e-6, "half of the round trip: the offset is within this"),
     ),
 )
 
@@ -121,11 +247,11 @@ EVENTS = Family(
         NODE,
         Column("gpu", "INTEGER", 0, "index on the node, null if not about a GPU"),
         Column("uuid", "VARCHAR", 0, "UUID of the GPU"),
-        Column("kind", "VARCHAR", 0, "xid, throttle, agent, collector, phase, user"),
+        Column("kind", "VARCHAR", 0, "xid, throttle, gpu, agent, collector, phase, user, clock"),
         Column("code", "VARCHAR", 0, "number or word within the kind, such as 79, start, restart, unavailable"),
         Column("severity", "VARCHAR", 0, "info, warning, error"),
         Column("message", "VARCHAR", 0, "what happened, for people"),
     ),
 )
 
-FAMILIES = {family.name: family for family in (GPU, HOST, USER, EVENTS)}
+FAMILIES = {family.name: family for family in (GPU, HOST, NIC, FS, PROC, CGROUP, ENERGY, CLOCK, USER, EVENTS)}

@@ -47,7 +47,8 @@ def test_the_quality_of_the_training_job(training: Logbook) -> None:
     assert missing["node1", "gpu"] == 0.0
     assert view.quality.agent_restarts == (("node3", 1),)
     assert "host.cpu_pressure_ratio" in view.never_collected
-    assert not any(name.startswith("gpu.") for name in view.never_collected)
+    assert "gpu.c2c_rx_bytes_per_s" in view.never_collected
+    assert "gpu.sm_active_ratio" not in view.never_collected
     assert ("workdir", "/work", "demo.toml:4") in view.environment
     assert [key for key, _, _ in view.environment if "sha256" in key] == ["image.sha256"]
 
