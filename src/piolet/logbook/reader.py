@@ -5,24 +5,26 @@ Torn segments are left out and named, never a crash; a family that nobody record
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import duckdb
 
-from piolet.logbook import segments
+from piolet.logbook import ownership, segments
 from piolet.logbook.layout import Logbook
 from piolet.logbook.schema import FAMILIES, Family
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """An open logbook: `database` has the views gpu, host, user and events; `torn` are unreadable segments."""
+    """An open logbook: `database` has a view a family, over `paths`; `torn` are unreadable segments."""
 
     logbook: Logbook
     database: duckdb.DuckDBPyConnection
     torn: tuple[Path, ...]
+    paths: tuple[Path, ...] = ()
 
     def close(self) -> None:
         """Close the database."""
@@ -35,16 +37,23 @@ class Reader:
         self.close()
 
 
-def read(logbook: Logbook) -> Reader:
-    """Open the segments of `logbook` as they are now."""
-    database = duckdb.connect(":memory:")
+def read(logbook: Logbook, *, owner: int | None = None, config: Mapping[str, Any] | None = None) -> Reader:
+    """Open the segments of `logbook` as they are now.
+
+    With `owner`, a user id, files that are not the logbook's own count as torn (see ownership). `config` is DuckDB's.
+    """
+    database = duckdb.connect(":memory:", config=dict(config or {}))
     torn: list[Path] = []
+    paths: list[Path] = []
     for family in FAMILIES.values():
         found = segments.list_segments(logbook.family(family.name))
         intact = [segment.path for segment in found if segment.intact()]
-        torn += [segment.path for segment in found if segment.path not in intact]
-        torn += _view_of_readable(database, family, intact)
-    return Reader(logbook, database, tuple(torn))
+        own = intact if owner is None else ownership.own_files(logbook, intact, owner)
+        unreadable = _view_of_readable(database, family, own)
+        readable = set(own) - set(unreadable)
+        paths += sorted(readable)
+        torn += [segment.path for segment in found if segment.path not in readable]
+    return Reader(logbook, database, tuple(torn), tuple(paths))
 
 
 def _view_of_readable(database: duckdb.DuckDBPyConnection, family: Family, paths: list[Path]) -> list[Path]:

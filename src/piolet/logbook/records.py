@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 from piolet.core.errors import ParseError, storage_errors
 from piolet.core.files import read_json, write_json, write_text
-from piolet.core.nouns import CheckResult, Gpu
+from piolet.core.nodeset import NodeSet
+from piolet.core.nouns import CheckResult, Gpu, Severity
 
 T = TypeVar("T")
 
@@ -52,7 +53,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """job.json. `sample_interval_s` is the recorder's period; `program_*` bound the program itself."""
+    """job.json. `sample_interval_s` is the recorder's period; `program_*` bound the program; `account` is Slurm's."""
 
     job_id: str
     cluster: str
@@ -69,6 +70,7 @@ class JobRecord:
     program_ended_ns: int | None = None
     sample_interval_s: float | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    account: str = ""
     version: int = 1
 
     @property
@@ -100,6 +102,85 @@ class Outcome:
     next_action: str = ""
     ended_ns: int | None = None
     version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A fact that supports a diagnosis: a value with what was expected, and the plot and interval that show it.
+
+    `family` and `column` name the plot (empty: none), `node` and `gpu` the line in it; times are UTC nanoseconds.
+    """
+
+    what: str
+    value: float | str | None = None
+    expected: float | str | None = None
+    unit: str = ""
+    family: str = ""
+    column: str = ""
+    node: str = ""
+    gpu: int | None = None
+    from_ns: int | None = None
+    to_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What is wrong, where, when, why that is believed (0..1), what would refute it, and what to do next.
+
+    `nodes` is empty for the whole job. `effects` are the findings that this one explains, one sentence each; `notes`
+    what people wrote about the like before.
+    """
+
+    rule: str
+    title: str
+    severity: Severity
+    confidence: float
+    from_ns: int
+    to_ns: int
+    reason: str
+    next_step: str
+    refuted_by: str
+    nodes: tuple[str, ...] = ()
+    gpu: int | None = None
+    rank: int | None = None
+    evidence: tuple[Evidence, ...] = ()
+    effects: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def subject(self) -> str:
+        """The GPU, the nodes, or the job."""
+        where = str(NodeSet(self.nodes)) if self.nodes else "job"
+        return where if self.gpu is None else f"{where}:{self.gpu}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """A rule that could not judge, and the data that it lacked."""
+
+    rule: str
+    missing: str
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """findings.json: what diagnosis concluded, the likeliest cause first; `complete` when the job had ended."""
+
+    made_ns: int
+    complete: bool
+    findings: tuple[Diagnosis, ...] = ()
+    unanswered: tuple[Unanswered, ...] = ()
+    version: int = 1
+
+
+def write_findings(path: Path, findings: Findings) -> None:
+    """Write findings.json atomically."""
+    write_json(path, asdict(findings))
+
+
+def read_findings(path: Path) -> Findings | None:
+    """Read findings.json, or None while nobody has diagnosed the job."""
+    return _read(path, Findings) if path.exists() else None
 
 
 def write_job(path: Path, record: JobRecord) -> None:
@@ -170,4 +251,4 @@ def _validated(value: Any, kind: type[T], source: str) -> T:  # noqa: ANN401 - J
 def _adapters() -> dict[type, Any]:
     from pydantic import TypeAdapter  # noqa: PLC0415 - slow to import, needed to read only
 
-    return {kind: TypeAdapter(kind) for kind in (JobRecord, Outcome, CheckResult)}
+    return {kind: TypeAdapter(kind) for kind in (JobRecord, Outcome, CheckResult, Findings)}

@@ -1,0 +1,187 @@
+"""One open job: its tables, series, events, findings and data quality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from piolet.core.errors import UsageError
+from piolet.core.nouns import CheckResult, Interval
+from piolet.core.text import did_you_mean
+from piolet.logbook import ownership, reader, records
+from piolet.logbook.layout import Logbook
+from piolet.logbook.schema import FAMILIES
+from piolet.watch import quality, series
+from piolet.watch.access import Grant
+from piolet.watch.quality import DataQuality
+from piolet.watch.series import SECOND_NS, Metric, Series, Split
+from piolet.watch.tables import Table
+
+CONFIG = {"memory_limit": "1GB", "threads": 2, "temp_directory": "", "python_enable_replacements": "false"}
+"""DuckDB's limits for one open job."""
+
+DOCUMENTS = ("report.html", "job.json", "outcome.json", "findings.json", "environment.lock.json")
+"""The files of a logbook that people take away as they are."""
+
+MOST_EVENTS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened on a node."""
+
+    time_ns: int
+    node: str
+    gpu: int | None
+    kind: str
+    code: str
+    severity: str
+    message: str
+
+
+class Book:
+    """An open job; close it, or use it in a `with`. Only a Grant opens one, so its viewer may see it."""
+
+    def __init__(self, grant: Grant, config: Mapping[str, Any] = CONFIG) -> None:
+        self.grant = grant
+        self.job = records.read_job(grant.job.logbook.job)
+        self._reader = reader.read(grant.job.logbook, owner=grant.job.owner, config=config)
+
+    @property
+    def logbook(self) -> Logbook:
+        """Where the job's files are."""
+        return self.grant.job.logbook
+
+    @property
+    def reader(self) -> reader.Reader:
+        """The views over the segments, for queries of our own; what users type goes to `piolet.watch.console`."""
+        return self._reader
+
+    @property
+    def period_s(self) -> float:
+        """Seconds between samples."""
+        return self.job.sample_interval_s or 1.0
+
+    @property
+    def interval(self) -> Interval | None:
+        """From the program's start to its end, or to the newest sample while it runs; None if neither is known."""
+        begin, end = self.job.program_started_ns, self.job.program_ended_ns
+        if begin is None or end is None:
+            first, last = self._sampled()
+            begin = begin if begin is not None else first
+            end = end if end is not None else last and last + round(self.period_s * SECOND_NS)
+        return Interval(begin, end) if begin is not None and end is not None and end > begin else None
+
+    def table(self, family: str) -> Table:
+        """Return all samples of a family, lazily, with units and coverage."""
+        if family not in FAMILIES:
+            raise UsageError(f"no family {family}", remedy=did_you_mean(family, FAMILIES))
+        return Table(self._reader.database.view(family), FAMILIES[family], self.quality)
+
+    def metrics(self) -> tuple[Metric, ...]:
+        """Return every metric that has a value in this job, those that the program reports last."""
+        absent = set(self.quality().never)
+        known = [
+            Metric(name, column)
+            for name in quality.SAMPLED
+            for column in series.numeric(FAMILIES[name])
+            if not {(name, ""), (name, column)} & absent
+        ]
+        told = self._reader.database.execute("SELECT DISTINCT name FROM user WHERE value IS NOT NULL ORDER BY 1")
+        return (*known, *(Metric("user", name) for (name,) in told.fetchall()))
+
+    def series(
+        self, metric: Metric, *, split: Split = Split.JOB, interval: Interval | None = None, points: int = 400
+    ) -> Series:
+        """Return a metric over `interval` (default: all of it) in at most `points` bins that keep every peak.
+
+        Raises:
+            UsageError: there is no such metric, or nothing was recorded yet.
+        """
+        span = interval or self.interval
+        if span is None:
+            raise UsageError("nothing was recorded yet", where=str(self.logbook.path), remedy="wait, or see its events")
+        expected = self._expected(metric.family)
+        return series.read_series(
+            self._reader, metric, span, split, points=points, period_s=self.period_s, expected=expected
+        )
+
+    def events(
+        self, *, interval: Interval | None = None, kinds: tuple[str, ...] = (), most: int = MOST_EVENTS
+    ) -> tuple[Event, ...]:
+        """Return what happened, in order; with more than `most`, errors and warnings are kept first."""
+        found = self._reader.database.execute(
+            """
+            SELECT time_ns, node, gpu, coalesce(kind, ''), coalesce(code, ''), coalesce(severity, ''),
+                coalesce(message, '')
+            FROM events
+            WHERE time_ns >= $start AND time_ns < $end AND (len($kinds) = 0 OR list_contains($kinds, kind))
+            ORDER BY severity = 'error' DESC, severity = 'warning' DESC, time_ns LIMIT $most
+            """,
+            {
+                "start": interval.start_ns if interval else 0,
+                "end": interval.end_ns if interval else (1 << 63) - 1,
+                "kinds": list(kinds),
+                "most": most,
+            },
+        ).fetchall()
+        return tuple(sorted((Event(*row) for row in found), key=lambda event: event.time_ns))
+
+    def quality(self) -> DataQuality:
+        """Return how good the data are; assessed anew at each call, since a job may be running."""
+        return quality.assess(self._reader, self.job, self.interval, self.checks())
+
+    def findings(self) -> records.Findings | None:
+        """Return what diagnosis concluded, None while nobody has asked it."""
+        return records.read_findings(self.logbook.findings) if self._own(self.logbook.findings) else None
+
+    def outcome(self) -> records.Outcome | None:
+        """Return how the job ended, None while it runs."""
+        return records.read_outcome(self.logbook.outcome) if self._own(self.logbook.outcome) else None
+
+    def checks(self) -> tuple[CheckResult, ...]:
+        """Return every result of vetting."""
+        paths = sorted(self.logbook.vet.glob("*.jsonl"))
+        own = ownership.own_files(self.logbook, paths, self.grant.job.owner)
+        return records.read_checks(self.logbook.vet) if paths == own else ()
+
+    def document(self, name: str) -> Path:
+        """Return the path of one of DOCUMENTS.
+
+        Raises:
+            UsageError: the logbook has no such file, or it is a link to another's.
+        """
+        path = self.logbook.path / name
+        if name not in DOCUMENTS or not self._own(path):
+            raise UsageError(
+                f"this logbook has no {name}", where=str(self.logbook.path), remedy=did_you_mean(name, DOCUMENTS)
+            )
+        return path
+
+    def close(self) -> None:
+        """Close the database."""
+        self._reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _own(self, path: Path) -> bool:
+        return bool(ownership.own_files(self.logbook, [path], self.grant.job.owner))
+
+    def _sampled(self) -> tuple[int | None, int | None]:
+        each = " UNION ALL ".join(f'FROM "{name}" SELECT time_ns' for name in quality.SAMPLED)
+        found: tuple[int | None, int | None] = self._reader.database.execute(
+            f"SELECT min(time_ns), max(time_ns) FROM ({each})"  # noqa: S608 - known families
+        ).fetchall()[0]
+        return found
+
+    def _expected(self, family: str) -> int | None:
+        """Return how many rows a period should bring."""
+        if family == "gpu":
+            return len(self.job.gpus) or None
+        return sum(held.used for held in self.job.allocation) or None if family == "host" else None

@@ -1,0 +1,236 @@
+"""How good the data of a job are: what should be there, what is, and what is wrong with it. Nothing is repaired."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from piolet.core.nouns import CheckResult, Interval
+from piolet.logbook.quality import GAP_PERIODS
+from piolet.logbook.reader import Reader
+from piolet.logbook.records import JobRecord
+from piolet.logbook.schema import FAMILIES, Family
+from piolet.watch.series import SECOND_NS, Metric, device, numeric, value
+
+SAMPLED = tuple(name for name in FAMILIES if name not in {"clock", "user", "events"})
+"""Families with a row every sampling period."""
+
+MOST_GAPS = 20
+"""Gaps listed a line; all are counted in its coverage."""
+
+COUNTERS = ("energy_j", "ecc_corrected", "ecc_uncorrected")
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """The samples of one device of a node (`device` empty: the node's own) against what one a period would give.
+
+    `late_s` is how long after the beginning the first came, `early_s` how long before the end the last one;
+    `gaps` are the holes longer than GAP_PERIODS periods, at most MOST_GAPS of them.
+    """
+
+    family: str
+    node: str
+    device: str
+    expected: int
+    samples: int
+    late_s: float
+    early_s: float
+    gaps: tuple[Interval, ...] = ()
+
+    @property
+    def coverage_ratio(self) -> float:
+        """Share of the expected samples that is there, 0..1."""
+        return min(1.0, self.samples / self.expected) if self.expected else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class DataQuality:
+    """What the data of a job are worth. Empty `presence` with a None `interval`: nobody knows when the program ran.
+
+    clock_offset_s   how far off each node's clock was: against the first node's, else as vetted; absent if unknown
+    blanks           (family, column) -> samples without a value, of a column that has some
+    never            (family, column) that nobody could read, or (family, "") without a single row
+    resets           (node, device, counter) -> how often it fell
+    dropped_rows     rows lost by the recorder while the file system refused; `restarts` of its agents by node
+    unavailable      (node, source, why) that a collector told
+    """
+
+    interval: Interval | None
+    presence: tuple[Presence, ...]
+    clock_offset_s: Mapping[str, float]
+    blanks: Mapping[tuple[str, str], int]
+    never: tuple[tuple[str, str], ...]
+    resets: Mapping[tuple[str, str, str], int]
+    dropped_rows: int
+    restarts: Mapping[str, int]
+    unavailable: tuple[tuple[str, str, str], ...]
+    torn: tuple[str, ...]
+
+    def coverage(self, family: str) -> float | None:
+        """Return the share of the family's expected samples that is there, None if nothing was expected."""
+        expected = sum(each.expected for each in self.presence if each.family == family)
+        return (
+            sum(min(each.samples, each.expected) for each in self.presence if each.family == family) / expected
+            if expected
+            else None
+        )
+
+    @property
+    def incomplete(self) -> tuple[Presence, ...]:
+        """The devices with holes, the worst first."""
+        return tuple(
+            sorted((each for each in self.presence if each.coverage_ratio < 1), key=lambda each: each.coverage_ratio)
+        )
+
+
+def assess(reader: Reader, job: JobRecord, interval: Interval | None, checks: Sequence[CheckResult]) -> DataQuality:
+    """Assess a logbook over the interval in which samples are due."""
+    filled = {name: _filled(reader, FAMILIES[name]) for name in SAMPLED}
+    return DataQuality(
+        interval=interval,
+        presence=tuple(_presence(reader, job, interval)) if interval and job.sample_interval_s else (),
+        clock_offset_s=_clock_offsets(reader, checks),
+        blanks={(name, column): missing for name in SAMPLED for column, missing in _blanks(filled[name])},
+        never=tuple((name, column) for name in SAMPLED for column in _never(filled[name])),
+        resets=_resets(reader),
+        dropped_rows=_dropped(reader),
+        restarts=_restarts(reader),
+        unavailable=_unavailable(reader),
+        torn=tuple(str(path.relative_to(reader.logbook.path)) for path in reader.torn),
+    )
+
+
+def _presence(reader: Reader, job: JobRecord, interval: Interval) -> Iterator[Presence]:
+    period_s = job.sample_interval_s or 1.0
+    for name in SAMPLED:
+        counted = _counted(reader, FAMILIES[name], interval)
+        for node, line in _expected(job, name, counted):
+            found = counted.get((node, line))
+            yield _one(reader, FAMILIES[name], (node, line), found, interval=interval, period_s=period_s)
+
+
+def _expected(job: JobRecord, family: str, counted: Mapping[tuple[str, str], Any]) -> list[tuple[str, str]]:
+    """Return the lines that are due: every allocated GPU, every node of a family that is on; of others those seen."""
+    used = [held.node for held in job.allocation if held.used]
+    if family == "gpu":
+        return [(node, str(gpu.index)) for node, gpu in job.gpus] or sorted(counted)
+    if family == "host":
+        return [(node, "") for node in used] or sorted(counted)
+    return sorted(counted)
+
+
+def _counted(reader: Reader, family: Family, interval: Interval) -> dict[tuple[str, str], tuple[int, int, int]]:
+    found = reader.database.execute(
+        f"SELECT node, {device(family)}, count(DISTINCT time_ns), min(time_ns), max(time_ns) "  # noqa: S608 - a known family
+        f'FROM "{family.name}" WHERE time_ns >= $start AND time_ns < $end GROUP BY ALL',
+        {"start": interval.start_ns, "end": interval.end_ns},
+    ).fetchall()
+    return {(node, line): (samples, first, last) for node, line, samples, first, last in found}
+
+
+def _one(
+    reader: Reader,
+    family: Family,
+    line: tuple[str, str],
+    counted: tuple[int, int, int] | None,
+    *,
+    interval: Interval,
+    period_s: float,
+) -> Presence:
+    expected = int(interval.duration_s / period_s)
+    if counted is None:
+        return Presence(family.name, *line, expected, 0, interval.duration_s, interval.duration_s, (interval,))
+    samples, first, last = counted
+    late_s = max(0.0, (first - interval.start_ns) / SECOND_NS - period_s)
+    early_s = max(0.0, (interval.end_ns - last) / SECOND_NS - period_s)
+    gaps = _gaps(reader, family, line, interval, period_s) if samples < expected else ()
+    return Presence(family.name, *line, expected, samples, late_s, early_s, gaps)
+
+
+def _gaps(
+    reader: Reader, family: Family, line: tuple[str, str], interval: Interval, period_s: float
+) -> tuple[Interval, ...]:
+    found = reader.database.execute(
+        f"""
+        WITH times AS (
+            SELECT time_ns FROM "{family.name}"
+            WHERE node = $node AND {device(family)} = $line AND time_ns >= $start AND time_ns < $end
+            UNION ALL VALUES ($start - $period), ($end)
+        ), steps AS (SELECT time_ns, lead(time_ns) OVER (ORDER BY time_ns) AS next_ns FROM times)
+        SELECT greatest(time_ns + $period, $start), next_ns FROM steps
+        WHERE next_ns - time_ns > $longest ORDER BY next_ns - time_ns DESC LIMIT {MOST_GAPS}
+        """,  # noqa: S608 - a known family
+        {
+            "node": line[0],
+            "line": line[1],
+            "start": interval.start_ns,
+            "end": interval.end_ns,
+            "period": round(period_s * SECOND_NS),
+            "longest": round(GAP_PERIODS * period_s * SECOND_NS),
+        },
+    ).fetchall()
+    return tuple(sorted((Interval(start, end) for start, end in found), key=lambda gap: gap.start_ns))
+
+
+def _filled(reader: Reader, family: Family) -> dict[str, int]:
+    """Return how many rows have a value, by column; under "" how many rows there are."""
+    names = numeric(family)
+    counts = ", ".join(f"count({value(Metric(family.name, name))})" for name in names)
+    found = reader.database.execute(f'SELECT count(*), {counts} FROM "{family.name}"').fetchall()[0]  # noqa: S608 - same
+    return dict(zip(("", *names), found, strict=True))
+
+
+def _blanks(filled: Mapping[str, int]) -> Iterator[tuple[str, int]]:
+    for name, count in filled.items():
+        if name and 0 < count < filled[""]:
+            yield name, filled[""] - count
+
+
+def _never(filled: Mapping[str, int]) -> list[str]:
+    return [name for name, count in filled.items() if name and not count] if filled[""] else [""]
+
+
+def _resets(reader: Reader) -> dict[tuple[str, str, str], int]:
+    falls = ", ".join(
+        f"lag({name}) OVER (PARTITION BY node, gpu ORDER BY time_ns) > {name} AS {name}" for name in COUNTERS
+    )
+    counts = ", ".join(f"count(*) FILTER ({name})" for name in COUNTERS)
+    found = reader.database.execute(
+        f"SELECT node, CAST(gpu AS VARCHAR), {counts} FROM (SELECT node, gpu, {falls} FROM gpu) GROUP BY ALL"  # noqa: S608 - same
+    ).fetchall()
+    return {
+        (node, gpu, name): count
+        for node, gpu, *each in found
+        for name, count in zip(COUNTERS, each, strict=True)
+        if count
+    }
+
+
+def _clock_offsets(reader: Reader, checks: Sequence[CheckResult]) -> dict[str, float]:
+    """Return what the recorder measured last, else what vetting found."""
+    vetted = {each.node: each.value for each in checks if each.check == "clock" and isinstance(each.value, int | float)}
+    measured = reader.database.execute("SELECT node, arg_max(offset_s, time_ns) FROM clock GROUP BY ALL").fetchall()
+    return {**vetted, **{node: offset for node, offset in measured if offset is not None}}
+
+
+def _dropped(reader: Reader) -> int:
+    found = reader.database.execute(
+        r"SELECT coalesce(sum(CAST(regexp_extract(message, '(\d+) rows dropped', 1) AS BIGINT)), 0) "
+        "FROM events WHERE kind = 'agent' AND code = 'dropped'"
+    ).fetchall()
+    return int(found[0][0])
+
+
+def _restarts(reader: Reader) -> Counter[str]:
+    found = reader.database.execute("SELECT node FROM events WHERE kind = 'agent' AND code = 'restart'").fetchall()
+    return Counter(str(node) for (node,) in found)
+
+
+def _unavailable(reader: Reader) -> tuple[tuple[str, str, str], ...]:
+    found = reader.database.execute(
+        "SELECT DISTINCT node, code, message FROM events WHERE kind = 'collector' ORDER BY ALL"
+    ).fetchall()
+    return tuple((str(node), str(code), str(message)) for node, code, message in found)
