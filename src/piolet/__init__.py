@@ -4,9 +4,23 @@ A program that is recorded may say how it does; both calls do nothing elsewhere 
 
     piolet.log(step=step, loss=loss, tokens=tokens)
     piolet.phase("checkpoint")
+
+And a job, running or past, is read with `piolet.open`:
+
+    with piolet.open("4711") as job:
+        job.table("gpu").polars()
 """
+
+from typing import Any
 
 from piolet.metrics import log, phase
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "log", "phase"]
+__all__ = ["__version__", "log", "open", "phase"]
+
+
+def open(job: str) -> Any:  # noqa: A001, ANN401 - piolet.open reads as it should; a piolet.watch.Book, loaded on use
+    """Open a job, named by its id or the directory of its logbook; close it, or use it in a `with`."""
+    import importlib  # noqa: PLC0415 - programs that only log need none of this
+
+    return importlib.import_module("piolet.watch.archive").find_configured(job)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from piolet.core import config
 from piolet.core.errors import UsageError
 from piolet.logbook import layout
 from piolet.logbook.layout import Logbook
@@ -139,6 +140,12 @@ def open_logbook(logbook: Logbook) -> Book:
 def find(target: str, root: Path, cluster: str = "") -> Book:
     """Open the job that `target` names, a job id or a directory, for this process's user."""
     return open_logbook(layout.find(target, root, cluster))
+
+
+def find_configured(target: str) -> Book:
+    """Open the job that `target` names below the configured root."""
+    settings = config.load().settings
+    return find(target, layout.root(settings), settings.cluster)
 
 
 def _stamp(logbook: Logbook) -> _Stamp:

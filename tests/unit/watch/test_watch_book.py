@@ -5,6 +5,7 @@ from pathlib import Path
 import made_logbooks
 import pytest
 
+import piolet
 from piolet.core.errors import UsageError
 from piolet.core.nouns import Interval
 from piolet.logbook.layout import Logbook
@@ -145,3 +146,9 @@ def test_a_table_is_lazy_and_knows_its_units(training: Logbook) -> None:
         assert table.where("gpu = 1 AND node = 'node1'").relation.count("*").fetchall() == [(100,)]
         with pytest.raises(UsageError, match="no family"):
             book.table("gpux")
+
+
+def test_piolet_open_finds_a_job_by_its_id(training: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIOLET_ROOT", str(training.path.parent.parent))
+    with piolet.open(training.path.name) as book:
+        assert book.job.user == "ada"
