@@ -20,12 +20,21 @@ from typing import Any
 from piolet.core import settings as known_settings
 from piolet.core import toml
 from piolet.core.errors import ConfigError
-from piolet.core.settings import EnvSettings, LabSettings, RecordSettings, RunSettings, Settings, VetSettings
+from piolet.core.settings import (
+    EnvSettings,
+    GuardSettings,
+    LabSettings,
+    RecordSettings,
+    RunSettings,
+    Settings,
+    VetSettings,
+)
 from piolet.core.text import did_you_mean
 
 __all__ = [
     "Configuration",
     "EnvSettings",
+    "GuardSettings",
     "LabSettings",
     "RecordSettings",
     "RunSettings",

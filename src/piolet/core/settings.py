@@ -130,6 +130,13 @@ class VetSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardSettings:
+    """Security."""
+
+    policy: Path | None = setting(None, path, "policy of `piolet guard`: what fails, warns and is allowed")
+
+
+@dataclass(frozen=True, slots=True)
 class LabSettings:
     """The virtual cluster."""
 
@@ -148,6 +155,7 @@ class Settings:
     run: RunSettings = RunSettings()
     record: RecordSettings = RecordSettings()
     vet: VetSettings = VetSettings()
+    guard: GuardSettings = GuardSettings()
     lab: LabSettings = LabSettings()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from piolet import env
 from piolet.core.config import Settings
 from piolet.core.files import read_json, write_json
+from piolet.core.redact import redacted
 from piolet.launch.request import RunRequest
 from piolet.logbook.layout import Logbook
 
@@ -31,7 +32,7 @@ def plan_file(request: RunRequest, settings: Settings, *, write: bool = True) ->
     if not write:
         return directory / plan.file_name
     path = env.write_plan(plan, directory)
-    write_json(path.with_suffix(LOCK_SUFFIX), env.lock(plan, environ=os.environ))
+    write_json(path.with_suffix(LOCK_SUFFIX), redacted(env.lock(plan, environ=os.environ)))
     return path
 
 
@@ -39,4 +40,4 @@ def keep_lock(plan: Path, logbook: Logbook) -> None:
     """Copy the lock of a plan into the logbook, if the plan has one."""
     lock = plan.with_suffix(LOCK_SUFFIX)
     if lock.is_file():
-        write_json(logbook.environment_lock, read_json(lock))
+        write_json(logbook.environment_lock, redacted(read_json(lock)))

@@ -1,6 +1,6 @@
 """The JSON records of a logbook: who asked for what, what was allocated, and how it ended.
 
-Each is a frozen dataclass, written as JSON with a `version`. Times are UTC nanoseconds.
+Each is a frozen dataclass, written as JSON with a `version`, and without secrets. Times are UTC nanoseconds.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from piolet.core.errors import ParseError, storage_errors
 from piolet.core.files import read_json, write_json, write_text
 from piolet.core.nodeset import NodeSet
 from piolet.core.nouns import CheckResult, Gpu, Severity
+from piolet.core.redact import redacted
 
 T = TypeVar("T")
 
@@ -175,7 +176,7 @@ class Findings:
 
 def write_findings(path: Path, findings: Findings) -> None:
     """Write findings.json atomically."""
-    write_json(path, asdict(findings))
+    write_json(path, redacted(asdict(findings)))
 
 
 def read_findings(path: Path) -> Findings | None:
@@ -185,7 +186,7 @@ def read_findings(path: Path) -> Findings | None:
 
 def write_job(path: Path, record: JobRecord) -> None:
     """Write job.json atomically."""
-    write_json(path, asdict(record))
+    write_json(path, redacted(asdict(record)))
 
 
 def read_job(path: Path) -> JobRecord:
@@ -195,7 +196,7 @@ def read_job(path: Path) -> JobRecord:
 
 def write_outcome(path: Path, outcome: Outcome) -> None:
     """Write outcome.json atomically."""
-    write_json(path, asdict(outcome))
+    write_json(path, redacted(asdict(outcome)))
 
 
 def read_outcome(path: Path) -> Outcome | None:
@@ -206,7 +207,7 @@ def read_outcome(path: Path) -> Outcome | None:
 def write_checks(directory: Path, stage: str, results: Iterable[CheckResult]) -> Path:
     """Write vet/<stage>.jsonl, one result a line, and return its path."""
     path = directory / f"{stage}.jsonl"
-    write_text(path, "".join(json.dumps(asdict(result)) + "\n" for result in results))
+    write_text(path, "".join(json.dumps(redacted(asdict(result))) + "\n" for result in results))
     return path
 
 

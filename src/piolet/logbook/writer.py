@@ -13,6 +13,7 @@ import duckdb
 
 from piolet.core.errors import StorageError, storage_errors
 from piolet.core.files import replacing
+from piolet.core.redact import redacted
 from piolet.logbook import segments
 from piolet.logbook.layout import Logbook
 from piolet.logbook.schema import FAMILIES, VERSION, Column, Family
@@ -38,11 +39,16 @@ class SegmentWriter:
         self.dropped_rows = 0
 
     def append(self, family: str, row: Row) -> None:
-        """Add a row, keyed by column name; columns left out are null. Unknown columns are a KeyError."""
+        """Add a row, keyed by column name; columns left out are null, and secrets in events are redacted.
+
+        Unknown columns are a KeyError.
+        """
         columns = FAMILIES[family].columns
         unknown = row.keys() - set(FAMILIES[family].names)
         if unknown:
             raise KeyError(f"{family} has no column {', '.join(sorted(unknown))}")
+        if family == "events":
+            row = redacted(row)
         rows = self._pending.setdefault(family, deque(maxlen=MAX_PENDING_ROWS))
         self.dropped_rows += len(rows) == rows.maxlen
         rows.append([rounded(column, row.get(column.name)) for column in columns])

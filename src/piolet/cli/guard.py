@@ -1,0 +1,123 @@
+"""`piolet guard`: secrets in text, and model files that run code."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from piolet.cli.common import Format, format_option, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from piolet.guard.finding import Scan
+    from piolet.guard.policy import Policy
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Report(StrEnum):
+    """How a scan is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    SARIF = "sarif"
+
+
+def scanning(function: F) -> F:
+    """Add PATH... and the options that every scan has."""
+    for decorate in (
+        click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH..."),
+        click.option(
+            "--policy", "policy_file", type=click.Path(path_type=Path), help="Policy file. [default: guard.policy]"
+        ),
+        click.option(
+            "--format",
+            "report",
+            type=click.Choice(Report, case_sensitive=False),
+            default=Report.TABLE,
+            show_default=True,
+            help="Print for people, for programs, or for code hosts.",
+        ),
+    ):
+        function = decorate(function)
+    return function
+
+
+@click.group()
+def command() -> None:
+    """Secrets and leaking habits in text, and model files that run code.
+
+    Exit status: 0 nothing fails, 1 something does, 3 nothing fails but something could not be checked. Nothing that is
+    scanned is ever executed.
+    """
+
+
+@command.command()
+@scanning
+def script(paths: tuple[Path, ...], policy_file: Path | None, report: Report) -> int:
+    """Scan job scripts for secrets and for habits that leak them."""
+    from piolet.guard.texts import scan_scripts  # noqa: PLC0415 - `piolet --help` stays fast
+
+    return _judged(policy_file, report, lambda _: scan_scripts(paths))
+
+
+@command.command()
+@scanning
+def logs(paths: tuple[Path, ...], policy_file: Path | None, report: Report) -> int:
+    """Scan logs for secrets that were printed."""
+    from piolet.guard.texts import scan_logs  # noqa: PLC0415 - `piolet --help` stays fast
+
+    return _judged(policy_file, report, lambda _: scan_logs(paths))
+
+
+@command.command()
+@scanning
+def env(paths: tuple[Path, ...], policy_file: Path | None, report: Report) -> int:
+    """Scan EDF, service and .env files for secrets and for variables that load code."""
+    from piolet.guard.texts import scan_environments  # noqa: PLC0415 - `piolet --help` stays fast
+
+    return _judged(policy_file, report, lambda _: scan_environments(paths))
+
+
+@command.command("rules")
+@click.option("--policy", "policy_file", type=click.Path(path_type=Path), help="Policy file. [default: guard.policy]")
+@format_option
+def rules_command(policy_file: Path | None, output: Format) -> None:
+    """Print every rule and its level under the policy."""
+    from piolet.guard.rules import RULES  # noqa: PLC0415 - `piolet --help` stays fast
+
+    policy = _policy(policy_file)
+    found = [(rule.id, str(policy.level(rule.id)), rule.title, rule.remedy) for rule in RULES.values()]
+    columns = ("rule", "level", "what it is", "next")
+    if output is Format.JSON:
+        print_json([dict(zip(columns, row, strict=True)) for row in found])
+    else:
+        print_table(columns, found)
+
+
+def _judged(policy_file: Path | None, report: Report, scan: Callable[[Policy], Scan]) -> int:
+    """Scan, judge, print, and return the exit status."""
+    from piolet.guard import output, policy  # noqa: PLC0415 - `piolet --help` stays fast
+
+    chosen = _policy(policy_file)
+    with progress("scanning"):
+        found = scan(chosen)
+    verdict = policy.judge(found, chosen, dt.datetime.now(tz=dt.UTC).date())
+    if report is Report.TABLE:
+        if rows := output.rows(verdict):
+            print_table(("level", "rule", "where", "what was seen", "next"), rows)
+        click.echo(output.summary(verdict))
+    else:
+        print_json(output.to_sarif(verdict) if report is Report.SARIF else output.to_json(verdict))
+    return verdict.exit_status
+
+
+def _policy(path: Path | None) -> Policy:
+    from piolet.core import config  # noqa: PLC0415 - `piolet --help` stays fast
+    from piolet.guard import policy  # noqa: PLC0415 - same
+
+    return policy.read(path or config.load().settings.guard.policy)
