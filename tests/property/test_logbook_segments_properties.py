@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from piolet.core.nouns import Interval
 from piolet.logbook import quality, segments
 from piolet.logbook.layout import Logbook, create
+from piolet.logbook.merging import connect, merge
 from piolet.logbook.reader import read
 from piolet.logbook.schema import FAMILIES, Column
-from piolet.logbook.writer import SegmentWriter, connect, merge, rounded
+from piolet.logbook.writer import SegmentWriter, rounded
 
 HOST = FAMILIES["host"]
 

@@ -37,6 +37,11 @@ class Family:
         """The names of all columns, in order."""
         return tuple(column.name for column in self.columns)
 
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The key as merged segments are sorted by it: device first, then time, so that neighbours are alike."""
+        return (*self.key[1:], self.key[0])
+
 
 def _ratio(name: str, meaning: str) -> Column:
     return Column(f"{name}_ratio", "FLOAT", 0.001, meaning)
@@ -44,6 +49,11 @@ def _ratio(name: str, meaning: str) -> Column:
 
 def _rate(name: str, meaning: str) -> Column:
     return Column(f"{name}_bytes_per_s", "FLOAT", 1024.0, meaning)
+
+
+def _link_rate(name: str, meaning: str) -> Column:
+    """A rate of links that carry gigabytes: GPM itself counts in MiB."""
+    return Column(f"{name}_bytes_per_s", "FLOAT", 1024.0 * 1024.0, meaning)
 
 
 TIME = Column("time_ns", "BIGINT", 0, "UTC nanoseconds at which the sample was read")
@@ -67,15 +77,15 @@ GPU = Family(
         _ratio("fp32_active", "FP32 pipe active (GPM 12)"),
         _ratio("fp16_active", "FP16 pipe active, without tensor cores (GPM 13)"),
         _ratio("int_active", "integer pipe active (GPM 4)"),
-        _rate("pcie_tx", "PCIe, from the GPU (GPM 20)"),
-        _rate("pcie_rx", "PCIe, to the GPU (GPM 21)"),
-        _rate("nvlink_rx", "NVLink or Infinity Fabric, to the GPU, all links (GPM 60)"),
-        _rate("nvlink_tx", "NVLink or Infinity Fabric, from the GPU, all links (GPM 61)"),
-        _rate("c2c_rx", "chip to chip, from the CPU of a superchip (DCGM 1078)"),
-        _rate("c2c_tx", "chip to chip, to the CPU of a superchip (DCGM 1076)"),
+        _link_rate("pcie_tx", "PCIe, from the GPU (GPM 20)"),
+        _link_rate("pcie_rx", "PCIe, to the GPU (GPM 21)"),
+        _link_rate("nvlink_rx", "NVLink or Infinity Fabric, to the GPU, all links (GPM 60)"),
+        _link_rate("nvlink_tx", "NVLink or Infinity Fabric, from the GPU, all links (GPM 61)"),
+        _link_rate("c2c_rx", "chip to chip, from the CPU of a superchip (DCGM 1078)"),
+        _link_rate("c2c_tx", "chip to chip, to the CPU of a superchip (DCGM 1076)"),
         Column("memory_used_bytes", "BIGINT", 1 << 20, "device memory in use"),
-        Column("power_w", "FLOAT", 0.1, "power draw"),
-        Column("energy_j", "DOUBLE", 0.001, "energy since the driver was loaded; a counter"),
+        Column("power_w", "FLOAT", 1, "power draw; the sensor is good to some 5 W"),
+        Column("energy_j", "BIGINT", 1, "energy since the driver was loaded; a counter"),
         Column("sm_clock_hz", "BIGINT", 1_000_000, "SM clock"),
         Column("sm_clock_max_hz", "BIGINT", 1_000_000, "highest SM clock of this GPU"),
         Column("temperature_c", "FLOAT", 1, "GPU temperature, Celsius"),
@@ -84,7 +94,7 @@ GPU = Family(
         Column("ecc_uncorrected", "BIGINT", 0, "uncorrected errors since the driver was loaded; a counter"),
         Column("memory_clock_hz", "BIGINT", 1_000_000, "memory clock"),
         Column("memory_temperature_c", "FLOAT", 1, "temperature of the device memory, Celsius"),
-        Column("power_limit_w", "FLOAT", 0.1, "power limit in force"),
+        Column("power_limit_w", "FLOAT", 1, "power limit in force"),
         Column("pcie_replays", "BIGINT", 0, "PCIe packets sent again; a counter"),
         Column("nvlink_errors", "BIGINT", 0, "CRC errors, replays and recoveries of all NVLinks; a counter"),
         Column("source", "VARCHAR", 0, "who read it: nvml, dcgm, amd-smi; null is nvml"),
@@ -209,8 +219,8 @@ ENERGY = Family(
         NODE,
         Column("domain", "VARCHAR", 0, "node, cpu, memory, accel0 ..., package-0 ..., dram-0 ..."),
         Column("source", "VARCHAR", 0, "rapl or pm_counters"),
-        Column("power_w", "FLOAT", 0.1, "power draw"),
-        Column("energy_j", "DOUBLE", 0.001, "energy; a counter that wraps or begins again"),
+        Column("power_w", "FLOAT", 1, "power draw"),
+        Column("energy_j", "BIGINT", 1, "energy; a counter that wraps or begins again"),
     ),
 )
 

@@ -6,6 +6,7 @@ It runs below a supervisor and takes its place if that is killed.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from piolet.core import plugins
 from piolet.core.errors import PioletError, StorageError
 from piolet.core.nouns import Severity
+from piolet.core.run import Process, SystemRunner, end
 from piolet.logbook.layout import Logbook
 from piolet.logbook.writer import SegmentWriter
 from piolet.record import job
@@ -28,6 +30,9 @@ GROUP = "piolet.collectors"
 _POLL_S = 1.0
 _LAST_ATTEMPTS = 4
 _LAST_PAUSE_S = 0.3
+_MERGE_EVERY_S = 600.0
+_MERGE_TIMEOUT_S = 8.0
+"""Less than the time that the supervisor leaves a sampler to end."""
 
 
 class Sampler:
@@ -56,6 +61,7 @@ class Sampler:
             if urgent or time.monotonic() >= flush_at_s:
                 self._output.flush()
                 flush_at_s = time.monotonic() + self._spec.flush_s
+                self._output.merge_new()
             alone = bool(self._wakeup.wait(min(_POLL_S, flush_at_s - time.monotonic()), [self._supervisor]))
         return self._end(alone=alone and not self._wakeup.asked_to_end)
 
@@ -111,6 +117,8 @@ class Output:
     refused_since_ns: int | None = None
     refusal: str = ""
     writer: SegmentWriter = field(init=False)
+    merging: Process | None = None
+    merged_s: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.writer = SegmentWriter(Logbook(self.spec.logbook), self.spec.node)
@@ -134,16 +142,32 @@ class Output:
             return self.flush()
         return True
 
+    def merge_new(self) -> None:
+        """Merge what was flushed, now and then, in a process of its own; whole hours of small files would pile up."""
+        if self.merging is not None and self.merging.poll() is None:
+            return
+        if time.monotonic() - self.merged_s >= _MERGE_EVERY_S:
+            self.merged_s = time.monotonic()
+            self.merging = SystemRunner().start([*self._merge_argv(), "--new"])
+
     def close(self) -> None:
         """Write and merge; gives up after a second if the file system refuses to the end."""
         for _ in range(_LAST_ATTEMPTS):
             if self.flush():
                 break
             time.sleep(_LAST_PAUSE_S)
+        else:
+            _say(f"the last samples could not be written: {self.refusal}")
+            return
+        if self.merging is not None:
+            end(self.merging, _MERGE_TIMEOUT_S / 2)
         try:
-            self.writer.close()
+            SystemRunner().run(self._merge_argv(), timeout=_MERGE_TIMEOUT_S)
         except PioletError as error:
-            os.write(2, f"piolet: {error}\n".encode("utf-8", "replace"))
+            _say(str(error))
+
+    def _merge_argv(self) -> list[str]:
+        return [sys.executable, "-P", "-m", "piolet.logbook.merging", str(self.spec.logbook), self.spec.node]
 
     def _report(self) -> None:
         now_ns = time.time_ns()
@@ -153,6 +177,10 @@ class Output:
         self.dropped = self.writer.dropped_rows = 0
         self.refused_since_ns = None
         self.append([event(now_ns, "agent", "dropped" if dropped else "delayed", message, severity=Severity.WARNING)])
+
+
+def _say(what: str) -> None:
+    os.write(2, f"piolet: {what}\n".encode("utf-8", "replace"))
 
 
 def main(spec: AgentSpec, kernel_log: KernelLog | StorageError, wakeup: Wakeup, supervisor: int) -> bool:

@@ -1,6 +1,6 @@
 """The supervisor: a small process that starts the sampler again when it dies, and tells it when to end.
 
-It imports nothing heavy, so that forking it is cheap and safe: the sampler loads DuckDB and NVML after the fork. Each
+It imports nothing heavy, so that forking it is cheap and safe: the sampler loads NVML after the fork. Each
 watches the other: a sampler whose supervisor is killed takes its place by exec, and forks a new sampler.
 """
 
@@ -132,7 +132,7 @@ def _become_sampler(spec: AgentSpec, supervisor: Supervisor, leash: int) -> NoRe
     try:
         wakeup = Wakeup()
         wakeup.asked_to_end |= supervisor.wakeup.asked_to_end
-        from piolet.record import sampler  # noqa: PLC0415 - DuckDB and NVML, which the supervisor does without
+        from piolet.record import sampler  # noqa: PLC0415 - NVML and threads, which the supervisor does without
 
         ended = sampler.main(spec, supervisor.kernel_log, wakeup, leash)
         if not ended and not spec.standby:

@@ -10,11 +10,12 @@ import duckdb
 import pytest
 
 from piolet.core.errors import StorageError
-from piolet.logbook import segments, writer
+from piolet.logbook import merging, segments, writer
 from piolet.logbook.layout import Logbook, create
+from piolet.logbook.merging import connect, merge
 from piolet.logbook.reader import read
 from piolet.logbook.schema import FAMILIES
-from piolet.logbook.writer import SegmentWriter, connect, merge
+from piolet.logbook.writer import SegmentWriter
 
 
 def _row(second: int, node: str = "n1", **values: object) -> dict[str, object]:
@@ -208,3 +209,33 @@ def test_segments_carry_the_version_of_the_schema(logbook: Logbook) -> None:
     path = segments.list_segments(logbook.family("host"))[0].path
     rows = duckdb.connect().execute("SELECT key, value FROM parquet_kv_metadata(?)", [str(path)]).fetchall()
     assert (b"piolet_schema", b"1") in rows
+
+
+def test_merging_only_what_is_new_leaves_merged_segments_alone(logbook: Logbook) -> None:
+    _recorded(logbook, 3)
+    directory = logbook.family("host")
+    merge(connect(), directory, FAMILIES["host"], "n1", new=True)
+    later = SegmentWriter(logbook, "n1")
+    for second in (7, 8):
+        later.append("host", _row(second))
+        later.flush()
+    merge(connect(), directory, FAMILIES["host"], "n1", new=True)
+    assert _names(logbook) == ["n1-000001+000003.parquet", "n1-000004+000005.parquet"]
+    assert _seconds(logbook) == [0, 1, 2, 7, 8]
+
+
+def test_a_merged_segment_stays_small(logbook: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
+    _recorded(logbook, 4)
+    size = sum(path.stat().st_size for path in logbook.family("host").iterdir())
+    monkeypatch.setattr(merging, "MOST_BYTES", size * 3 // 4)
+    merge(connect(), logbook.family("host"), FAMILIES["host"], "n1")
+    assert _names(logbook) == ["n1-000001+000003.parquet", "n1-000004.parquet"]
+    assert _seconds(logbook) == [0, 1, 2, 3]
+
+
+def test_a_value_of_the_wrong_type_is_missing_and_hurts_no_other(logbook: Logbook) -> None:
+    recorder = SegmentWriter(logbook, "n1")
+    recorder.append("host", _row(1, memory_used_bytes="many", cpu_busy_ratio=0.5))
+    recorder.close()
+    with read(logbook) as opened:
+        assert opened.database.execute("SELECT memory_used_bytes, cpu_busy_ratio FROM host").fetchall() == [(None, 0.5)]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -10,6 +12,7 @@ import pytest
 
 from piolet.core.errors import PioletError, StorageError
 from piolet.logbook.layout import Logbook
+from piolet.record import sampler
 from piolet.record import worker as worker_module
 from piolet.record.collector import Context, Entry
 from piolet.record.sampler import Output
@@ -159,3 +162,24 @@ def test_an_output_that_is_refused_to_the_end_gives_up(logbook: Logbook, capfd: 
     logbook.path.rename(logbook.path.with_name("away"))
     output.close()
     assert "the logbook is gone" in capfd.readouterr().err
+
+
+def test_the_sampler_loads_no_database() -> None:
+    script = "import piolet.record.sampler, sys; print(sorted({'duckdb', 'numpy', 'pydantic'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_flushes_are_merged_now_and_then_in_another_process(logbook: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampler, "_MERGE_EVERY_S", 0.0)
+    output = Output(AgentSpec(logbook.path, "n1", 1.0, 5.0, Path("/dev/null")))
+    for second in range(3):
+        output.append([("host", {"time_ns": second})])
+        output.flush()
+    output.merge_new()
+    assert output.merging is not None
+    assert output.merging.wait(timeout=20) == 0
+    assert [path.name for path in logbook.family("host").iterdir()] == ["n1-000001+000003.parquet"]
+    output.append([("host", {"time_ns": 3})])
+    output.close()
+    assert [path.name for path in logbook.family("host").iterdir()] == ["n1-000001+000004.parquet"]
