@@ -31,21 +31,24 @@ def command() -> None:
 @click.option("--nodes", "names", default="", help="Only these nodes of the allocation, such as node[1-4].")
 @click.option("--local", is_flag=True, help="Vet this machine, without a step.")
 @click.option("--timeout", "timeout_s", type=float, default=None, help="Seconds after which a silent node is unknown.")
+@click.option(
+    "--max-unready", type=click.IntRange(min=0), default=0, show_default=True, help="So many may be not ready."
+)
 @format_option
-def run(name: str, names: str, timeout_s: float | None, output: Format, *, local: bool) -> None:
+def run(name: str, names: str, timeout_s: float | None, max_unready: int, output: Format, *, local: bool) -> None:
     """Vet the nodes of this allocation, or this machine with --local.
 
-    Exit status: 0 all are ready, 1 some are not, 3 nothing was found wrong but some could not be judged.
+    Exit status: 0 all are ready (but --max-unready), 1 some are not, 3 nothing was found wrong but some could not be
+    judged.
     """
     from piolet import vet  # noqa: PLC0415 - the node's side stays quick to start
 
     settings = _settings()
     protocol = vet.load_protocol(name, settings)
     nodes = None if local else _nodes(names)
-    timeout_s = timeout_s or settings.vet.timeout_s
     with progress(f"vetting {nodes or 'this machine'} with {protocol.name}"):
         verdict = (
-            vet.vet_nodes(nodes, protocol, timeout_s=timeout_s)
+            vet.vet_nodes(nodes, protocol, timeout_s=timeout_s, least_s=settings.vet.timeout_s)
             if nodes
             else vet.vet_here(protocol, timeout_s=timeout_s)
         )
@@ -53,12 +56,15 @@ def run(name: str, names: str, timeout_s: float | None, output: Format, *, local
         print_json(_as_json(protocol, verdict))
     else:
         _print_verdict(verdict)
-    raise click.exceptions.Exit(exit_status(verdict))
+    raise click.exceptions.Exit(exit_status(verdict, max_unready))
 
 
-def exit_status(verdict: Verdict) -> int:
-    """Return 0 if all are ready, 1 if any was found wrong, 3 if those that are not ready could not be judged."""
-    if not verdict.refused:
+def exit_status(verdict: Verdict, max_unready: int = 0) -> int:
+    """Return 0 if all but `max_unready` are ready, 1 if any was found wrong, 3 if those that are not are unknown.
+
+    Without any node that is ready it is never 0.
+    """
+    if not verdict.refused or (verdict.ready and len(verdict.refused) <= max_unready):
         return 0
     return COULD_NOT_TELL if len(verdict.unknown) == len(verdict.refused) else SOME_NOT_READY
 
@@ -74,8 +80,15 @@ def check(file: str, output: Format) -> None:
     if output is Format.JSON:
         print_json(asdict(protocol))
         return
-    rows = [(each.name, each.type, _shown(each.parameters), f"{each.timeout_s:g} s") for each in protocol.checks]
-    print_table(("check", "type", "parameters", "time-out"), rows, title=f"{protocol.name} ({protocol.origin})")
+    rows = [
+        (each.stage, each.name, each.type, _shown(each.parameters), f"{each.longest_s:g} s", each.severity)
+        for each in protocol.checks
+    ]
+    print_table(
+        ("stage", "check", "type", "parameters", "time-out", "severity"),
+        rows,
+        title=f"{protocol.name} ({protocol.origin})",
+    )
 
 
 @command.command("list")

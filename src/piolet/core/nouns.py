@@ -53,7 +53,8 @@ class Gpu:
 class CheckResult:
     """What one check found on one node.
 
-    `value` and `threshold` are in `unit`; `remedy` says what to do next; `duration_s` is wall-clock seconds.
+    `value` and `threshold` are in `unit`; `remedy` says what to do next; `duration_s` is wall-clock seconds. Only what
+    is of severity error refuses a node.
     """
 
     check: str
@@ -67,6 +68,13 @@ class CheckResult:
     duration_s: float = 0.0
     version: str = ""
     time_ns: int = field(default_factory=time.time_ns)
+    severity: Severity = Severity.ERROR
+    stage: str = ""
+
+    @property
+    def refuses(self) -> bool:
+        """Tell whether a node with this result is not ready."""
+        return self.status is not Status.PASS and self.severity is Severity.ERROR
 
 
 @dataclass(frozen=True, slots=True)

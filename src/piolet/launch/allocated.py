@@ -66,7 +66,7 @@ class AllocatedMachine:
 
     def vet(self, protocol: vet.Protocol) -> vet.Verdict:
         """Vet every node in one step."""
-        return vet.vet_nodes(self.nodes, protocol, timeout_s=self.settings.vet.timeout_s)
+        return vet.vet_nodes(self.nodes, protocol, least_s=self.settings.vet.timeout_s)
 
     def give_back(self, nodes: NodeSet) -> NodeSet:
         """Shrink the job once; the batch node stays. A Slurm that refuses leaves the job as it was."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from piolet.core.nodeset import NodeSet
@@ -85,13 +85,33 @@ def judge_answers(
         except Unusable as reason:
             reasons[node] = str(reason)
     results = compared([result for answer in answers.values() for result in answer.results], protocol)
-    results += [CheckResult(ANSWER, node, Status.UNKNOWN, reason) for node, reason in reasons.items()]
+    results = [_placed(result, protocol) for result in results]
+    stage = protocol.checks[0].stage if protocol.checks else ""
+    results += [CheckResult(ANSWER, node, Status.UNKNOWN, reason, stage=stage) for node, reason in reasons.items()]
     return _verdict(nodes, tuple(results), {node: answer.gpus for node, answer in answers.items()})
+
+
+def merged(before: Verdict, after: Verdict) -> Verdict:
+    """Return the verdict of two stages, of which the second asked nodes that were ready after the first."""
+    return Verdict(
+        before.nodes,
+        before.ready & after.ready,
+        before.refused + after.refused,
+        before.unknown | after.unknown,
+        before.results + after.results,
+        {**after.inventory, **before.inventory},
+    )
 
 
 def pieces(text: str) -> list[str]:
     """Cut a task's output at each marker; what stands before the first one is noise."""
     return [MARKER + part for part in text.split(MARKER)[1:]]
+
+
+def _placed(result: CheckResult, protocol: Protocol) -> CheckResult:
+    """Return the result with what the protocol, and not the node, says of its check."""
+    planned = next(check for check in protocol.checks if check.name == result.check)
+    return replace(result, severity=planned.severity, stage=planned.stage)
 
 
 def _claimed_name(piece: str) -> str:
@@ -103,7 +123,7 @@ def _claimed_name(piece: str) -> str:
 def _verdict(nodes: NodeSet, results: tuple[CheckResult, ...], inventory: dict[str, tuple[Gpu, ...]]) -> Verdict:
     bad: dict[str, list[CheckResult]] = {}
     for result in results:
-        if result.status is not Status.PASS:
+        if result.refuses:
             bad.setdefault(result.node, []).append(result)
     refused = tuple(Refusal(node, _reason(bad[node])) for node in nodes if node in bad)
     unknown = [node for node, found in bad.items() if all(result.status is Status.UNKNOWN for result in found)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from piolet.core.nouns import Status
 
@@ -16,6 +16,9 @@ GROUP = "piolet.checks"
 
 P = TypeVar("P")
 Seen = TypeVar("Seen")
+
+Better = Literal["", "higher", "lower"]
+"""Which way the value of a check is better; empty if it has no such value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,9 @@ class Check(Generic[P, Seen]):
     `observe` runs in a process of its own, which may hang or die; whatever it raises makes the check unknown. `judge`
     is pure. `source` says where the threshold comes from. `version` grows whenever the same observation may be judged
     differently. The values of a `uniform` check must be equal on all nodes: piolet.vet.peers compares them.
+
+    `better` says which way its value is, so that a protocol may compare values. A `quiet` check measures: nothing else
+    is checked on its node meanwhile.
     """
 
     name: str
@@ -56,3 +62,5 @@ class Check(Generic[P, Seen]):
     observe: Callable[[P, Context], Seen]
     judge: Callable[[Seen, P], Judgement]
     uniform: bool = False
+    better: Better = ""
+    quiet: bool = False

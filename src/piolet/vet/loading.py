@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,14 @@ from piolet.core.config import Settings
 from piolet.core.errors import ConfigError
 from piolet.core.text import did_you_mean
 from piolet.core.toml import Document
+from piolet.vet import entry as keys
 from piolet.vet import vetnode, yamlfile
 from piolet.vet.catalogue import check_types, find_protocol, registered
+from piolet.vet.entry import Entry
 from piolet.vet.protocol import DEFAULT_TIMEOUT_S, PlannedCheck, Protocol
 
-_TOP_LEVEL = ("name", "evals", *vetnode.TOP_LEVEL)
-_COMMON = ("name", "type", "timeout", "requirements")
-"""What every entry may say beside the parameters of its check; `timeout` is in seconds."""
-
-MAX_TIMEOUT_S = 3600.0
+_TOP_LEVEL = ("name", "include", "evals", *vetnode.TOP_LEVEL)
+_MAX_DEPTH = 10
 
 
 def load_protocol(name: str, settings: Settings) -> Protocol:
@@ -34,43 +33,59 @@ def load_protocol(name: str, settings: Settings) -> Protocol:
         StorageError: it cannot be read.
     """
     path = find_protocol(name, settings)
-    return compile_protocol(yamlfile.read(path), kernel_log=str(settings.record.kernel_log))
+    document = yamlfile.read(path)
+    checks = _checks(document, settings, depth=0)
+    title = document.data.get("name", path.stem)
+    return Protocol(title, tuple(checks.values()), str(path), str(settings.record.kernel_log))
 
 
-def compile_protocol(document: Document, *, kernel_log: str = "/dev/kmsg") -> Protocol:
-    """Turn a parsed file into a protocol; errors as of `load_protocol`."""
+def _checks(document: Document, settings: Settings, *, depth: int) -> dict[str, PlannedCheck]:
+    """Return the checks of a file by name; its own stand for those of the same name in files that it includes."""
+    _check_top_level(document)
+    included: dict[str, PlannedCheck] = {}
+    for name in _included(document, depth):
+        path = find_protocol(_beside(name, document), settings)
+        included |= _checks(yamlfile.read(path), settings, depth=depth + 1)
+    return included | _own_checks(document, needed=not included)
+
+
+def _included(document: Document, depth: int) -> list[str]:
+    value = document.data.get("include", [])
+    names = value if isinstance(value, list) else [value]
+    if not all(isinstance(name, str) and name for name in names):
+        raise document.error("include is not a list of protocols", "include", remedy="write `include: [quick]`")
+    if names and depth >= _MAX_DEPTH:
+        raise document.error("protocols include each other without end", "include", remedy="take one of them out")
+    return names
+
+
+def _beside(name: str, document: Document) -> str:
+    """Return a path that begins with a dot as seen from the file that includes it."""
+    return str(Path(document.path).parent / name) if name.startswith(".") else name
+
+
+def _check_top_level(document: Document) -> None:
     for key in document.data:
         if key not in _TOP_LEVEL:
             raise document.error(f'unknown key "{key}"', key, remedy=did_you_mean(key, _TOP_LEVEL))
     name = document.data.get("name", Path(document.path).stem)
     if not isinstance(name, str) or not name:
         raise document.error("the name of the protocol is not text", "name", remedy="put it in quotes")
+
+
+def _own_checks(document: Document, *, needed: bool) -> dict[str, PlannedCheck]:
+    if not needed and "evals" not in document.data:
+        return {}
     checks: dict[str, PlannedCheck] = {}
     for entry in _entries(document):
         for check in _compiled(entry):
             if check.name in checks:
                 raise entry.error(f'two checks are called "{check.name}"', remedy="give each a `name` of its own")
             checks[check.name] = check
-    return Protocol(name, tuple(checks.values()), str(document.path), kernel_log)
+    return checks
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """One element of `evals`, with the key that messages point at."""
-
-    document: Document
-    key: str
-    values: Mapping[str, Any]
-
-    def error(self, what: str, name: str = "", *, remedy: str) -> ConfigError:
-        return self.document.error(what, f"{self.key}.{name}" if name else self.key, remedy=remedy)
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return {name: value for name, value in self.values.items() if name not in _COMMON}
-
-
-def _entries(document: Document) -> Iterator[_Entry]:
+def _entries(document: Document) -> Iterator[Entry]:
     evals = document.data.get("evals")
     if not isinstance(evals, list) or not evals:
         what = "the protocol has no checks" if evals in (None, [], {}) else "`evals` is not a list"
@@ -79,10 +94,10 @@ def _entries(document: Document) -> Iterator[_Entry]:
         key = f"evals[{index}]"
         if not isinstance(values, dict) or not isinstance(values.get("type"), str):
             raise document.error("an entry has no `type`", key, remedy=f"one of: {', '.join(check_types())}")
-        yield _Entry(document, key, values)
+        yield Entry(document, key, values)
 
 
-def _compiled(entry: _Entry) -> Iterator[PlannedCheck]:
+def _compiled(entry: Entry) -> Iterator[PlannedCheck]:
     check_type = entry.values["type"]
     name = entry.values.get("name", check_type)
     if not isinstance(name, str) or not name:
@@ -95,7 +110,7 @@ def _compiled(entry: _Entry) -> Iterator[PlannedCheck]:
         yield _planned(entry, name, check_type, {each: (each, value) for each, value in entry.parameters.items()})
 
 
-def _translated(entry: _Entry) -> dict[str, dict[str, tuple[str, Any]]]:
+def _translated(entry: Entry) -> dict[str, dict[str, tuple[str, Any]]]:
     """Return the checks that an entry of vetnode stands for, with (name in the file, value) of each parameter."""
     theirs = entry.values["type"]
     if theirs not in vetnode.EQUIVALENTS:
@@ -106,14 +121,16 @@ def _translated(entry: _Entry) -> dict[str, dict[str, tuple[str, Any]]]:
             raise entry.error(f'{theirs} has no parameter "{name}"', name, remedy=did_you_mean(name, known))
     checks: dict[str, dict[str, tuple[str, Any]]] = {}
     for name, (ours, parameter) in known.items():
-        if name in entry.values:
+        if not parameter:
+            checks.setdefault(ours, {})
+        elif name in entry.values:
             checks.setdefault(ours, {})[parameter] = (name, entry.values[name])
         elif name not in vetnode.OPTIONAL:
             raise entry.error(f'the parameter "{name}" is missing', remedy=f"{theirs} needs {', '.join(known)}")
     return checks
 
 
-def _refuse(entry: _Entry, theirs: str) -> None:
+def _refuse(entry: Entry, theirs: str) -> None:
     reason = vetnode.WITHOUT_EQUIVALENT.get(theirs)
     if reason:
         what = f"{theirs} has no counterpart here: {reason}"
@@ -122,7 +139,7 @@ def _refuse(entry: _Entry, theirs: str) -> None:
     raise entry.error(f'vetnode has no type "{theirs}"', "type", remedy=did_you_mean(theirs, known))
 
 
-def _planned(entry: _Entry, name: str, check_type: str, given: Mapping[str, tuple[str, Any]]) -> PlannedCheck:
+def _planned(entry: Entry, name: str, check_type: str, given: Mapping[str, tuple[str, Any]]) -> PlannedCheck:
     if check_type not in check_types():
         remedy = did_you_mean(check_type, check_types())
         raise entry.error(f'there is no check of type "{check_type}"', "type", remedy=remedy)
@@ -135,10 +152,15 @@ def _planned(entry: _Entry, name: str, check_type: str, given: Mapping[str, tupl
         timeout_s=_timeout_s(entry, given),
         requirements=tuple(_requirements(entry)),
         uniform=found.check.uniform,
+        quiet=found.check.quiet,
+        stage=keys.stage(entry),
+        severity=keys.severity(entry),
+        repeat=keys.repeat(entry),
+        criteria=keys.criteria(entry, found.check),
     )
 
 
-def _validated(entry: _Entry, kind: type, given: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
+def _validated(entry: Entry, kind: type, given: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
     """Return the parameters as the dataclass `kind` takes them, defaults included."""
     known = {field.name for field in fields(kind)}
     for name, (theirs, _) in given.items():
@@ -153,7 +175,7 @@ def _validated(entry: _Entry, kind: type, given: Mapping[str, tuple[str, Any]]) 
     return {name: getattr(parameters, name) for name in sorted(known)}
 
 
-def _wrong_value(entry: _Entry, error: ValidationError, given: Mapping[str, tuple[str, Any]]) -> ConfigError:
+def _wrong_value(entry: Entry, error: ValidationError, given: Mapping[str, tuple[str, Any]]) -> ConfigError:
     first = error.errors()[0]
     name = str(first["loc"][0])
     if name not in given:
@@ -162,16 +184,13 @@ def _wrong_value(entry: _Entry, error: ValidationError, given: Mapping[str, tupl
     return entry.error(f"{theirs}: {first['msg']} (got {value!r})", theirs, remedy="correct the value")
 
 
-def _timeout_s(entry: _Entry, given: Mapping[str, tuple[str, Any]]) -> float:
+def _timeout_s(entry: Entry, given: Mapping[str, tuple[str, Any]]) -> float:
     """Return the seconds of the whole check; a `timeout` that is a parameter of its own must be over before."""
-    value = entry.values.get("timeout", DEFAULT_TIMEOUT_S)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_TIMEOUT_S:
-        raise entry.error(f"timeout cannot be {value!r}", "timeout", remedy=f"seconds, up to {MAX_TIMEOUT_S:g}")
     own = any(name == "timeout" for name, _ in given.values())
-    return value + DEFAULT_TIMEOUT_S if own else float(value)
+    return keys.timeout_s(entry) + (DEFAULT_TIMEOUT_S if own else 0)
 
 
-def _requirements(entry: _Entry) -> Iterator[str]:
+def _requirements(entry: Entry) -> Iterator[str]:
     """Yield the distributions that an entry names; vetnode allows lists in the list, for one installation each."""
     value = entry.values.get("requirements") or []
     listed = value if isinstance(value, list) else [value]

@@ -14,14 +14,14 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from piolet.core.nouns import CheckResult, Status
 from piolet.vet.check import Check, Context, Judgement
 from piolet.vet.isolation import Outcome, Task, run_isolated
-from piolet.vet.protocol import PlannedCheck, Protocol
+from piolet.vet.protocol import BEGUN, PlannedCheck, Protocol, Repeat
 
 VERSION = 1
 _INVENTORY = "\0inventory"
@@ -33,10 +33,12 @@ def answer(protocol: Protocol, environ: Mapping[str, str]) -> str:
     started_s = time.monotonic()
     context = Context(environ, protocol.kernel_log)
     _import_once(protocol)
-    tasks = [Task(check.name, _Run(check, context), check.timeout_s) for check in protocol.checks]
-    *outcomes, gpus = run_isolated([*tasks, Task(_INVENTORY, _Inventory(context), _INVENTORY_TIMEOUT_S)])
-    node = node_name(environ)
-    results = [_result(check, node, outcome) for check, outcome in zip(protocol.checks, outcomes, strict=True)]
+    tasks = [(check.quiet, Task(check.name, _Run(check, context), check.longest_s)) for check in protocol.checks]
+    at_once = [task for quiet, task in tasks if not quiet]
+    *outcomes, gpus = run_isolated([*at_once, Task(_INVENTORY, _Inventory(context), _INVENTORY_TIMEOUT_S)])
+    outcomes += [outcome for quiet, task in tasks if quiet for outcome in run_isolated([task])]
+    node, said = node_name(environ), {outcome.name: outcome for outcome in outcomes}
+    results = [_result(check, node, said[check.name]) for check in protocol.checks]
     found = {
         "piolet_vet": VERSION,
         "node": node,
@@ -77,8 +79,44 @@ class _Run:
             return json.dumps(["", asdict(_without(missing))])
         check = find(self.planned.reference)
         parameters = check.parameters(**_frozen(self.planned.parameters))
-        judgement = check.judge(check.observe(parameters, self.context), parameters)
-        return json.dumps([f"{check.name}/{check.version}", asdict(judgement)])
+
+        def once() -> Judgement:
+            return check.judge(check.observe(parameters, self.context), parameters)
+
+        return json.dumps([f"{check.name}/{check.version}", asdict(repeated(once, self.planned.repeat))])
+
+
+def repeated(once: Callable[[], Judgement], repeat: Repeat, sleep: Callable[[float], None] = time.sleep) -> Judgement:
+    """Judge as often as `repeat` says, or until nothing can change the answer, and return what stands for all of it.
+
+    That is a judgement of the status that counts: the one with the median of the values, where there are values.
+    """
+    found = [once()]
+    while len(found) < repeat.times and not _decided(found, repeat):
+        sleep(repeat.pause_s)
+        found.append(once())
+    if repeat.times == 1:
+        return found[0]
+    passed = [each for each in found if each.status is Status.PASS]
+    others = [each for each in found if each.status is not Status.PASS]
+    alike = passed if len(passed) >= _needed(repeat) else others
+    alike = [each for each in alike if each.status is Status.FAIL] or alike
+    typical = sorted(alike, key=_number)[len(alike) // 2]
+    return replace(typical, reason=f"{typical.reason} (passed {len(passed)} of {len(found)} times)")
+
+
+def _decided(found: Sequence[Judgement], repeat: Repeat) -> bool:
+    """Tell whether one pass was asked for and seen, or too many have not passed; values of passes are all wanted."""
+    passed = sum(each.status is Status.PASS for each in found)
+    return (repeat.passes == "one" and passed > 0) or len(found) - passed > repeat.times - _needed(repeat)
+
+
+def _needed(repeat: Repeat) -> int:
+    return {"all": repeat.times, "most": repeat.times // 2 + 1, "one": 1}[repeat.passes]
+
+
+def _number(judgement: Judgement) -> float:
+    return judgement.value if isinstance(judgement.value, int | float) else 0.0
 
 
 def find(reference: str) -> Check[Any, Any]:
@@ -141,7 +179,9 @@ def _silent(outcome: Outcome) -> Judgement:
 
 
 def print_answer(protocol: Protocol) -> None:
-    """Print the answer of this node on stdout."""
+    """Print that this node has begun, and then its answer, on stdout."""
+    sys.stdout.write(f"{BEGUN}{node_name(os.environ)}\n")
+    sys.stdout.flush()
     line = answer(protocol, os.environ)
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()

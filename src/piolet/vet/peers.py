@@ -1,4 +1,4 @@
-"""Comparing nodes with each other: what only all answers together can tell. Pure.
+"""Nodes against each other, and values against the criteria of a protocol: judged where all answers are together. Pure.
 
 A check that is `uniform` passes on a node with what it found there as its value; here the values are compared. What
 most nodes have is taken for right. Where no value is that of more than half of them, nobody can tell who is wrong,
@@ -7,15 +7,20 @@ and all are unknown.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from statistics import median
 
 from piolet.core.nouns import CheckResult, Status
-from piolet.vet.protocol import Protocol
+from piolet.vet.protocol import Comparison, Criteria, Protocol
 
 SEPARATOR = "; "
 """Stands between the items of a value, so that only those that differ need be named."""
+
+_NORMAL = 1.4826
+"""Makes a median absolute deviation comparable with a standard deviation, for values that scatter normally."""
 
 _REMEDY = "tell the operators: this node has missed an update, or is ahead of one"
 _TIED = "vet more nodes at once, so that most can outvote the others; or leave this check out"
@@ -28,10 +33,58 @@ def compared(results: Sequence[CheckResult], protocol: Protocol) -> list[CheckRe
         for check in protocol.checks
         if check.uniform
     }
-    return [
+    found = [
         _among(result, values[result.check]) if result.check in values and result.status is Status.PASS else result
         for result in results
     ]
+    criteria = {check.name: check.criteria for check in protocol.checks if check.criteria}
+    numbers = {name: [_value(each) for each in _passed(found, name)] for name in criteria}
+    return [
+        measured(each, criteria[each.check], [number for number in numbers[each.check] if number is not None])
+        if each.check in criteria and each.status is Status.PASS
+        else each
+        for each in found
+    ]
+
+
+def measured(result: CheckResult, criteria: Criteria, peers: Sequence[float]) -> CheckResult:
+    """Judge the value of a check that passed; `peers` are the values of all nodes that passed, its own among them."""
+    value = _value(result)
+    if value is None:
+        remedy = "leave `criteria` out, or measure what they ask for"
+        return replace(result, status=Status.UNKNOWN, reason=f"no value to compare: {result.reason}", remedy=remedy)
+    least, most = criteria.at_least, criteria.at_most
+    if least is not None and value < least:
+        return _worse(result, f"less than {least:g}", least)
+    if most is not None and value > most:
+        return _worse(result, f"more than {most:g}", most)
+    return _among_numbers(result, value, criteria.better, criteria.peers, peers) if criteria.peers else result
+
+
+def _among_numbers(
+    result: CheckResult, value: float, better: str, allowed: Comparison, peers: Sequence[float]
+) -> CheckResult:
+    """Fail a value that is far worse than the median of all, both for their scatter and for their size."""
+    if len(peers) < allowed.least:
+        few = f"{result.reason} (too few nodes to compare: {len(peers)} of {allowed.least})"
+        return replace(result, reason=few)
+    usual = median(peers)
+    scatter = _NORMAL * median([abs(each - usual) for each in peers])
+    apart = max(allowed.mad * scatter, allowed.margin * abs(usual))
+    limit = usual - apart if better == "higher" else usual + apart
+    if (value < limit) if better == "higher" else (value > limit):
+        return _worse(result, f"the median of {len(peers)} nodes is {usual:.4g}", round(limit, 4))
+    return result
+
+
+def _worse(result: CheckResult, why: str, threshold: float) -> CheckResult:
+    reason = f"{_value(result):.4g} {result.unit}".strip() + f": {why} ({result.reason})"
+    remedy = "look at what else runs on the node; if nothing does, tell the operators"
+    return replace(result, status=Status.FAIL, reason=reason, threshold=threshold, remedy=remedy)
+
+
+def _value(result: CheckResult) -> float | None:
+    return float(result.value) if isinstance(result.value, int | float) and math.isfinite(result.value) else None
 
 
 def _passed(results: Iterable[CheckResult], check: str) -> list[CheckResult]:

@@ -8,11 +8,49 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+from piolet.core.nouns import Severity
 
 DEFAULT_TIMEOUT_S = 10.0
 """Seconds a check may take unless the protocol says otherwise; the passive checks need well under one."""
+
+DEFAULT_STAGE = "nodes"
+
+BEGUN = "piolet-vet begins on "
+"""What a node says at once, with its name: from then on it is waited for as long as its checks may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """How often a check is done, `pause_s` apart, and how many of the times it must pass: all, most or one."""
+
+    times: int = 1
+    passes: str = "all"
+    pause_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How much worse than others a value may be: `mad` median absolute deviations, and `margin` (0..1) of the median.
+
+    Fewer than `least` values compare nobody.
+    """
+
+    mad: float = 5.0
+    margin: float = 0.05
+    least: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """What is asked of the value of a check that has passed; None and empty ask nothing."""
+
+    better: str = ""
+    at_least: float | None = None
+    at_most: float | None = None
+    peers: Comparison | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +59,7 @@ class PlannedCheck:
 
     `reference` is where the check is found (``module:attribute``), so that nodes need not search for plugins.
     `requirements` are the distributions the entry asks for; they are looked for on the node, never installed. The
-    values of a `uniform` check are compared between the nodes.
+    values of a `uniform` check are compared between the nodes. `timeout_s` is for each time that it is repeated.
     """
 
     name: str
@@ -31,6 +69,16 @@ class PlannedCheck:
     timeout_s: float = DEFAULT_TIMEOUT_S
     requirements: tuple[str, ...] = ()
     uniform: bool = False
+    quiet: bool = False
+    stage: str = DEFAULT_STAGE
+    severity: Severity = Severity.ERROR
+    repeat: Repeat = Repeat()
+    criteria: Criteria | None = None
+
+    @property
+    def longest_s(self) -> float:
+        """Seconds that it may take with all its repetitions."""
+        return self.repeat.times * (self.timeout_s + self.repeat.pause_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +90,18 @@ class Protocol:
     origin: str = ""
     kernel_log: str = "/dev/kmsg"
 
+    @property
+    def longest_s(self) -> float:
+        """Seconds that a node may take: the longest of what it does at once, and all that it does one by one."""
+        at_once = max((check.longest_s for check in self.checks if not check.quiet), default=0.0)
+        return at_once + sum(check.longest_s for check in self.checks if check.quiet)
+
+    def stages(self) -> tuple[Protocol, ...]:
+        """Return a protocol for each stage, in the order in which they are first named."""
+        names = dict.fromkeys(check.stage for check in self.checks)
+        parts = [replace(self, checks=tuple(check for check in self.checks if check.stage == name)) for name in names]
+        return tuple(parts) or (self,)
+
     def to_json(self) -> str:
         """Return the protocol as one line of JSON."""
         return json.dumps(asdict(self), separators=(",", ":"))
@@ -50,7 +110,16 @@ class Protocol:
 def from_json(text: str) -> Protocol:
     """Read what `Protocol.to_json` wrote; anything else raises ValueError, TypeError or KeyError."""
     value = json.loads(text)
-    checks = tuple(
-        PlannedCheck(**(check | {"requirements": tuple(check.get("requirements", ()))})) for check in value["checks"]
-    )
-    return Protocol(**(value | {"checks": checks}))
+    return Protocol(**(value | {"checks": tuple(_planned(check) for check in value["checks"])}))
+
+
+def _planned(value: dict[str, Any]) -> PlannedCheck:
+    criteria = value.get("criteria")
+    special = {
+        "requirements": tuple(value.get("requirements", ())),
+        "severity": Severity(value.get("severity", Severity.ERROR)),
+        "repeat": Repeat(**value.get("repeat", {})),
+        "criteria": criteria
+        and Criteria(**(criteria | {"peers": criteria["peers"] and Comparison(**criteria["peers"])})),
+    }
+    return PlannedCheck(**(value | special))

@@ -8,43 +8,82 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from piolet.core.errors import ParseError, PioletError, ToolTimeout
 from piolet.core.nodeset import NodeSet
-from piolet.core.run import Result, Runner, SystemRunner
+from piolet.core.run import PIPE, Result, Runner, SystemRunner, end
 from piolet.tools.slurm import squeue, srun
-from piolet.vet.answers import Verdict, judge_answers
-from piolet.vet.protocol import Protocol
+from piolet.vet.answers import Verdict, judge_answers, merged
+from piolet.vet.listening import listen
+from piolet.vet.protocol import BEGUN, Protocol
 
+LEAST_S = 60.0
+"""Seconds that a stage gets at least, before nodes that are silent are unknown."""
+
+_MARGIN_S = 10.0
 _GRACE_S = 5.0
-"""Seconds that srun gets to end its step once the time is over."""
+"""Seconds that srun gets to end its step once the time is over, or all have answered."""
 
-_TIMED_OUT = 124
-"""The status by which timeout(1) says that it had to end the command."""
+TIMED_OUT = 124
+"""The status of a command that was ended because of its time, as timeout(1) has it."""
 
+_BEGUN = re.compile(rf"{re.escape(BEGUN)}([\w.-]+)$", re.MULTILINE)
 _LABEL = re.compile(r"^ *(\d+): (.*)$")
 _TASK = re.compile(r"^srun: error: (?P<nodes>\S+): tasks? (?P<tasks>[\d,-]+): (?P<what>.*)$")
 _LAUNCH = re.compile(r"^srun: error: .*failed on node (?P<nodes>\S+): (?P<what>.*)$")
 
 
-def vet_nodes(nodes: NodeSet, protocol: Protocol, *, timeout_s: float, runner: Runner | None = None) -> Verdict:
-    """Run `protocol` on `nodes` of the allocation that this process is in, and judge the answers.
+def vet_nodes(
+    nodes: NodeSet,
+    protocol: Protocol,
+    *,
+    timeout_s: float | None = None,
+    least_s: float = LEAST_S,
+    runner: SystemRunner | None = None,
+) -> Verdict:
+    """Run `protocol` on `nodes` of the allocation that this process is in, stage by stage, and judge the answers.
 
-    Whatever becomes of the step, after `timeout_s` seconds the verdict is made from what was said until then. One
-    node that Slurm cannot reach may end the step for all: then those that were silent through no fault of their
-    own are asked a second time.
+    A stage asks the nodes that passed those before. Whatever becomes of its step, after `timeout_s` seconds the
+    verdict is made from what was said until then; None: what its checks may take, and `least_s` at least.
 
     Raises:
         ToolMissing: there is no srun here.
     """
     runner = runner or SystemRunner()
+
+    def ask(asked: NodeSet, stage: Protocol) -> Verdict:
+        return _vet_stage(asked, stage, timeout_s or patience_s(stage, least_s), runner)
+
+    return _by_stages(nodes, protocol, ask)
+
+
+def patience_s(stage: Protocol, least_s: float = LEAST_S) -> float:
+    """Return how long a stage may take: more than all of its checks together."""
+    return max(least_s, stage.longest_s + _MARGIN_S)
+
+
+def _by_stages(nodes: NodeSet, protocol: Protocol, ask: Callable[[NodeSet, Protocol], Verdict]) -> Verdict:
+    first, *rest = protocol.stages()
+    verdict = ask(nodes, first)
+    for stage in rest:
+        if verdict.ready:
+            verdict = merged(verdict, ask(verdict.ready, stage))
+    return verdict
+
+
+def _vet_stage(nodes: NodeSet, protocol: Protocol, timeout_s: float, runner: SystemRunner) -> Verdict:
+    """Ask `nodes` in one step.
+
+    One node that Slurm cannot reach may end the step for all: then those that were silent through no fault of their
+    own are asked a second time.
+    """
     deadline_s = time.monotonic() + timeout_s
     first = _ask(nodes, protocol, timeout_s, runner)
     texts, silence = tasks_output(first.stdout), silences(first, nodes)
     verdict = judge_answers(nodes, texts, protocol, silence=silence)
     silent = nodes - NodeSet(verdict.inventory)
-    if not silent or first.rc in (0, _TIMED_OUT):
+    if not silent or first.rc in (0, TIMED_OUT):
         return verdict
     held = _held(runner, nodes)
     silence |= dict.fromkeys(silent - held, "the job has lost this node")
@@ -60,13 +99,22 @@ def vet_here(
     protocol: Protocol,
     *,
     environ: Mapping[str, str] | None = None,
-    timeout_s: float = 60.0,
+    timeout_s: float | None = None,
     runner: Runner | None = None,
 ) -> Verdict:
     """Run `protocol` on this machine, without a step; `environ` is the environment of the checks."""
     environ = os.environ if environ is None else environ
+    asking = runner or SystemRunner(environ)
     node = environ.get("SLURMD_NODENAME") or socket.gethostname()
-    result = _finished(runner or SystemRunner(environ), node_argv(protocol), timeout_s)
+
+    def ask(_: NodeSet, stage: Protocol) -> Verdict:
+        return _vet_here(node, stage, timeout_s or patience_s(stage), asking)
+
+    return _by_stages(NodeSet(node), protocol, ask)
+
+
+def _vet_here(node: str, protocol: Protocol, timeout_s: float, runner: Runner) -> Verdict:
+    result = _finished(runner, node_argv(protocol), timeout_s)
     reason = result.stderr.strip().splitlines()[-1:] or [f"exit status {result.rc}"]
     return judge_answers(NodeSet(node), [result.stdout], protocol, silence={node: reason[0]})
 
@@ -79,8 +127,7 @@ def node_argv(protocol: Protocol) -> list[str]:
 def step_argv(nodes: NodeSet, protocol: Protocol, timeout_s: float) -> list[str]:
     """Return the srun command of the step, one task a node.
 
-    `timeout` ends it with SIGTERM, on which srun ends the step on all nodes; in the foreground, so that Ctrl-C reaches
-    srun too. srun labels each line with its task, since it cuts lines at 1024 bytes and mixes the pieces. The step
+    srun labels each line with its task, since it cuts lines at 1024 bytes and mixes the pieces. The step
     shares what other steps hold, outlives dead nodes and failing tasks, and starts no MPI.
     """
     step = srun.Step(
@@ -95,12 +142,18 @@ def step_argv(nodes: NodeSet, protocol: Protocol, timeout_s: float) -> list[str]
         overlap=True,
         extra=("--no-kill", "--kill-on-bad-exit=0", "--wait=0", "--input=none", "--mpi=none", "--cpu-bind=none"),
     )
-    limit = ["timeout", "--foreground", f"--kill-after={_GRACE_S:g}", f"{timeout_s:g}"]
-    return [*limit, *srun.argv(step, node_argv(protocol))]
+    return srun.argv(step, node_argv(protocol))
 
 
-def _ask(nodes: NodeSet, protocol: Protocol, timeout_s: float, runner: Runner) -> Result:
-    return _finished(runner, step_argv(nodes, protocol, timeout_s), timeout_s + 2 * _GRACE_S)
+def _ask(nodes: NodeSet, protocol: Protocol, timeout_s: float, runner: SystemRunner) -> Result:
+    """Return what was said until all have answered, those that have not are given up, or the time is over."""
+    argv = step_argv(nodes, protocol, timeout_s)
+    step = runner.start(argv, stdout=PIPE, stderr=PIPE, new_session=True)
+    try:
+        heard = listen(step, len(nodes), timeout_s)
+    finally:
+        status = end(step, _GRACE_S)
+    return Result(tuple(argv), TIMED_OUT if heard.gave_up else status, heard.stdout, heard.stderr)
 
 
 def _finished(runner: Runner, argv: Sequence[str], timeout_s: float) -> Result:
@@ -108,7 +161,7 @@ def _finished(runner: Runner, argv: Sequence[str], timeout_s: float) -> Result:
     try:
         return runner.run(argv, timeout=timeout_s, ok=None)
     except ToolTimeout as error:
-        return Result(error.argv, _TIMED_OUT, error.stdout, error.stderr)
+        return Result(error.argv, TIMED_OUT, error.stdout, error.stderr)
 
 
 def tasks_output(text: str) -> list[str]:
@@ -126,10 +179,16 @@ def tasks_output(text: str) -> list[str]:
 
 def silences(result: Result, nodes: NodeSet) -> dict[str, str]:
     """Return for nodes that said nothing why, as far as srun's stderr tells it."""
-    if result.rc == _TIMED_OUT:
-        return dict.fromkeys(nodes, "not in time")
+    named = {node: what for found, what in _named(result.stderr) for node in found}
+    if result.rc == TIMED_OUT:
+        return dict.fromkeys(nodes, "not in time") | dict.fromkeys(nodes - begun(result.stdout), "never began") | named
     reasons = dict.fromkeys(nodes, _last_words(result.stderr)) if result.rc else {}
-    return reasons | {node: what for named, what in _named(result.stderr) for node in named}
+    return reasons | named
+
+
+def begun(stdout: str) -> NodeSet:
+    """Return the nodes that have said that they begin; all names that look like one, since output may be torn."""
+    return NodeSet(match[1] for match in _BEGUN.finditer(stdout))
 
 
 def _named(stderr: str) -> Iterator[tuple[NodeSet, str]]:

@@ -14,6 +14,7 @@ EQUIVALENTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "max_temp": ("gpu_temperature", "below_celsius"),
         "max_used_memory": ("gpu_memory", "max_used_fraction"),
     },
+    f"{PREFIX}cuda_eval.CUDAEval": {"cuda_home": ("gemm", "")},
     f"{PREFIX}env_var_eval.EnvVarEval": {"expected": ("environment", "expected")},
     f"{PREFIX}internet_access.InternetAccessEval": {
         "host": ("internet", "host"),
@@ -21,15 +22,14 @@ EQUIVALENTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "timeout": ("internet", "answer_s"),
     },
 }
-"""Per type: each of its parameters, the check that takes it, and its name there."""
+"""Per type: each of its parameters, the check that takes it, and its name there; empty: it has no meaning here."""
 
-OPTIONAL = frozenset({"port", "timeout"})
+OPTIONAL = frozenset({"port", "timeout", "cuda_home"})
 """The parameters that a file may leave out; their defaults are those of the checks here. All others are required."""
 
 _NOT_YET = "no check here yet measures that"
 
 WITHOUT_EQUIVALENT: Mapping[str, str] = {
-    f"{PREFIX}cuda_eval.CUDAEval": _NOT_YET,
     f"{PREFIX}nccl_eval.NCCLEval": _NOT_YET,
     f"{PREFIX}nccl_lib_eval.NcclLibEval": _NOT_YET,
     f"{PREFIX}nccl_pytorch_eval.NcclPytorchEval": _NOT_YET,

@@ -42,7 +42,9 @@ class SimulatedNode:
             "SLURM_STEP_GPUS": "0,1",
         }
         argv = [sys.executable, "-m", "piolet", "vet", "node", "--protocol-json", protocol]
-        found: dict[str, Any] = json.loads(SystemRunner(environment).run(argv, timeout=20).stdout)["checks"][0]
+        found: dict[str, Any] = json.loads(SystemRunner(environment).run(argv, timeout=20).stdout.splitlines()[-1])[
+            "checks"
+        ][0]
         return found
 
 

@@ -135,7 +135,7 @@ def test_srun_says_why_nodes_are_silent():
     assert reasons["node3"] == "Communication connection failure"
     assert reasons["node4"] == "Job step aborted"
     assert silences(Result(("srun",), 0, "", ""), NODES) == {}
-    assert silences(Result(("srun",), 124, "", stderr), NODES)["node1"] == "not in time"
+    assert silences(Result(("srun",), 124, "", stderr), NODES)["node1"] == "never began"
 
 
 def test_pieces_of_lines_that_srun_cut_and_mixed_are_joined():

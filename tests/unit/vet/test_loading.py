@@ -192,7 +192,11 @@ def test_the_shipped_protocols_compile_and_are_found_by_name():
 
     protocols = [load_protocol(name, Settings()) for name in names]
 
-    assert [protocol.name for protocol in protocols] == names == ["large-scale", "ml-training", "quick"]
+    assert (
+        [protocol.name for protocol in protocols]
+        == names
+        == ["burn-in", "large-scale", "ml-training", "quick", "storage"]
+    )
 
 
 def test_a_protocol_of_the_site_comes_before_a_shipped_one(tmp_path):

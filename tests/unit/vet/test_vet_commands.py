@@ -39,7 +39,7 @@ def test_list_names_protocols_and_checks_with_their_sources(piolet):
 
     found = json.loads(out)
     assert status == 0
-    assert set(found["protocols"]) == {"quick", "ml-training", "large-scale"}
+    assert set(found["protocols"]) == {"quick", "ml-training", "large-scale", "storage", "burn-in"}
     assert {"gpu_count", "gpu_ecc", "gpu_memory", "gpu_temperature", "gpu_xid", "mounts"} <= {
         check["type"] for check in found["checks"]
     }
@@ -125,12 +125,14 @@ def test_nodes_outside_of_the_allocation_are_refused(piolet, monkeypatch):
     assert "node3 is not in this allocation" in err
 
 
-def test_the_nodes_side_prints_one_line(piolet):
+def test_the_nodes_side_says_that_it_begins_and_answers_with_one_line(piolet):
     status, out, _ = piolet("vet", "node", "--protocol", "quick")
 
-    assert (status, out.count("\n")) == (0, 1)
-    assert out.startswith('{"piolet_vet":1,"node":')
-    assert [check["check"] for check in json.loads(out)["checks"]] == ["GPU count", "GPU Xid", "mounts"]
+    begins, answer = out.splitlines()
+    assert status == 0
+    assert begins.startswith("piolet-vet begins on ")
+    assert answer.startswith('{"piolet_vet":1,"node":')
+    assert [check["check"] for check in json.loads(answer)["checks"]] == ["GPU count", "GPU Xid", "mounts"]
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "not JSON", '{"name": "x", "checks": [{"nmae": 1}]}'])

@@ -1,0 +1,119 @@
+"""Multiplying matrices on whatever computes here: GPUs through PyTorch or CuPy, the host through NumPy.
+
+Runs on nodes, in the process of a check. The GPU backends were never run on a GPU by the tests.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+
+class Backend(Protocol):
+    """One device that multiplies matrices of float32."""
+
+    name: str
+
+    def matrices(self, size: int) -> tuple[Any, Any]:
+        """Return two square matrices, the same at every call."""
+        ...
+
+    def multiply(self, left: Any, right: Any) -> Any:  # noqa: ANN401 - the library's arrays
+        """Return the product once it is there."""
+        ...
+
+    def equal(self, one: Any, other: Any) -> bool:  # noqa: ANN401 - same
+        """Tell whether two products are the same, bit for bit."""
+        ...
+
+
+class NumpyBackend:
+    """The processors of this host."""
+
+    def __init__(self) -> None:
+        self._numpy = importlib.import_module("numpy")
+        self.name = "the host (numpy)"
+
+    def matrices(self, size: int) -> tuple[Any, Any]:
+        """See Backend."""
+        chosen = self._numpy.random.default_rng(0)
+        return chosen.random((size, size), dtype="float32"), chosen.random((size, size), dtype="float32")
+
+    def multiply(self, left: Any, right: Any) -> Any:  # noqa: ANN401 - same
+        """See Backend."""
+        return left @ right
+
+    def equal(self, one: Any, other: Any) -> bool:  # noqa: ANN401 - same
+        """See Backend."""
+        return one.tobytes() == other.tobytes()  # type: ignore[no-any-return] # arrays
+
+
+class TorchBackend:
+    """A GPU through PyTorch: CUDA or ROCm."""
+
+    def __init__(self, torch: Any, index: int) -> None:  # noqa: ANN401 - a module
+        self._torch, self._device = torch, f"cuda:{index}"
+        self.name = f"GPU {index} (torch)"
+
+    def matrices(self, size: int) -> tuple[Any, Any]:
+        """See Backend."""
+        generator = self._torch.Generator().manual_seed(0)
+        made = [self._torch.rand(size, size, generator=generator).to(self._device) for _ in range(2)]
+        return made[0], made[1]
+
+    def multiply(self, left: Any, right: Any) -> Any:  # noqa: ANN401 - same
+        """See Backend."""
+        product = left @ right
+        self._torch.cuda.synchronize(self._device)
+        return product
+
+    def equal(self, one: Any, other: Any) -> bool:  # noqa: ANN401 - same
+        """See Backend."""
+        kind = self._torch.int32
+        return bool(self._torch.equal(one.view(kind), other.view(kind)))
+
+
+class CupyBackend:
+    """A GPU through CuPy."""
+
+    def __init__(self, cupy: Any, index: int) -> None:  # noqa: ANN401 - a module
+        self._cupy, self._device = cupy, cupy.cuda.Device(index)
+        self.name = f"GPU {index} (cupy)"
+
+    def matrices(self, size: int) -> tuple[Any, Any]:
+        """See Backend."""
+        with self._device:
+            chosen = self._cupy.random.RandomState(0)
+            return chosen.rand(size, size, dtype="float32"), chosen.rand(size, size, dtype="float32")
+
+    def multiply(self, left: Any, right: Any) -> Any:  # noqa: ANN401 - same
+        """See Backend."""
+        with self._device:
+            product = left @ right
+            self._device.synchronize()
+            return product
+
+    def equal(self, one: Any, other: Any) -> bool:  # noqa: ANN401 - same
+        """See Backend."""
+        with self._device:
+            return bool((one.view("int32") == other.view("int32")).all())
+
+
+def gpu_backends(count: int) -> Sequence[Backend]:
+    """Return a backend for each of `count` GPUs; ImportError if no library here can use them all."""
+    found = []
+    for module, visible, make in (
+        ("torch", lambda torch: torch.cuda.device_count(), TorchBackend),
+        ("cupy", lambda cupy: cupy.cuda.runtime.getDeviceCount(), CupyBackend),
+    ):
+        try:
+            library = importlib.import_module(module)
+            seen = visible(library)  # type: ignore[no-untyped-call] # modules
+        except Exception as error:  # noqa: BLE001 - a library without its driver raises errors of its own
+            found.append(f"{module}: {error}")
+            continue
+        if seen >= count:
+            return [make(library, index) for index in range(count)]
+        found.append(f"{module} sees {seen} GPUs")
+    raise ImportError(f"nothing here can compute on {count} GPUs ({'; '.join(found)})")
