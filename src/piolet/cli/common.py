@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -62,3 +63,30 @@ def progress(doing: str) -> Iterator[None]:
 
     with Console(stderr=True, highlight=False).status(doing):
         yield
+
+
+_REFRESH_S = 0.1
+
+
+@contextmanager
+def counting() -> Iterator[Callable[[str], None]]:
+    """Yield a function that shows a changing line on stderr; it does nothing if stderr is not a terminal.
+
+    It starts no thread, so the block may fork.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console  # noqa: PLC0415 - slow to import, used when something is shown
+    from rich.live import Live  # noqa: PLC0415 - same
+
+    shown_s = 0.0
+    with Live(console=Console(stderr=True, highlight=False), auto_refresh=False, transient=True) as live:
+
+        def show(text: str) -> None:
+            nonlocal shown_s
+            if time.monotonic() - shown_s >= _REFRESH_S:
+                shown_s = time.monotonic()
+                live.update(text, refresh=True)
+
+        yield show

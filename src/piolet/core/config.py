@@ -21,6 +21,7 @@ from piolet.core import settings as known_settings
 from piolet.core import toml
 from piolet.core.errors import ConfigError
 from piolet.core.settings import (
+    DataSettings,
     EnvSettings,
     GuardSettings,
     LabSettings,
@@ -33,6 +34,7 @@ from piolet.core.text import did_you_mean
 
 __all__ = [
     "Configuration",
+    "DataSettings",
     "EnvSettings",
     "GuardSettings",
     "LabSettings",

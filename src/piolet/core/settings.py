@@ -137,6 +137,13 @@ class GuardSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DataSettings:
+    """Storage for machine learning."""
+
+    storage: Path | None = setting(None, path, "file that describes the site's file systems: tiers, quotas, purge")
+
+
+@dataclass(frozen=True, slots=True)
 class LabSettings:
     """The virtual cluster."""
 
@@ -156,6 +163,7 @@ class Settings:
     record: RecordSettings = RecordSettings()
     vet: VetSettings = VetSettings()
     guard: GuardSettings = GuardSettings()
+    data: DataSettings = DataSettings()
     lab: LabSettings = LabSettings()
 
 
