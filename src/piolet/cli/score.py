@@ -9,16 +9,47 @@ from typing import TYPE_CHECKING
 
 import click
 
-from piolet.cli.common import Format, format_option, print_json, progress
+from piolet.cli.common import Format, format_option, print_json, print_table, progress
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from piolet.logbook.layout import Logbook
     from piolet.score.overview import Overview
 
 PLAIN_WIDTH = 140
 """Columns when stdout is not a terminal."""
 
 
-@click.command()
+class JobOrCommand(click.Group):
+    """A group whose first word may also be a job: then it is `show` that is meant."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that `args` call."""
+        known = args[0] in self.commands
+        return super().resolve_command(ctx, args if known else ["show", *args])
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Let options stand before the job too."""
+        asks_help = not args or args[0] in ctx.help_option_names
+        return super().parse_args(ctx, args if asks_help or args[0] in self.commands else ["show", *args])
+
+
+@click.group(
+    cls=JobOrCommand,
+    subcommand_metavar="JOB | COMMAND [ARGS]...",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+def command() -> None:
+    """How well jobs used their GPUs: `piolet score JOB`.
+
+    JOB is a job id or the directory of a logbook.
+    """
+
+
+@command.command()
 @click.argument("job")
 @format_option
 @click.option(
@@ -27,33 +58,102 @@ PLAIN_WIDTH = 140
     help="Also write the report, one self-contained page, to this file.",
 )
 @click.option("--brief", is_flag=True, help="Print the score in a few lines.")
-def command(job: str, output: Format, html: Path | None, *, brief: bool) -> None:
-    """Score JOB, a job id or the directory of a logbook.
+@click.option("--weights", default="", help="Another view, such as compute=0.5,memory=0.3,network=0.2.")
+def show(job: str, output: Format, html: Path | None, weights: str, *, brief: bool) -> None:
+    """Score JOB; this is what `piolet score JOB` does.
 
     The score says at what share of their attainable speed the allocated GPUs ran, which of four factors costs most,
     what holds the job back, and what was not measured.
     """
-    from piolet.core import config  # noqa: PLC0415 - help needs none of this
-    from piolet.logbook import layout  # noqa: PLC0415 - same
-    from piolet.score.overview import open_overview  # noqa: PLC0415 - same
+    from piolet.score.overview import open_overview  # noqa: PLC0415 - help needs none of this
     from piolet.score.report import write_report  # noqa: PLC0415 - same
     from piolet.score.terminal import score_lines  # noqa: PLC0415 - same
+    from piolet.score.weights import parse, weighed  # noqa: PLC0415 - same
 
-    settings = config.load().settings
-    logbook = layout.find(job, layout.root(settings), settings.cluster)
+    wanted = parse(weights) if weights else {}
+    logbook = _find(job)
     with progress("reading the logbook"):
         view = open_overview(logbook)
         written = write_report(logbook, html) if html else None
+    other = weighed(view.score, wanted)
     if output is Format.JSON:
-        print_json(
-            asdict(view.score) | {"nodes": [asdict(node) for node in view.nodes], "quality": asdict(view.quality)}
-        )
+        everything = asdict(view.score) | {
+            "nodes": [asdict(node) for node in view.nodes],
+            "quality": asdict(view.quality),
+        }
+        print_json(everything | ({"weighed": {"weights": wanted, "value": other}} if wanted else {}))
     elif brief:
         click.echo("\n".join(score_lines(view.score)))
     else:
         _print(view)
+    if wanted and output is not Format.JSON:
+        click.echo(_weighed_line(wanted, other))
     if written:
         click.echo(f"report: {written}", err=True)
+
+
+def _find(job: str) -> Logbook:
+    from piolet.core import config  # noqa: PLC0415 - help needs none of this
+    from piolet.logbook import layout  # noqa: PLC0415 - same
+
+    settings = config.load().settings
+    return layout.find(job, layout.root(settings), settings.cluster)
+
+
+def _weighed_line(weights: Mapping[str, float], value: float | None) -> str:
+    from piolet.score import words  # noqa: PLC0415 - help needs none of this
+
+    named = ", ".join(f"{name} {words.percent(weight)}" for name, weight in weights.items())
+    return f"weighed     {words.percent(value)}  by {named}; this is not the score"
+
+
+@command.command()
+@click.argument("before")
+@click.argument("after")
+@click.option("--fail-below", type=click.FloatRange(min=0, min_open=True), help="Exit 1 if the ratio is below this.")
+@format_option
+@click.pass_context
+def compare(ctx: click.Context, before: str, after: str, fail_below: float | None, output: Format) -> None:
+    """Compare the steady saturation of two jobs.
+
+    The ratio AFTER / BEFORE has a 95 % confidence interval. With --fail-below, exit 1 only if the whole interval is
+    below the limit; an interval that holds it is inconclusive.
+    """
+    from piolet.score.compare import Verdict  # noqa: PLC0415 - help needs none of this
+    from piolet.score.compare import compare as compared  # noqa: PLC0415 - same
+    from piolet.score.terminal import comparison_lines  # noqa: PLC0415 - same
+
+    with progress("reading two logbooks"):
+        found = compared(_find(before), _find(after))
+    verdict = found.ratio.verdict(fail_below) if fail_below else None
+    if output is Format.JSON:
+        print_json(asdict(found) | {"limit": fail_below, "verdict": verdict})
+    else:
+        click.echo("\n".join(comparison_lines(found, fail_below)))
+    ctx.exit(1 if verdict is Verdict.FAIL else 0)
+
+
+@command.command()
+@click.option("--name", default="", help="Only jobs of this name.")
+@click.option("--user", default="", help="Only jobs of this user.")
+@format_option
+def history(name: str, user: str, output: Format) -> None:
+    """Score every job below the logbooks' root, pooled by GPU-hours."""
+    from piolet.core import config  # noqa: PLC0415 - help needs none of this
+    from piolet.logbook import layout  # noqa: PLC0415 - same
+    from piolet.score.history import history as past_jobs  # noqa: PLC0415 - same
+    from piolet.score.terminal import history_rows, history_summary  # noqa: PLC0415 - same
+
+    settings = config.load().settings
+    books = sorted(path.parent for path in layout.root(settings).glob(f"{settings.cluster or '*'}/*/job.json"))
+    with progress(f"scoring {len(books)} jobs"):
+        found = past_jobs(books, name=name, user=user)
+    if output is Format.JSON:
+        totals = {"gpu_hours": found.gpu_hours, "score": found.score, "energy_j": found.energy_j}
+        print_json(totals | {"jobs": [asdict(past.score) for past in found.jobs], "unreadable": found.unreadable})
+        return
+    print_table(("job", "name", "user", "GPU hours", "score", "steady", "bottleneck"), history_rows(found))
+    click.echo(history_summary(found))
 
 
 def _print(view: Overview) -> None:

@@ -197,6 +197,7 @@ def panels(over_time: Timeline | None) -> list[Panel]:
 
 
 _PANELS = (
+    ("saturation", "Saturation (the higher of compute and memory)"),
     ("compute", "Compute"),
     ("memory", "Memory bandwidth"),
     ("network", "Links (NVLink, PCIe)"),

@@ -10,6 +10,8 @@ from piolet.logbook.layout import Logbook
 from piolet.logbook.reader import read
 from piolet.logbook.records import read_job
 from piolet.score import words
+from piolet.score.compare import Comparison, Ratio
+from piolet.score.history import History
 from piolet.score.job import score_job
 from piolet.score.model import GpuScore, JobScore
 from piolet.score.overview import NodeStory, Overview, Role
@@ -44,6 +46,60 @@ def score_lines(score: JobScore) -> list[str]:
 
 def _tail(score: JobScore) -> str:
     return words.steady(score) or ("" if score.score is None else "of what the hardware can attain")
+
+
+def comparison_lines(found: Comparison, limit: float | None) -> list[str]:
+    """Return a comparison in plain lines, one a quantity, and the verdict if there is a limit."""
+    both = (found.before, found.after)
+    rows = {
+        "": [score.job_id for score in both],
+        "score": [words.percent(score.score) for score in both],
+        "steady": [words.percent(score.steady) for score in both],
+        **{name: [words.percent(getattr(score, name)) for score in both] for name in ("compute", "memory", "network")},
+        **{name: [words.percent(getattr(score.factors, name)) for score in both] for name, _, _ in words.FACTORS},
+        "energy": [words.energy(score.energy_j) for score in both],
+        "bottleneck": [str(score.label.bottleneck) for score in both],
+    }
+    lines = [f"{name:11} {first:>24} {second:>24}" for name, (first, second) in rows.items()]
+    return [*lines, "", _ratio_line(found.ratio), *_verdict_lines(found.ratio, limit)]
+
+
+def _ratio_line(ratio: Ratio) -> str:
+    if ratio.low is None or ratio.high is None:
+        return f"ratio       {ratio.value:.3f} in steady state; the jobs are too short for a confidence interval"
+    interval = f"95 % confidence {ratio.low:.3f} to {ratio.high:.3f}"
+    return f"ratio       {ratio.value:.3f} in steady state, {interval}, {ratio.blocks} pairs of blocks"
+
+
+def _verdict_lines(ratio: Ratio, limit: float | None) -> list[str]:
+    return [] if limit is None else [f"verdict     {ratio.verdict(limit)}: at least {limit:g} was asked for"]
+
+
+def history_rows(found: History) -> list[tuple[str, ...]]:
+    """Return one row of cells a job."""
+    return [
+        (
+            past.job.job_id,
+            past.job.name,
+            past.job.user,
+            f"{past.gpu_hours:.1f}",
+            words.percent(past.score.score),
+            words.percent(past.score.steady),
+            str(past.score.label.bottleneck),
+        )
+        for past in found.jobs
+    ]
+
+
+def history_summary(found: History) -> str:
+    """Return what holds for all jobs together, in one or two lines."""
+    scored = found.scored_gpu_hours
+    line = (
+        f"{plural(len(found.jobs), 'job')}, {found.gpu_hours:.1f} GPU-hours, {scored:.1f} of them scored: "
+        f"saturation {words.percent(found.score)} by GPU-hours, energy {words.energy(found.energy_j)}"
+    )
+    unreadable = f"\nleft out, job.json cannot be read: {', '.join(map(str, found.unreadable))}"
+    return line + (unreadable if found.unreadable else "")
 
 
 def render(view: Overview) -> Group:

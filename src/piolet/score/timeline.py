@@ -55,7 +55,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Everything over time. `series` has compute, memory, network, power and what the program reported."""
+    """Everything over time. `series` has saturation, compute, memory, network, power and what the program reported."""
 
     start_ns: int
     length_s: float
@@ -79,16 +79,21 @@ def timeline(reader: Reader, window: Window) -> Timeline:
     )
 
 
+_COLUMNS = {
+    "saturation": "score",
+    "compute": "compute",
+    "memory": "memory",
+    "network": "network",
+    "power": "power_w",
+}
+
+
 def _width_s(window: Window, most: int) -> float:
     return max(window.bin_s, window.duration_s / most)
 
 
 def _series(reader: Reader, window: Window) -> dict[str, Series]:
-    return {
-        name: series
-        for name, column in (("compute", "compute"), ("memory", "memory"), ("network", "network"), ("power", "power_w"))
-        if (series := _banded(reader, window, column)).times_s
-    }
+    return {name: series for name, column in _COLUMNS.items() if (series := _banded(reader, window, column)).times_s}
 
 
 def _banded(reader: Reader, window: Window, column: str) -> Series:
