@@ -17,6 +17,7 @@ COMMANDS = {
     "record": ("piolet.cli.record", "Record what the GPUs and the host do while a program runs."),
     "score": ("piolet.cli.score", "How well a job used its GPUs; the report."),
     "data": ("piolet.cli.data", "Storage: check, pack, stage, lay out, plan checkpoints."),
+    "watch": ("piolet.cli.watch", "Why a job is slow; its data and their quality; SQL."),
     "vet": ("piolet.cli.vet", "Check that nodes are ready to compute."),
     "guard": ("piolet.cli.guard", "Secrets in scripts and logs; model files that run code."),
     "lab": ("piolet.cli.lab", "A real Slurm cluster with simulated GPUs on this machine."),

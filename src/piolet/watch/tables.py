@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from piolet.core.errors import ToolMissing
+from piolet.core.errors import ToolMissing, UsageError
+from piolet.core.text import did_you_mean
 from piolet.logbook.schema import FAMILIES, Family
 from piolet.logbook.units import unit
 
@@ -57,8 +58,14 @@ class Table:
         return frame
 
 
-def family_table(name: str) -> list[tuple[str, str, str, str]]:
-    """Return (column, type, unit, meaning) of a family."""
+def family_rows(name: str) -> list[tuple[str, str, str, str]]:
+    """Return (column, type, unit, meaning) of a family.
+
+    Raises:
+        UsageError: there is no such family.
+    """
+    if name not in FAMILIES:
+        raise UsageError(f"no family {name}", remedy=did_you_mean(name, FAMILIES))
     return [(column.name, column.kind, unit(column.name), column.meaning) for column in FAMILIES[name].columns]
 
 

@@ -1,0 +1,187 @@
+"""`piolet watch`: why a job is slow, what its data are worth, and SQL over its logbook."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from piolet.cli.common import Format, format_option, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from piolet.logbook.records import Diagnosis, Evidence, Findings
+    from piolet.watch.quality import DataQuality
+
+FINDINGS = 1
+"""Exit status when something was found."""
+
+
+@click.group()
+def command() -> None:
+    """Ask a job: JOB is a job id or the directory of a logbook."""
+
+
+@command.command()
+@click.argument("job")
+@click.option(
+    "--log",
+    "logs",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Output of the job or a kernel log to search as well; may be given often.",
+)
+@click.option("--save", is_flag=True, help="Also write findings.json into the logbook.")
+@format_option
+def diagnose(job: str, logs: tuple[Path, ...], output: Format, *, save: bool) -> int:
+    """Say why JOB is slow or failed: causes first, with evidence and the next step.
+
+    Exit status: 0 nothing found, 1 findings.
+    """
+    from piolet.logbook.records import write_findings  # noqa: PLC0415 - help needs none of this
+    from piolet.watch import archive  # noqa: PLC0415 - same
+    from piolet.watch.diagnosis import diagnose as diagnosis  # noqa: PLC0415 - same
+
+    with archive.find_configured(job) as book, progress("diagnosing"):
+        found = diagnosis.diagnose(book, logs)
+        start_ns = book.interval.start_ns if book.interval else 0
+        if save:
+            write_findings(book.logbook.findings, found)
+    if output is Format.JSON:
+        print_json(asdict(found))
+    else:
+        _print_findings(found, start_ns)
+    return FINDINGS if found.findings else 0
+
+
+@command.command()
+@click.argument("job")
+@click.argument("query")
+@click.option("--time", "time_s", type=click.FloatRange(0.1, 3600), default=10.0, show_default=True, help="Seconds.")
+@click.option("--memory", type=click.IntRange(64, 65536), default=512, show_default=True, help="MiB.")
+@click.option("--rows", type=click.IntRange(1, 1_000_000), default=10_000, show_default=True, help="Most rows.")
+@format_option
+def sql(job: str, query: str, *, time_s: float, memory: int, rows: int, output: Format) -> None:
+    """Run one SELECT over the tables of JOB; nothing else can be read or changed.
+
+    `piolet watch schema` tells which tables and columns there are, with unit and meaning.
+    """
+    from piolet.watch import archive, console  # noqa: PLC0415 - help needs none of this
+
+    with archive.find_configured(job) as book:
+        answer = console.ask(book, query, console.Limits(time_s, memory << 20, rows))
+    if output is Format.JSON:
+        print_json(asdict(answer) | {"units": answer.units})
+        return
+    print_table(
+        [f"{name} [{answer.units[name]}]" if name in answer.units else name for name in answer.columns], answer.rows
+    )
+    if answer.truncated:
+        click.echo(f"only the first {rows} rows are shown", err=True)
+
+
+@command.command()
+@click.argument("job")
+@format_option
+def quality(job: str, output: Format) -> None:
+    """Say what the data of JOB are worth: coverage, gaps, late nodes, drops, blanks, what was never collected."""
+    from piolet.watch import archive  # noqa: PLC0415 - help needs none of this
+
+    with archive.find_configured(job) as book, progress("reading the logbook"):
+        found = book.quality()
+    if output is Format.JSON:
+        print_json(_plain(found))
+    else:
+        _print_quality(found)
+
+
+@command.command()
+@click.argument("family", required=False)
+@format_option
+def schema(family: str | None, output: Format) -> None:
+    """List the tables of a logbook, or the columns of one: type, unit, meaning."""
+    from piolet.logbook.schema import FAMILIES, VERSION  # noqa: PLC0415 - help needs none of this
+    from piolet.watch.tables import family_rows  # noqa: PLC0415 - same
+
+    found = {name: family_rows(name) for name in ([family] if family else FAMILIES)}
+    if output is Format.JSON:
+        print_json({"version": VERSION, "families": found})
+    elif family:
+        print_table(("column", "type", "unit", "meaning"), found[family])
+    else:
+        print_table(("table", "columns"), [(name, ", ".join(row[0] for row in rows)) for name, rows in found.items()])
+
+
+def _print_findings(found: Findings, start_ns: int) -> None:
+    for number, each in enumerate(found.findings, start=1):
+        click.echo(_shown(number, each, start_ns))
+    if not found.findings:
+        click.echo("nothing found")
+    if found.unanswered:
+        click.echo("\nnot enough data:")
+        for missing in found.unanswered:
+            click.echo(f"  {missing.rule:20} {missing.missing}")
+
+
+def _shown(number: int, each: Diagnosis, start_ns: int) -> str:
+    lines = [
+        f"{number}. {each.subject}: {each.title} ({each.severity.value}, confidence {each.confidence:.0%})",
+        f"   {each.reason}",
+        f"   when      {_clock(each.from_ns, start_ns)} to {_clock(each.to_ns, start_ns)} after the start",
+        *(f"   evidence  {_fact(fact)}" for fact in each.evidence),
+        *(f"   explains  {effect}" for effect in each.effects),
+        f"   unless    {each.refuted_by}",
+        f"   next      {each.next_step}",
+    ]
+    return "\n".join(lines)
+
+
+def _fact(fact: Evidence) -> str:
+    number = f"{fact.value:.4g}" if isinstance(fact.value, int | float) else fact.value
+    expected = f"{fact.expected:.4g}" if isinstance(fact.expected, int | float) else fact.expected
+    against = f", expected {expected}" if fact.expected is not None else ""
+    return f"{fact.what}: {number} {fact.unit}".rstrip() + against
+
+
+def _clock(time_ns: int, start_ns: int) -> str:
+    minutes, seconds = divmod(max(0, time_ns - start_ns) // 1_000_000_000, 60)
+    return f"{minutes}:{seconds:02d}"
+
+
+def _plain(found: DataQuality) -> dict[str, object]:
+    """Return the quality with keys that JSON can have."""
+    return asdict(found) | {
+        "blanks": {".".join(name): count for name, count in found.blanks.items()},
+        "resets": {" ".join(name): count for name, count in found.resets.items()},
+        "restarts": dict(found.restarts),
+    }
+
+
+def _print_quality(found: DataQuality) -> None:
+    families = sorted({each.family for each in found.presence})
+    print_table(("family", "coverage"), [(name, f"{found.coverage(name) or 0:.1%}") for name in families])
+    rows = [
+        (
+            each.family,
+            f"{each.node}:{each.device}".rstrip(":"),
+            f"{each.coverage_ratio:.1%}",
+            f"{each.late_s:.0f} s",
+            f"{each.early_s:.0f} s",
+            len(each.gaps),
+        )
+        for each in found.incomplete[:20]
+    ]
+    if rows:
+        print_table(("family", "incomplete", "coverage", "late", "early", "gaps"), rows)
+    facts = [
+        *(f"{node}: recorder restarted {count} times" for node, count in found.restarts.items()),
+        *(f"{node}: clock {offset:+.6f} s" for node, offset in found.clock_offset_s.items()),
+        *(f"{family}.{column}: {count} blanks" for (family, column), count in found.blanks.items()),
+        *(f"{node}:{device} {name} fell {count} times" for (node, device, name), count in found.resets.items()),
+        *(f"{node}: {source} not available: {why}" for node, source, why in found.unavailable),
+        *(f"unreadable: {path}" for path in found.torn),
+        *([f"{found.dropped_rows} rows dropped by the recorder"] if found.dropped_rows else []),
+    ]
+    click.echo("\n".join(facts))
+    click.echo("never collected: " + (", ".join(".".join(each).rstrip(".") for each in found.never) or "nothing"))
