@@ -72,4 +72,4 @@ def family_rows(name: str) -> list[tuple[str, str, str, str]]:
 def _need(*packages: str) -> None:
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            raise ToolMissing(package, remedy=f"pip install {' '.join(packages)}, or pip install piolet[notebook]")
+            raise ToolMissing(package, remedy=f"pip install {' '.join(packages)}, or pip install 'piolet[frames]'")

@@ -152,3 +152,14 @@ def test_piolet_open_finds_a_job_by_its_id(training: Logbook, monkeypatch: pytes
     monkeypatch.setenv("PIOLET_ROOT", str(training.path.parent.parent))
     with piolet.open(training.path.name) as book:
         assert book.job.user == "ada"
+
+
+def test_frames_for_data_scientists(training: Logbook) -> None:
+    with open_logbook(training) as book:
+        table = book.table("gpu").where("gpu = 0")
+        pandas = table.pandas()
+        polars = table.polars()
+    assert pandas.attrs["units"]["power_w"] == "W"
+    assert 0.9 < pandas.attrs["coverage_ratio"] < 1
+    assert polars["power_w"].mean() == pytest.approx(pandas["power_w"].mean())
+    assert len(polars) == len(pandas) > 100
