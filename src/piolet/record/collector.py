@@ -32,12 +32,16 @@ class Context:
     environ: Mapping[str, str]
     kernel_log: KernelLog | StorageError
     proc: Path = Path("/proc")
+    sys: Path = Path("/sys")
     metrics: str = ""
     devices: list[Device] = field(default_factory=list)
 
 
 class Collector(Protocol):
-    """Samples one source. The constructor takes a Context and raises if the source cannot work here."""
+    """Samples one source. The constructor takes a Context and raises if the source cannot work here.
+
+    One that has `least_interval_s` is not asked more often than that.
+    """
 
     def collect(self, time_ns: int) -> Iterable[Entry]:
         """Return the rows of the sampling time `time_ns` (UTC)."""

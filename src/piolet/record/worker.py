@@ -92,7 +92,8 @@ class Worker:
         collector = self._collector = self._guarded(lambda: self._factory(self._context))
         if collector is None:
             return
-        for tick_ns in ticks(self._interval_ns, self._stop.wait):
+        least_ns = round(getattr(collector, "least_interval_s", 0.0) * 1e9)
+        for tick_ns in ticks(max(self._interval_ns, least_ns), self._stop.wait):
             entries = self._guarded(lambda: list(collector.collect(tick_ns)))  # noqa: B023 - called at once
             if entries is not None:
                 self._mailbox.put(entries)
