@@ -22,6 +22,12 @@ import click
 @click.option("-A", "--account", help="Account to charge.")
 @click.option("-t", "--time", "time_limit", help="Time limit, in Slurm's form.")
 @click.option("-x", "--exclude", default="", metavar="NODES", help="Nodes to keep out, in Slurm's form.")
+@click.option("--restarts", default=0, show_default=True, help="Submit again without bad nodes, so often at most.")
+@click.option("--attempt", default=0, hidden=True)
+@click.option("--previous-job", default="", hidden=True)
+@click.option(
+    "--max-wait", "max_wait_s", type=click.FloatRange(min=0), help="Seconds in the queue; then cancel the job."
+)
 @click.option("-J", "--job-name", "name", default="", help="Name of the job. [default: the program's]")
 @click.option("--local", is_flag=True, help="Run on this machine alone, without Slurm.")
 @click.option("--simulate", metavar="MODEL:COUNT", default="", help="With --local: simulate GPUs, as in h100:4.")
@@ -39,6 +45,7 @@ def command(
     simulate: str,
     detach: bool,
     dry_run: bool,
+    max_wait_s: float | None,
     **asked: Any,  # noqa: ANN401 - the other options are named after the fields of a RunRequest
 ) -> int:
     """Run a program on good nodes, in its container, recorded.
@@ -51,7 +58,7 @@ def command(
     """  # noqa: D301 - click's mark for a line that must not be wrapped
     from piolet.core import config  # noqa: PLC0415 - `piolet --help` and completion need none of this
     from piolet.launch import start  # noqa: PLC0415 - same
-    from piolet.launch.request import RunRequest  # noqa: PLC0415 - same
+    from piolet.launch.request import How, RunRequest  # noqa: PLC0415 - same
 
     given = {"partition": partition, "account": account, "time_limit": time_limit, "gpus_per_node": gpus_per_node}
     settings = config.load({f"run.{key}": value for key, value in given.items()}).settings
@@ -64,5 +71,5 @@ def command(
         gpus_per_node=settings.run.gpus_per_node,
         **asked,
     )
-    how = start.How(local=local, simulate=simulate, detach=detach, dry_run=dry_run)
+    how = How(local=local, simulate=simulate, detach=detach, dry_run=dry_run, max_wait_s=max_wait_s)
     return start.run(request, how, settings)

@@ -110,6 +110,7 @@ class RunSettings:
     account: str = setting("", text, "account to charge; empty for Slurm's default")
     time_limit: str = setting("", text, "time limit in Slurm's form; empty for the partition's default")
     gpus_per_node: int | None = setting(None, count, "GPUs to ask for on each node; none asks for all")
+    restart_delay_s: float = setting(60.0, number(least=0), "seconds before a job is tried again; twice that each time")
 
 
 @dataclass(frozen=True, slots=True)

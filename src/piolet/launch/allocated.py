@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import time
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from piolet import metrics, record, vet
@@ -15,11 +16,12 @@ from piolet.core.config import Settings
 from piolet.core.errors import PioletError
 from piolet.core.nodeset import NodeSet
 from piolet.core.run import DEVNULL, Process, SystemRunner
-from piolet.launch import output, program
+from piolet.launch import batch, output, program
 from piolet.launch.conductor import say
 from piolet.launch.program import Ended
 from piolet.launch.request import RunRequest
-from piolet.tools.slurm import jobs, scontrol, srun
+from piolet.logbook import layout
+from piolet.tools.slurm import jobs, sbatch, scontrol, srun
 from piolet.tools.slurm.allocation import Allocation
 
 LAB_NODE = Path("/run/piolet-node")
@@ -40,6 +42,11 @@ _SHAPE_VARIABLES = (
     "SLURM_JOB_CPUS_PER_NODE",
 )
 """They describe the allocation as it began; after nodes were given back they would mislead a step's srun."""
+
+
+def _outside_of_jobs() -> dict[str, None]:
+    """Return what to remove from the environment, so that a job submitted from here is not taken for a part of this."""
+    return {name: None for name in os.environ if name.startswith("SLURM_") and name != "SLURM_CONF"}
 
 
 @dataclass(slots=True)
@@ -114,15 +121,41 @@ class AllocatedMachine:
         look = output.Steps(metrics.address(name)) if name else None
         return program.run_step(srun.argv(step, request.command), runner, look)
 
-    def timed_out(self) -> bool:
-        """Return whether the job has used up its time limit."""
+    def ended_as(self) -> str:
+        """Return what Slurm says of the job, or TIMEOUT if its time is over."""
         try:
             job = jobs.find(SystemRunner(), self.allocation.job)
         except PioletError:
-            return False
+            return "CANCELLED"
+        if job.state.finished:
+            return str(job.state)
         if job.start_ns is None or job.time_limit_s is None:
-            return False
-        return time.time_ns() / 1e9 >= job.start_ns / 1e9 + job.time_limit_s
+            return "CANCELLED"
+        return "TIMEOUT" if time.time_ns() / 1e9 >= job.start_ns / 1e9 + job.time_limit_s else "CANCELLED"
+
+    def submit_again(self, request: RunRequest, bad: NodeSet) -> str:
+        """Submit a job as this one is, as Slurm tells it, after a delay that doubles with each attempt."""
+        job = jobs.find(SystemRunner(), self.allocation.job)
+        limited = job.time_limit_s is not None and math.isfinite(job.time_limit_s)
+        again = replace(
+            request,
+            partition=self.allocation.partition,
+            account=os.environ.get("SLURM_JOB_ACCOUNT", ""),
+            time_limit=str(math.ceil((job.time_limit_s or 0) / 60)) if limited else "",
+            name=job.name,
+            exclude=str(NodeSet(request.exclude) | bad),
+            restarts=request.restarts - 1,
+            attempt=request.attempt + 1,
+            previous_job=str(self.allocation.job),
+        )
+        script = batch.script(
+            again,
+            plan=self.plan,
+            gpus_per_node=len(self.allocation.job_gpus or ()),
+            output=layout.root(self.settings) / (self.settings.cluster or self.allocation.cluster) / "%j.log",
+            delay_s=self.settings.run.restart_delay_s * 2 ** (request.attempt - 1),
+        )
+        return str(sbatch.submit(script, runner=SystemRunner(_outside_of_jobs(), speech={})).job)
 
     @property
     def _gpus_per_node(self) -> int | None:

@@ -12,9 +12,12 @@ from piolet.launch.request import RunRequest
 from piolet.tools.slurm import sbatch
 
 
-def script(request: RunRequest, *, plan: Path | None, gpus_per_node: int, output: Path) -> str:
-    """Return the script; `output` is the file for everything it prints, with Slurm's %j for the job id."""
-    options = sbatch.options(_asked(request, gpus_per_node, output))
+def script(request: RunRequest, *, plan: Path | None, gpus_per_node: int, output: Path, delay_s: float = 0) -> str:
+    """Return the script; `output` is the file for everything it prints, with Slurm's %j for the job id.
+
+    The job begins `delay_s` seconds from its submission at the earliest.
+    """
+    options = sbatch.options(_asked(request, gpus_per_node, output, delay_s))
     body = [
         f"# Written by piolet run {__version__}: an ordinary job; read it, change it, submit it with sbatch.",
         f"# It holds {_held(request)}. Nodes are vetted and recorded as a whole, so the job has them for itself.",
@@ -30,7 +33,7 @@ def _held(request: RunRequest) -> str:
     return f"{plural(request.nodes, 'node')}{spares}"
 
 
-def _asked(request: RunRequest, gpus_per_node: int, output: Path) -> sbatch.Request:
+def _asked(request: RunRequest, gpus_per_node: int, output: Path, delay_s: float) -> sbatch.Request:
     return sbatch.Request(
         nodes=request.nodes + request.spares,
         name=request.job_name,
@@ -44,7 +47,7 @@ def _asked(request: RunRequest, gpus_per_node: int, output: Path) -> sbatch.Requ
         chdir=str(request.cwd),
         exclude=request.exclude,
         requeue=False,
-        extra=("--mem=0",),
+        extra=("--mem=0", *([f"--begin=now+{round(delay_s)}"] if delay_s else [])),
     )
 
 
@@ -56,6 +59,10 @@ def _arguments(request: RunRequest, plan: Path | None) -> list[str]:
         lines.append(f"--vet {shlex.quote(request.protocol)}")
     if request.record:
         lines.append("--record")
+    if request.restarts or request.previous_job:
+        lines.append(f"--restarts {request.restarts} --attempt {max(request.attempt, 1)}")
+        lines += [f"--previous-job {request.previous_job}"] if request.previous_job else []
+        lines += [f"--exclude {shlex.quote(request.exclude)}"] if request.exclude else []
     return lines
 
 

@@ -68,13 +68,15 @@ def conduct(session: Session, protocol: VettingProtocol | None) -> int:
         try:
             outcome = _carried_out(session, protocol)
         except Stopped as stop:
-            outcome = outcomes.of_stop(stop.signal_number, time.time_ns(), timed_out=session.machine.timed_out())
+            state = "NODE_FAIL" if stop.failed_node else session.machine.ended_as()
+            outcome = outcomes.of_stop(stop.signal_number, time.time_ns(), state=state, node=stop.failed_node)
         except PioletError as error:
             with contextlib.suppress(Stopped), undisturbed():
-                _close(session, outcomes.of_error(error, time.time_ns()))
+                _close(session, _tried_again(session, outcomes.of_error(error, time.time_ns())))
             raise
         with contextlib.suppress(Stopped), undisturbed():
             _tell(outcome)
+            outcome = _tried_again(session, outcome)
             _close(session, outcome)
     return outcome.exit_status
 
@@ -90,6 +92,8 @@ def begin(
         command=request.command,
         request=request.recorded(),
         name=request.job_name,
+        attempt=max(request.attempt, 1),
+        previous_job=request.previous_job,
         simulated=machine.simulated(),
         started_ns=time.time_ns(),
         sample_interval_s=settings.record.interval_s if request.record else None,
@@ -187,6 +191,25 @@ def _recorded(session: Session, used: NodeSet) -> Iterator[None]:
         if recorder:
             with undisturbed():
                 end(recorder, RECORDER_GRACE_S, asking=signal.SIGUSR1)
+
+
+def _tried_again(session: Session, outcome: records.Outcome) -> records.Outcome:
+    """Submit the job again without its bad nodes, if they are why it failed and it may; say so, and note it."""
+    refused, began = [each.node for each in session.job.refused], session.job.program_started_ns is not None
+    bad = outcomes.bad_nodes(outcome, refused, began=began)
+    outcome = replace(outcome, bad_nodes=bad)
+    if not bad or not session.request.attempt:
+        return outcome
+    if not session.request.restarts:
+        say(f"not submitted again: attempt {session.request.attempt} was the last that --restarts allows")
+        return outcome
+    try:
+        job = session.machine.submit_again(session.request, NodeSet(bad))
+    except PioletError as error:
+        say(f"could not be submitted again: {error}")
+        return outcome
+    say(f"submitted again as job {job}, without {NodeSet(bad)}")
+    return replace(outcome, next_job=job)
 
 
 def _tell(outcome: records.Outcome) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from piolet.core.errors import PioletError, Refused
 from piolet.core.run import Runner
-from piolet.launch.conductor import say
+from piolet.launch import outcome as outcomes
+from piolet.launch.conductor import say, told
 from piolet.launch.stopping import Stopped, undisturbed
 from piolet.logbook import records
 from piolet.logbook.layout import Logbook
@@ -38,6 +39,8 @@ class Follower:
     runner: Runner
     job_id: int
     root: Path
+    max_wait_s: float | None = None
+    """Seconds that the job may wait in the queue; one that does it again waits as long as it must."""
 
     def refuse_old_traces(self) -> None:
         """Cancel the job if an older one of the same number left its files here: a cluster that counts anew.
@@ -62,13 +65,18 @@ class Follower:
         return 0
 
     def follow(self) -> int:
-        """Show the job until it ends and return its exit status; on Ctrl-C cancel it."""
+        """Show the job, and those that do it again, to the end; return the last exit status. On Ctrl-C cancel it."""
         try:
-            return self._exit_status(self._watch())
+            status = self._exit_status(self._watch())
+            outcome = records.read_outcome(self._logbook.outcome)
         except Stopped as stop:
             with suppress(Stopped), undisturbed():
                 self._cancel()
             return 128 + stop.signal_number
+        if not outcome or not outcome.next_job:
+            return status
+        say(f"following job {outcome.next_job}, which tries again")
+        return Follower(self.runner, int(outcome.next_job), self.root).follow()
 
     @property
     def _output(self) -> Path:
@@ -82,7 +90,12 @@ class Follower:
         """Show states and output until the job is over; None if Slurm has forgotten it."""
         output = _Tail(self._output)
         shown = ""
+        began_s = time.monotonic()
         for job in self._states():
+            if job is not None and self._waited_too_long(job, time.monotonic() - began_s):
+                say(f"job {self.job_id} has not begun within {self.max_wait_s:g} s")
+                self._cancel()
+                return self._find()
             over = job is not None and job.state.finished and self._logbook.outcome.exists()
             text = "" if job is None or over else _shown(job)  # the run has told its end itself
             if text and text != shown:
@@ -93,6 +106,9 @@ class Follower:
                 output.show()
                 return job
         return None
+
+    def _waited_too_long(self, job: Job, waited_s: float) -> bool:
+        return self.max_wait_s is not None and job.state is JobState.PENDING and waited_s > self.max_wait_s
 
     def _states(self) -> Iterator[Job | None]:
         """Yield the job as Slurm tells it, again and again; the last answer stands between questions."""
@@ -133,9 +149,14 @@ class Follower:
         say(f"next: see what it said in {self._output}; if that is not there, the nodes could not write it")
         if job is None:
             return PioletError.exit_status
-        if job.state is JobState.COMPLETED:
-            return 0
-        return 128 + job.signal if job.signal else job.exit_code or PioletError.exit_status
+        return self._close(job).exit_status
+
+    def _close(self, job: Job) -> records.Outcome:
+        """Write down what Slurm says of the end of a job that could not do so itself."""
+        outcome = outcomes.of_job(job, time.time_ns())
+        with told("outcome.json"):
+            records.write_outcome(self._logbook.outcome, outcome)
+        return outcome
 
     def _cancel(self) -> None:
         """Cancel the job and stay until it is gone, so that nothing is left behind."""
@@ -146,6 +167,8 @@ class Follower:
             job = self._find()
             if job is None or job.state.finished:
                 say(f"job {self.job_id} is cancelled")
+                if job and not self._logbook.outcome.exists():
+                    self._close(job)
                 return
             time.sleep(POLL_S)
         say(f"job {self.job_id} is still ending; look again with: squeue -j {self.job_id}")

@@ -75,9 +75,13 @@ class LocalMachine:
         finally:
             _end_all(ranks)
 
-    def timed_out(self) -> bool:
-        """There is no time limit."""
-        return False
+    def ended_as(self) -> str:
+        """There is no time limit, and nobody but the user to end it."""
+        return "CANCELLED"
+
+    def submit_again(self, request: RunRequest, bad: NodeSet) -> str:  # noqa: ARG002 - the interface of Machine
+        """There are no jobs."""
+        return ""
 
     def _entered(self) -> list[str]:
         return [str(native("piolet-enter")), str(self.plan), "--"] if self.plan else []

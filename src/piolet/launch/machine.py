@@ -47,6 +47,10 @@ class Machine(Protocol):
         """Run the program on `used` to its end, with `variables` added to its environment."""
         ...
 
-    def timed_out(self) -> bool:
-        """Return whether the time limit has been reached."""
+    def ended_as(self) -> str:
+        """Return Slurm's word for why this process is being ended: TIMEOUT, PREEMPTED, NODE_FAIL; else CANCELLED."""
+        ...
+
+    def submit_again(self, request: RunRequest, bad: NodeSet) -> str:
+        """Submit `request` once more, without the nodes `bad`, and return the job; empty where there are no jobs."""
         ...

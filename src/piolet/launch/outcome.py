@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Sequence
 
 from piolet.core.errors import PioletError
 from piolet.launch.program import Ended, Failure
 from piolet.logbook.records import Domain, Outcome
+from piolet.tools.slurm.job import Job
 
 _EXIT_CODE = re.compile(r"Exited with exit code (\d+)")
 _NODE_FAILED = re.compile(r"node fail", flags=re.IGNORECASE)
@@ -47,16 +49,63 @@ def of_program(ended: Ended, ended_ns: int) -> Outcome:
     )
 
 
-def of_stop(signal_number: int, ended_ns: int, *, timed_out: bool) -> Outcome:
-    """Return the outcome of a run that was ended from outside: cancelled, or out of its time."""
+_ENDS = {
+    "TIMEOUT": (Domain.USER, "the time limit was reached", "ask for more time with --time"),
+    "DEADLINE": (Domain.USER, "the deadline was reached", "ask for a later one"),
+    "CANCELLED": (Domain.USER, "", ""),
+    "PREEMPTED": (Domain.NONE, "a job of higher priority took the nodes", "submit it again"),
+    "OUT_OF_MEMORY": (Domain.WORKLOAD, "the memory that was asked for is used up", "ask for more, or use less"),
+    "NODE_FAIL": (Domain.INFRASTRUCTURE, "a node failed", _NEXT[Domain.INFRASTRUCTURE]),
+    "BOOT_FAIL": (Domain.INFRASTRUCTURE, "a node did not start", _NEXT[Domain.INFRASTRUCTURE]),
+}
+"""Slurm's words for ends that a program has no part in: the domain, what happened, and what to do."""
+
+
+def of_stop(signal_number: int, ended_ns: int, *, state: str, node: str = "") -> Outcome:
+    """Return the outcome of a run that was ended from outside; `state` is Slurm's word for why.
+
+    `node` is the node that failed, if that is why.
+    """
+    state = state if state in _ENDS else "CANCELLED"
+    domain, reason, next_action = _ENDS[state]
     return Outcome(
-        state="TIMEOUT" if timed_out else "CANCELLED",
+        state=state,
         exit_status=128 + signal_number,
-        reason="the time limit was reached" if timed_out else f"ended by {signal.Signals(signal_number).name}",
-        domain=Domain.USER,
-        next_action="ask for more time with --time" if timed_out else "",
+        reason=f"{node} failed" if node else reason or f"ended by {signal.Signals(signal_number).name}",
+        domain=domain,
+        first_failing_node=node,
+        next_action=next_action,
         ended_ns=ended_ns,
     )
+
+
+def of_job(job: Job, ended_ns: int) -> Outcome:
+    """Return the outcome of a job whose run left none, from what Slurm says: it was ended at once, or never began."""
+    state = str(job.state)
+    domain, reason, next_action = _ENDS.get(state, (Domain.UNKNOWN, "", _NEXT[Domain.UNKNOWN]))
+    status = 128 + job.signal if job.signal else job.exit_code or PioletError.exit_status
+    where = f"on {job.nodes}" if job.nodes else "before it began"
+    return Outcome(
+        state=state,
+        exit_status=0 if state == "COMPLETED" else status,
+        reason=f"{reason or job.reason or 'its end is not explained'}; the job ended {where} and left no outcome",
+        domain=Domain.NONE if state == "COMPLETED" else domain,
+        next_action=next_action,
+        ended_ns=job.end_ns or ended_ns,
+    )
+
+
+def bad_nodes(outcome: Outcome, refused: Sequence[str], *, began: bool) -> tuple[str, ...]:
+    """Return the nodes without which a run may be tried again; none for an end that other nodes would not change.
+
+    Those that were refused, if the program never began for lack of good ones; else the one that failed. What the
+    user's program or request did is never held against a node.
+    """
+    if outcome.domain is not Domain.INFRASTRUCTURE:
+        return ()
+    if not began:
+        return tuple(refused)
+    return tuple(filter(None, [outcome.first_failing_node])) if outcome.state == "NODE_FAIL" else ()
 
 
 def of_error(error: PioletError, ended_ns: int) -> Outcome:
@@ -88,4 +137,5 @@ def _reason(ended: Ended) -> str:
 
 def described(failure: Failure) -> str:
     """Return a sentence that names the task, its node and what it did."""
-    return f"rank {failure.rank} on {failure.node}: {failure.what}"
+    who = failure.node if failure.rank is None else f"rank {failure.rank} on {failure.node}"
+    return f"{who}: {failure.what}"

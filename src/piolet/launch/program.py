@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from piolet.core.nodeset import NodeSet
 from piolet.core.run import PIPE, SystemRunner, end, exit_status
 from piolet.launch.output import Look, forward
 from piolet.launch.stopping import Stopped
@@ -17,13 +18,15 @@ GRACE_S = 10.0
 
 _TASK_FAILED = re.compile(rb"srun: error: (?P<node>\S+): tasks? (?P<rank>\d+)[\d,-]*: (?P<what>.+)")
 
+_NODE_FAILED = re.compile(rb"srun: error: Node failure on (?P<nodes>[\w.,\[\]-]+)")
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The first task that srun reported as failed, and how."""
+    """The first task that srun reported as failed, or the node, and how; a node that failed has no rank."""
 
     node: str
-    rank: int
+    rank: int | None
     what: str
 
 
@@ -57,17 +60,26 @@ def run_step(argv: Sequence[str], runner: SystemRunner, look: Look | None = None
         forwarder.start()
     try:
         status = exit_status(process.wait())
-    except Stopped:
+    except Stopped as stop:
         end(process, GRACE_S)
+        _join(forwarders)
+        stop.failed_node = next((each.node for each in failures if each.rank is None), "")
         raise
     finally:
-        for forwarder in forwarders:
-            forwarder.join(timeout=GRACE_S)
+        _join(forwarders)
     return Ended(status, failures[0] if failures else None)
 
 
+def _join(forwarders: Sequence[threading.Thread]) -> None:
+    for forwarder in forwarders:
+        forwarder.join(timeout=GRACE_S)
+
+
 def parse_failure(line: bytes) -> Failure | None:
-    """Return the failed task that a line of srun's stderr names, if it names one."""
+    """Return the failed task or node that a line of srun's stderr names, if it names one."""
+    lost = _NODE_FAILED.match(line)
+    if lost:
+        return Failure(next(iter(NodeSet(lost["nodes"].decode("ascii", "replace")))), None, "Node failure")
     match = _TASK_FAILED.match(line)
     if not match:
         return None

@@ -14,7 +14,9 @@ class RunRequest:
     """One run. `nodes` is what the program gets; `spares` more are held until vetting has chosen.
 
     `environment` is an EDF name, an EDF path or a compiled plan (empty: no container); `protocol` is a vetting protocol
-    (empty: no vetting). `gpus_per_node` None asks for all that every node has.
+    (empty: no vetting). `gpus_per_node` None asks for all that every node has. `restarts` is how often the job may be
+    submitted again when nodes fail it; `attempt` is 0 but in a script of Piolet's, which counts from 1 and names the
+    job before in `previous_job`.
     """
 
     command: tuple[str, ...]
@@ -31,6 +33,9 @@ class RunRequest:
     exclude: str = ""
     name: str = ""
     cwd: Path = Path()
+    restarts: int = 0
+    attempt: int = 0
+    previous_job: str = ""
 
     @property
     def job_name(self) -> str:
@@ -48,6 +53,17 @@ class RunRequest:
         return records.Request(self.nodes, self.spares, self.environment, self.protocol, self.record)
 
 
+@dataclass(frozen=True, slots=True)
+class How:
+    """How a run is carried out, apart from what it is; `max_wait_s` is how long its job may wait in the queue."""
+
+    local: bool = False
+    simulate: str = ""
+    detach: bool = False
+    dry_run: bool = False
+    max_wait_s: float | None = None
+
+
 def check(request: RunRequest) -> RunRequest:
     """Return `request` if it makes sense on its own, else raise a UsageError."""
     if not request.command:
@@ -57,6 +73,8 @@ def check(request: RunRequest) -> RunRequest:
             f"{request.nodes} nodes, {request.tasks_per_node} tasks per node and {request.spares} spares",
             remedy="ask for at least one node and one task, and no negative number of spares",
         )
+    if request.restarts < 0:
+        raise UsageError(f"--restarts cannot be {request.restarts}", remedy="0 or more; 0 submits the job once")
     if request.spares and not request.protocol:
         raise UsageError(
             "spares are of no use without vetting, which chooses among the nodes",

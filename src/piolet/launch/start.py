@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from piolet import vet
@@ -13,7 +12,7 @@ from piolet.core.errors import UsageError
 from piolet.launch import conductor, environment, local, request, submission
 from piolet.launch.allocated import AllocatedMachine
 from piolet.launch.machine import Machine
-from piolet.launch.request import RunRequest
+from piolet.launch.request import How, RunRequest
 from piolet.logbook import layout
 from piolet.logbook.layout import Logbook
 from piolet.tools.slurm import allocation as allocations
@@ -22,30 +21,28 @@ from piolet.tools.slurm.allocation import Allocation
 LOCAL_CLUSTER = "local"
 
 
-@dataclass(frozen=True, slots=True)
-class How:
-    """How a run is carried out, apart from what it is."""
-
-    local: bool = False
-    simulate: str = ""
-    detach: bool = False
-    dry_run: bool = False
-
-
 def run(asked: RunRequest, how: How, settings: Settings) -> int:
     """Run `asked` here, in the allocation that we are in, or in a new job; return the exit status."""
     request.check(asked)
     if how.simulate and not how.local:
         raise UsageError("--simulate is for --local", remedy="a lab simulates GPUs on Slurm: piolet lab up")
+    if how.max_wait_s is not None and how.detach:
+        raise UsageError("nobody watches a detached job, so --max-wait has no effect", remedy="leave one of them out")
     if how.local:
         return _run_locally(asked, how, settings)
     allocation = allocations.from_environ(os.environ)
     if allocation:
         return _run_allocated(asked, allocation, settings)
-    return submission.submit_and_follow(asked, settings, detach=how.detach, dry_run=how.dry_run)
+    return submission.submit_and_follow(asked, settings, how)
 
 
 def _run_allocated(asked: RunRequest, allocation: Allocation, settings: Settings) -> int:
+    if asked.restarts and not asked.attempt:
+        raise UsageError(
+            "only a job that piolet run has submitted can be submitted again",
+            where="--restarts inside of an allocation",
+            remedy="leave --restarts out here, or call piolet run on a login node",
+        )
     if len(allocation.nodes) < asked.nodes:
         raise UsageError(
             f"{asked.nodes} nodes wanted, job {allocation.job} has {len(allocation.nodes)}: {allocation.nodes}",
@@ -58,6 +55,8 @@ def _run_allocated(asked: RunRequest, allocation: Allocation, settings: Settings
 
 
 def _run_locally(asked: RunRequest, how: How, settings: Settings) -> int:
+    if asked.restarts or how.max_wait_s is not None:
+        raise UsageError("--restarts and --max-wait are for jobs", remedy="leave them out with --local")
     if asked.spares:
         raise UsageError("there are no spares on one machine", remedy="leave --spares out with --local")
     if how.dry_run or how.detach:

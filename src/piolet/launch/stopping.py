@@ -11,10 +11,14 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(BaseException):
-    """This process was asked to end by `signal_number`. Like KeyboardInterrupt, it is not an error."""
+    """This process was asked to end by `signal_number`. Like KeyboardInterrupt, it is not an error.
+
+    `failed_node` is the node whose failure is why, where that is known.
+    """
 
     def __init__(self, signal_number: int) -> None:
         self.signal_number = signal_number
+        self.failed_node = ""
         super().__init__(signal.Signals(signal_number).name)
 
 

@@ -12,30 +12,30 @@ from piolet.core.run import Runner, SystemRunner
 from piolet.core.text import did_you_mean, plural
 from piolet.launch import batch, environment
 from piolet.launch.following import Follower
-from piolet.launch.request import RunRequest
+from piolet.launch.request import How, RunRequest
 from piolet.launch.stopping import stoppable, undisturbed
 from piolet.logbook import layout
 from piolet.tools.slurm import sbatch, scontrol, sinfo
 
 
-def submit_and_follow(request: RunRequest, settings: Settings, *, detach: bool, dry_run: bool) -> int:
+def submit_and_follow(request: RunRequest, settings: Settings, how: How) -> int:
     """Submit `request` as a job and follow it to its end; return its exit status."""
     runner = SystemRunner(own_session=True)
     gpus = _gpus_per_node(runner, request)
     if request.protocol:
         vet.load_protocol(request.protocol, settings)
-    plan = environment.plan_file(request, settings, write=not dry_run)
+    plan = environment.plan_file(request, settings, write=not how.dry_run)
     root = layout.root(settings) / (settings.cluster or scontrol.config(runner)["ClusterName"])
     script = batch.script(request, plan=plan, gpus_per_node=gpus, output=root / "%j.log")
-    if dry_run:
+    if how.dry_run:
         sys.stdout.write(script)
         return 0
     _check_writable(root)
     with stoppable():
         with undisturbed():
-            follower = Follower(runner, _submitted(script), root)
+            follower = Follower(runner, _submitted(script), root, how.max_wait_s)
             follower.refuse_old_traces()
-        return follower.detach() if detach else follower.follow()
+        return follower.detach() if how.detach else follower.follow()
 
 
 def _submitted(script: str) -> int:

@@ -54,7 +54,10 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """job.json. `sample_interval_s` is the recorder's period; `program_*` bound the program; `account` is Slurm's."""
+    """job.json. `sample_interval_s` is the recorder's period; `program_*` bound the program; `account` is Slurm's.
+
+    `attempt` counts from 1; from the second on, `previous_job` is the job that this one does again.
+    """
 
     job_id: str
     cluster: str
@@ -73,6 +76,8 @@ class JobRecord:
     versions: dict[str, str] = field(default_factory=dict)
     account: str = ""
     version: int = 1
+    attempt: int = 1
+    previous_job: str = ""
 
     @property
     def gpus(self) -> tuple[tuple[str, Gpu], ...]:
@@ -92,7 +97,10 @@ class Domain(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """outcome.json: `state` is Slurm's word for it; `exit_status` is what `piolet run` exits with."""
+    """outcome.json: `state` is Slurm's word for it; `exit_status` is what `piolet run` exits with.
+
+    `bad_nodes` are those that the evidence points at; `next_job` is the job that was submitted to do this one again.
+    """
 
     state: str
     exit_status: int
@@ -103,6 +111,8 @@ class Outcome:
     next_action: str = ""
     ended_ns: int | None = None
     version: int = 1
+    bad_nodes: tuple[str, ...] = ()
+    next_job: str = ""
 
 
 @dataclass(frozen=True, slots=True)
