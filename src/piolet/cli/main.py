@@ -20,6 +20,7 @@ COMMANDS = {
     "watch": ("piolet.cli.watch", "Why a job is slow; its data and their quality; SQL."),
     "vet": ("piolet.cli.vet", "Check that nodes are ready to compute."),
     "guard": ("piolet.cli.guard", "Secrets in scripts and logs; model files that run code."),
+    "service": ("piolet.cli.service", "Support and inference services of a project, from one file."),
     "lab": ("piolet.cli.lab", "A real Slurm cluster with simulated GPUs on this machine."),
     "config": ("piolet.cli.config", "Settings in force and where each comes from."),
 }

@@ -152,6 +152,15 @@ class LabSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """The service plane."""
+
+    platform: Path = setting(
+        Path("/etc/piolet/platform.toml"), path, "file with what the site's service platform has and allows"
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Every setting there is."""
 
@@ -166,6 +175,7 @@ class Settings:
     guard: GuardSettings = GuardSettings()
     data: DataSettings = DataSettings()
     lab: LabSettings = LabSettings()
+    service: ServiceSettings = ServiceSettings()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,103 @@
+"""`piolet service`: support and inference services of a project, from one file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from piolet.cli.common import Format, format_option, print_json
+from piolet.core import config
+from piolet.core.files import write_text
+from piolet.core.text import plural
+from piolet.service.starting import Template
+
+if TYPE_CHECKING:
+    from piolet import service
+
+DAYS = 90
+"""Days that a new service may run when nothing else is said."""
+
+file_argument = click.argument("path", type=click.Path(path_type=Path), default=Path("service.toml"))
+
+
+@click.group()
+def command() -> None:
+    """Services of a project on the site's Kubernetes, each from one file.
+
+    PATH is a service.toml or its directory. The setting service.platform names the file with
+    what the site has and allows.
+    """
+
+
+@command.command()
+@click.argument("template", type=click.Choice(Template, case_sensitive=False))
+@click.argument("path", type=click.Path(path_type=Path), default=Path("service.toml"))
+@click.option("--project", required=True, help="The project that the service belongs to.")
+@click.option("--image", required=True, help="Its image, as name@sha256:...")
+@click.option("--name", help="Its name. [default: the template's]")
+@click.option("--days", type=click.IntRange(1), default=DAYS, show_default=True, help="How long it may run.")
+def new(template: Template, path: Path, *, project: str, image: str, name: str | None, days: int) -> None:
+    """Write a new, commented service.toml from TEMPLATE; no file is ever replaced."""
+    from piolet.service import starting  # noqa: PLC0415 - help needs none of this
+
+    expires = _today() + timedelta(days=days)
+    written = starting.new(template, path, name=name or template.value, project=project, image=image, expires=expires)
+    click.echo(written)
+    click.echo(f"look at it, then: piolet service check {written}", err=True)
+
+
+@command.command()
+@file_argument
+@format_option
+def check(path: Path, output: Format) -> int:
+    """Print every policy that the service breaks: where, why, and how to mend it. Exits with 1 if it breaks one."""
+    from piolet import service  # noqa: PLC0415 - help needs none of this
+
+    file = service.read(path)
+    breaches = service.check(file, _platform(), _today())
+    if output is Format.JSON:
+        print_json([asdict(breach) for breach in breaches])
+    elif breaches:
+        click.echo("\n".join(_shown(breach) for breach in breaches))
+        click.echo(f"\n{file.service.name} breaks {plural(len(breaches), 'rule')}", err=True)
+    else:
+        click.echo(f"{file.service.name}: right")
+    return int(bool(breaches))
+
+
+@command.command()
+@file_argument
+@click.option(
+    "--output", type=click.Path(path_type=Path, file_okay=False), help="Write one file a kind into this directory."
+)
+def render(path: Path, output: Path | None) -> None:
+    """Print the Kubernetes objects of the service. What breaks policies is rendered too: `check` says so."""
+    from piolet import service  # noqa: PLC0415 - help needs none of this
+
+    file = service.read(path)
+    manifests = service.rendered(file.service, _platform(), file.contents)
+    if output is None:
+        click.echo(manifests.text(), nl=False)
+        return
+    for name, text in manifests.files().items():
+        write_text(output / name, text)
+        click.echo(output / name)
+
+
+def _shown(breach: service.Breach) -> str:
+    lines = [f"{breach.place} ({breach.key}) breaks {breach.policy}: {breach.what}"]
+    return "\n".join([*lines, f"  why:  {breach.why}", f"  next: {breach.fix}"])
+
+
+def _platform() -> service.Platform:
+    from piolet import service  # noqa: PLC0415 - help needs none of this
+
+    return service.of_site(config.load().settings)
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()

@@ -1,0 +1,207 @@
+"""The policies of the service plane, and asking them of objects.
+
+They are data (`policies.toml`, `podsecurity.toml`) in CEL, the language in which Kubernetes admits objects.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from piolet.core.errors import ToolMissing
+from piolet.service.platform import Platform
+from piolet.service.render.names import Object
+
+DIRECTORY = Path(__file__).parent
+WORKLOADS = ("CronJob", "DaemonSet", "Deployment", "Job", "Pod", "ReplicaSet", "StatefulSet")
+KINDS = (
+    "ConfigMap",
+    "CronJob",
+    "Deployment",
+    "ExternalSecret",
+    "HorizontalPodAutoscaler",
+    "HTTPRoute",
+    "Ingress",
+    "NetworkPolicy",
+    "PersistentVolumeClaim",
+    "PodDisruptionBudget",
+    "Service",
+    "ServiceMonitor",
+    "StatefulSet",
+)  # fmt: skip - a table
+"""Every kind that a service is rendered to, and that a project may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One policy; see `policies.toml` for its fields."""
+
+    id: str
+    title: str
+    why: str
+    fix: str
+    kinds: tuple[str, ...]
+    keys: tuple[str, ...]
+    each: str
+    rule: str
+
+    def is_about(self, kind: str) -> bool:
+        """Tell whether the policy is about objects of `kind`."""
+        return "*" in self.kinds or kind in self.kinds
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A policy that an object breaks: `element` is what of it does; `why` and `fix` are for people."""
+
+    policy: Policy
+    kind: str
+    name: str
+    element: Any
+    fix: str
+
+
+@cache
+def policies() -> tuple[Policy, ...]:
+    """Return every policy, Pod Security last."""
+    own = tomllib.loads((DIRECTORY / "policies.toml").read_text("utf-8"))["policy"]
+    security = tomllib.loads((DIRECTORY / "podsecurity.toml").read_text("utf-8"))["policy"]
+    return (*(_policy(each) for each in own), *(_policy(_SECURITY | each) for each in security))
+
+
+_SECURITY = {
+    "why": "the cluster refuses such pods (Pod Security, restricted): they could reach their node",
+    "fix": "let Piolet render it",
+    "kinds": ["workload"],
+    "keys": ["name"],
+}
+
+
+def _policy(table: dict[str, Any]) -> Policy:
+    kinds = [kind for each in table["kinds"] for kind in (WORKLOADS if each == "workload" else (each,))]
+    return Policy(**table | {"kinds": tuple(kinds), "keys": tuple(table["keys"])})
+
+
+@cache
+def variables() -> dict[str, str]:
+    """Return the CEL variables by name, each after those that it uses."""
+    found: dict[str, str] = tomllib.loads((DIRECTORY / "policies.toml").read_text("utf-8"))["variables"]
+    return found
+
+
+@cache
+def secret_patterns() -> dict[str, Any]:
+    """Return what looks like a secret: `values` and `names`, regular expressions of RE2."""
+    found: dict[str, Any] = tomllib.loads((DIRECTORY / "policies.toml").read_text("utf-8"))["secrets"]
+    return found
+
+
+def constants(platform: Platform) -> dict[str, Any]:
+    """Return the variables that are a site's constants."""
+    ways = [way.namespace for way in platform.exposure.values()]
+    site = {
+        "domain": platform.domain,
+        "registries": [registry.rstrip("/") for registry in platform.registries],
+        "namespace_prefix": platform.namespace_prefix,
+        "most_replicas": platform.most_replicas,
+        "secret_store": platform.secret_store,
+        "storage_classes": sorted({kind.storage_class for kind in platform.storage.values()}),
+        "circles": sorted(platform.exposure),
+        "pools": {
+            name: {"labels": dict(pool.labels), "taints": [taint.key for taint in pool.taints]}
+            for name, pool in sorted(platform.pools.items())
+        },
+        "sources": sorted({*ways, platform.gateway_namespace, platform.monitoring_namespace}),
+        "gpu_sources": sorted({platform.gateway_namespace, platform.monitoring_namespace}),
+    }
+    secrets = secret_patterns()
+    return {"site": site, "secret_values": secrets["values"], "secret_names": secrets["names"]}
+
+
+def violations(each: Object, project: str, platform: Platform, today: date) -> Iterator[Violation]:
+    """Yield what `each`, an object of `project`, breaks. A rule that cannot be evaluated is broken."""
+    for policy in policies():
+        if policy.is_about(each["kind"]):
+            facts = _facts(policy, each, project, platform, today)
+            for element in _broken(policy, facts):
+                name = each.get("metadata", {}).get("name", "")
+                yield Violation(policy, each["kind"], name, element, _filled(policy.fix, project, platform, today))
+
+
+def _facts(policy: Policy, each: Object, project: str, platform: Platform, today: date) -> dict[str, Any]:
+    known: dict[str, Any] = constants(platform) | {
+        "project": project,
+        "kinds": list(KINDS),
+        "today": today.isoformat(),
+        "latest": (today + timedelta(days=platform.lease_days)).isoformat(),
+    }
+    facts: dict[str, Any] = {"object": each, "variables": known}
+    for name in used_variables(policy):
+        value = _evaluated(variables()[name], facts)
+        if not isinstance(value, Exception):
+            known[name] = value
+    return facts
+
+
+@cache
+def used_variables(policy: Policy) -> tuple[str, ...]:
+    """Return the variables that a policy uses, directly or not, each after those that it uses itself."""
+    wanted: set[str] = set()
+    texts = [policy.each, policy.rule]
+    while texts:
+        found = set(re.findall(r"variables\.(\w+)", texts.pop())) & set(variables()) - wanted
+        wanted |= found
+        texts += [variables()[name] for name in found]
+    return tuple(name for name in variables() if name in wanted)
+
+
+def _broken(policy: Policy, facts: dict[str, Any]) -> Iterator[Any]:
+    elements = _evaluated(policy.each, facts)
+    if isinstance(elements, Exception):
+        yield f"cannot be evaluated: {elements}"
+        return
+    for element in flat(elements):
+        if _evaluated(policy.rule, facts | {"it": element}) is not True:
+            yield element
+
+
+def flat(elements: list[Any]) -> list[Any]:
+    """Return the elements of a list and of the lists in it."""
+    return [inner for each in elements for inner in (each if isinstance(each, list) else [each])]
+
+
+def _evaluated(expression: str, facts: dict[str, Any]) -> Any:  # noqa: ANN401 - CEL has many types
+    try:
+        return _compiled(expression).execute(facts)
+    except (ValueError, KeyError, TypeError, RuntimeError, IndexError) as error:  # what cel raises for an evaluation
+        return error
+
+
+@cache
+def _compiled(expression: str) -> Any:  # noqa: ANN401 - a program of cel, which has no types
+    try:
+        import cel  # noqa: PLC0415 - slow to import, and only checks need it
+    except ImportError as error:
+        raise ToolMissing("the CEL evaluator", remedy="install it with: pip install 'piolet[service]'") from error
+    return cel.compile(expression)
+
+
+def _filled(fix: str, project: str, platform: Platform, today: date) -> str:
+    words: Mapping[str, object] = {
+        "registries": ", ".join(platform.registries),
+        "pools": ", ".join(sorted(platform.pools)),
+        "circles": ", ".join(sorted(platform.exposure)),
+        "storage": ", ".join(sorted(platform.storage)) or "none here",
+        "lease_days": platform.lease_days,
+        "soon": today + timedelta(days=min(90, platform.lease_days)),
+        "most_replicas": platform.most_replicas,
+        "project": project,
+        "project_domain": platform.project_domain(project),
+    }
+    return re.sub(r"\{(\w+)\}", lambda word: str(words.get(word[1], word[0])), fix)

@@ -1,0 +1,84 @@
+"""Strict schemas for rendered objects: those of Kubernetes, and ours for the few custom kinds that are rendered.
+
+The custom ones are written from the documentation of external-secrets, the Prometheus operator and the Gateway API, for
+the fields that are rendered; anything else is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+from jsonschema import Draft202012Validator
+from referencing import Registry, Resource
+
+VERSIONS = ("1.30", "1.31", "1.32", "1.33", "1.34", "1.35")
+SCHEMAS = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema"
+TEXT = {"type": "string"}
+
+
+def table(required: list[str], **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def array(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "minItems": 1, "items": items}
+
+
+CUSTOM = {
+    "ExternalSecret": table(
+        ["refreshInterval", "secretStoreRef", "target", "data"],
+        refreshInterval=TEXT,
+        secretStoreRef=table(["kind", "name"], kind={"enum": ["ClusterSecretStore", "SecretStore"]}, name=TEXT),
+        target=table(["name"], name=TEXT),
+        data=array(
+            table(
+                ["secretKey", "remoteRef"],
+                secretKey=TEXT,
+                remoteRef=table(["key", "property"], key=TEXT, property=TEXT),
+            )
+        ),
+    ),
+    "ServiceMonitor": table(
+        ["selector", "endpoints"],
+        selector=table(["matchLabels"], matchLabels={"type": "object"}),
+        endpoints=array(table(["port", "path", "interval"], port=TEXT, path=TEXT, interval=TEXT)),
+    ),
+    "HTTPRoute": table(
+        ["parentRefs", "hostnames", "rules"],
+        parentRefs=array(table(["name"], name=TEXT, namespace=TEXT, sectionName=TEXT)),
+        hostnames=array(TEXT),
+        rules=array(
+            table(["backendRefs"], backendRefs=array(table(["name", "port"], name=TEXT, port={"type": "integer"})))
+        ),
+    ),
+}
+
+
+@cache
+def validator(version: str, kind: str, api: str) -> Draft202012Validator:
+    """The strict validator of a kind; what kubernetes-validate makes anew for each object is made once."""
+    directory = SCHEMAS / f"v{version}.0-local-strict"
+    name = re.sub(r"^([^./]*)(?:\.[^/]*)?/", r"\1-", api)
+    schema = json.loads((directory / f"{kind.lower()}-{name}.json").read_text())
+    definitions = Resource.from_contents(_definitions(directory))
+    registry = definitions @ (Resource.from_contents(schema) @ Registry())
+    return Draft202012Validator(schema, registry=registry)
+
+
+@cache
+def _definitions(directory: Path) -> Any:
+    return json.loads((directory / "_definitions.json").read_text())
+
+
+def problems(each: dict[str, Any], version: str) -> list[str]:
+    """What the strict schema of Kubernetes `version`, or ours of a custom kind, says against an object."""
+    if each["kind"] in CUSTOM:
+        checker, value = Draft202012Validator(CUSTOM[each["kind"]]), each["spec"]
+    else:
+        checker, value = validator(version, each["kind"], each["apiVersion"]), each
+    return [f"{each['kind']}: {error.json_path}: {error.message}" for error in checker.iter_errors(value)]
