@@ -15,6 +15,7 @@ COMMANDS = {
     "run": ("piolet.cli.run", "Run a program on good nodes, in its container, recorded."),
     "env": ("piolet.cli.env", "Container environments from EDF files."),
     "record": ("piolet.cli.record", "Record what the GPUs and the host do while a program runs."),
+    "logbook": ("piolet.cli.logbook", "List, verify, merge, export and remove the logbooks of jobs."),
     "score": ("piolet.cli.score", "How well a job used its GPUs; the report."),
     "data": ("piolet.cli.data", "Storage: check, pack, stage, lay out, plan checkpoints."),
     "watch": ("piolet.cli.watch", "Why a job is slow; its data and their quality; SQL."),

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import duckdb
+import made_logbooks
+import pytest
+
+from piolet.cli.main import run_command
+from piolet.logbook.layout import Logbook
+from piolet.logbook.writer import SegmentWriter
+
+
+@pytest.fixture
+def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Logbook:
+    """An ended job of one node in an own root, with two segments of `gpu`."""
+    monkeypatch.setenv("PIOLET_ROOT", str(tmp_path))
+    record = made_logbooks.job(seconds=5)
+    logbook = made_logbooks.write(tmp_path, record, made_logbooks.constant(record, 5, sm_active=0.5))
+    later = SegmentWriter(logbook, "node1")
+    later.append("gpu", made_logbooks.row("node1", 0, 5.5, sm_active=0.5))
+    later.flush()
+    return logbook
+
+
+def test_ls_lists_every_job_and_says_which_is_torn(book: Logbook, capsys: pytest.CaptureFixture[str]) -> None:
+    torn = book.path.with_name("9")
+    torn.mkdir()
+    (torn / "job.json").write_text("{")
+    assert run_command(["logbook", "ls"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["job", "4711", "9"]
+    assert "job.json is unreadable" in lines[2]
+    assert run_command(["logbook", "ls", "--format", "json"]) == 0
+    assert [each["segments"] for each in json.loads(capsys.readouterr().out)] == [2, 0]
+
+
+def test_verify_finds_what_only_reading_shows(book: Logbook, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["logbook", "verify", "4711"]) == 0
+    path = max(book.family("gpu").glob("*.parquet"), key=lambda each: each.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[4:400] = bytes(396)
+    path.write_bytes(content)
+    (book.outcome).write_text('{"state": 7}')
+    assert run_command(["logbook", "verify", "4711", "--format", "json"]) == 1
+    output = capsys.readouterr().out
+    assert {Path(each["path"]).name for each in json.loads(output[output.index("[") :])} == {path.name, "outcome.json"}
+
+
+def test_compact_merges_an_ended_job_and_leaves_a_running_one(
+    book: Logbook, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["logbook", "compact", "4711"]) == 0
+    assert [path.name for path in book.family("gpu").iterdir()] == ["node1-000001+000002.parquet"]
+    assert run_command(["logbook", "compact", "4711"]) == 0
+    assert "there is nothing to merge" in capsys.readouterr().out
+    made_logbooks.write(tmp_path, made_logbooks.job(job_id="5", program_ended_ns=None), [])
+    for words in (["compact", "5"], ["rm", "4711", "5"], ["rm", "5", "--dry-run"]):
+        assert run_command(["logbook", *words]) == 2
+        assert "this job has not ended" in capsys.readouterr().err
+        assert book.job.exists()
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_export_writes_a_file_a_family_and_replaces_none(
+    book: Logbook, tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "out"
+    assert run_command(["logbook", "export", str(book.path), str(target), "--as", form]) == 0
+    assert [path.name for path in target.iterdir()] == [f"gpu.{form}"]
+    found = duckdb.connect().execute(f"SELECT count(*), avg(sm_active_ratio) FROM '{target}/gpu.{form}'")  # noqa: S608
+    assert found.fetchall() == [(6, pytest.approx(0.5))]
+    assert run_command(["logbook", "export", str(book.path), str(target), "--as", form]) == 2
+    assert "the file is there already" in capsys.readouterr().err
+
+
+def test_rm_shows_what_it_would_remove_then_removes_it(book: Logbook, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["logbook", "rm", "4711", "--dry-run"]) == 0
+    assert capsys.readouterr().out == f"would remove {book.path}\n"
+    assert book.job.exists()
+    assert run_command(["logbook", "rm", "4711", "nothing"]) == 2
+    assert book.job.exists()
+    assert run_command(["logbook", "rm", "4711"]) == 0
+    assert not book.path.exists()
