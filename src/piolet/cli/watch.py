@@ -11,8 +11,14 @@ import click
 from piolet.cli.common import Format, format_option, print_json, print_table, progress
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from piolet.logbook.records import Diagnosis, Evidence, Findings
     from piolet.watch.quality import DataQuality
+    from piolet.watch.top import Now
+
+LOW_SM, FAIR_SM = 0.25, 0.5
+"""SM activity below which a GPU is red, or yellow: below 0.5 is ineffective (DCGM User Guide)."""
 
 FINDINGS = 1
 """Exit status when something was found."""
@@ -94,6 +100,74 @@ def quality(job: str, output: Format) -> None:
         print_json(_plain(found))
     else:
         _print_quality(found)
+
+
+@command.command()
+@click.argument("job")
+@click.option("--every", "every_s", type=click.FloatRange(1, 300), default=5.0, show_default=True, help="Seconds.")
+@click.option("--once", is_flag=True, help="Show it once and end.")
+def top(job: str, *, every_s: float, once: bool) -> None:
+    """Show what JOB does now: SM activity of every GPU, the step, the findings; ends with the job or with Ctrl-C."""
+    import time  # noqa: PLC0415 - help needs none of this
+
+    from rich.console import Console  # noqa: PLC0415 - same
+    from rich.live import Live  # noqa: PLC0415 - same
+
+    console = Console(highlight=False, markup=False)
+    if once:
+        console.print(_screen(job, console.height)[0])
+        return
+    with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
+        ended = False
+        while not ended:
+            screen, ended = _screen(job, console.height)
+            live.update(screen, refresh=True)
+            if not ended:
+                time.sleep(every_s)
+    if console.is_terminal:
+        console.print(screen)
+
+
+def _screen(job: str, height: int) -> tuple[Text, bool]:
+    """Return the screen of a job, and whether it has ended."""
+    from rich.text import Text  # noqa: PLC0415 - help needs none of this
+
+    from piolet.watch import archive  # noqa: PLC0415 - same
+    from piolet.watch import top as now  # noqa: PLC0415 - same
+
+    with archive.find_configured(job) as book:
+        outcome = book.outcome()
+        state = outcome.state if outcome else "RUNNING"
+        found = now.now(book)
+        name = f"job {book.job.job_id} {book.job.name}".rstrip()
+    text = Text(f"{name}  {state}\n")
+    if found is None:
+        text.append("nothing was recorded yet\n")
+        return text, outcome is not None
+    text.append(_headline(found) + "\n\n")
+    room = max(4, height - 8 - 2 * min(len(found.findings), 4))
+    for node in found.nodes[:room]:
+        text.append(f"{node.node:16} ")
+        for value in node.sm:
+            text.append(f"{value:4.0%} ".rjust(6), style=_colour(value))
+        text.append("\n")
+    if len(found.nodes) > room:
+        text.append(f"and {len(found.nodes) - room} nodes that do more\n", style="dim")
+    for number, each in enumerate(found.findings[:4], start=1):
+        text.append(f"\n{number}. {each.subject}: {each.title}", style="bold")
+        text.append(f"\n   {each.reason}")
+    return text, outcome is not None
+
+
+def _headline(found: Now) -> str:
+    step = "" if found.step is None else f"  step {found.step}"
+    rate = "" if not found.steps_per_s else f", {found.steps_per_s:.3g} a second"
+    covered = "" if found.coverage_ratio is None else f"  {found.coverage_ratio:.0%} of the samples"
+    return f"{_clock(round(found.running_s * 1e9), 0)} running{step}{rate}{covered}\nSM active in the last 30 s, lowest first:"
+
+
+def _colour(value: float) -> str:
+    return "red" if value < LOW_SM else "yellow" if value < FAIR_SM else "green"
 
 
 @command.command()

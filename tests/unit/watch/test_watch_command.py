@@ -71,3 +71,29 @@ def test_the_schema_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert all(meaning for rows in found["families"].values() for *_, meaning in rows)
     assert run_command(["watch", "schema", "gpux"]) == 2
+
+
+def test_top_shows_every_gpu_the_step_and_the_findings(slow: Logbook, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["watch", "top", str(slow.path), "--once"]) == 0
+    shown = capsys.readouterr().out
+    for part in (
+        "first-climb  COMPLETED",
+        "3:20 running",
+        "step 199, 1 a second",
+        "1. node5:2: GPU slowed down by heat",
+    ):
+        assert part in shown
+    rows = [line for line in shown.splitlines() if line.startswith("node")]
+    assert rows[0].startswith("node5")
+    assert all(len(row.split()) == 5 for row in rows)
+
+
+def test_top_ends_with_the_job(slow: Logbook, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["watch", "top", str(slow.path)]) == 0
+    assert "COMPLETED" in capsys.readouterr().out
+
+
+def test_top_of_a_job_without_samples_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logbook = made_logbooks.write(tmp_path, made_logbooks.job(program_ended_ns=None), [])
+    assert run_command(["watch", "top", str(logbook.path), "--once"]) == 0
+    assert "nothing was recorded yet" in capsys.readouterr().out
