@@ -163,7 +163,8 @@ def _headline(found: Now) -> str:
     step = "" if found.step is None else f"  step {found.step}"
     rate = "" if not found.steps_per_s else f", {found.steps_per_s:.3g} a second"
     covered = "" if found.coverage_ratio is None else f"  {found.coverage_ratio:.0%} of the samples"
-    return f"{_clock(round(found.running_s * 1e9), 0)} running{step}{rate}{covered}\nSM active in the last 30 s, lowest first:"
+    length = _clock(round(found.running_s * 1e9), 0)
+    return f"{length} running{step}{rate}{covered}\nSM active in the last 30 s, lowest first:"
 
 
 def _colour(value: float) -> str:
