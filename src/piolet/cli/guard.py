@@ -83,6 +83,18 @@ def env(paths: tuple[Path, ...], policy_file: Path | None, report: Report) -> in
     return _judged(policy_file, report, lambda _: scan_environments(paths))
 
 
+@command.command()
+@scanning
+@click.option(
+    "--digests", type=click.Path(path_type=Path, dir_okay=False), help="A file of sha256sum that names every file."
+)
+def model(paths: tuple[Path, ...], policy_file: Path | None, report: Report, digests: Path | None) -> int:
+    """Scan model files: pickles and torch files, safetensors, GGUF, ONNX, Keras, and the JSON beside them."""
+    from piolet.guard.models import scan_models  # noqa: PLC0415 - `piolet --help` stays fast
+
+    return _judged(policy_file, report, lambda policy: scan_models(paths, policy.model, digests))
+
+
 @command.command("rules")
 @click.option("--policy", "policy_file", type=click.Path(path_type=Path), help="Policy file. [default: guard.policy]")
 @format_option

@@ -132,8 +132,9 @@ def redact(text: str, environ: Mapping[str, str] | None = None) -> str:
     """Return `text` with every secret replaced; `environ` (this process's by default) tells values to look for."""
     for name, value in _values(os.environ if environ is None else environ):
         text = text.replace(value, f"{_MARK}{name}]")
-    for each in reversed(secrets(text)):
-        text = f"{text[: each.start]}{_MARK}{each.kind}]{text[each.end :]}"
+    while found := secrets(text):  # what one leaves may show another, so until there is none
+        for each in reversed(found):
+            text = f"{text[: each.start]}{_MARK}{each.kind}]{text[each.end :]}"
     return text
 
 
