@@ -17,6 +17,7 @@ import click
 @click.option("--gpus-per-node", type=int, help="GPUs to ask for on each node. [default: all]")
 @click.option("--env", "environment", default="", metavar="EDF", help="Container environment: a name, a path, a plan.")
 @click.option("--vet", "protocol", default="", metavar="PROTOCOL", help="Vet the nodes first; refuse the bad ones.")
+@click.option("--guard", is_flag=True, help="Refuse secrets in the command, its scripts and its environment.")
 @click.option("--record", is_flag=True, help="Record GPUs and hosts into the logbook.")
 @click.option("-p", "--partition", help="Partition to submit to.")
 @click.option("-A", "--account", help="Account to charge.")
@@ -42,6 +43,7 @@ def command(
     time_limit: str | None,
     gpus_per_node: int | None,
     local: bool,
+    guard: bool,
     simulate: str,
     detach: bool,
     dry_run: bool,
@@ -71,5 +73,5 @@ def command(
         gpus_per_node=settings.run.gpus_per_node,
         **asked,
     )
-    how = How(local=local, simulate=simulate, detach=detach, dry_run=dry_run, max_wait_s=max_wait_s)
+    how = How(local=local, simulate=simulate, detach=detach, dry_run=dry_run, max_wait_s=max_wait_s, guard=guard)
     return start.run(request, how, settings)

@@ -61,6 +61,7 @@ class How:
     simulate: str = ""
     detach: bool = False
     dry_run: bool = False
+    guard: bool = False
     max_wait_s: float | None = None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from piolet import vet
 from piolet.core.config import Settings, load
 from piolet.core.errors import UsageError
-from piolet.launch import conductor, environment, local, request, submission
+from piolet.launch import conductor, environment, guarding, local, request, submission
 from piolet.launch.allocated import AllocatedMachine
 from piolet.launch.machine import Machine
 from piolet.launch.request import How, RunRequest
@@ -28,6 +28,8 @@ def run(asked: RunRequest, how: How, settings: Settings) -> int:
         raise UsageError("--simulate is for --local", remedy="a lab simulates GPUs on Slurm: piolet lab up")
     if how.max_wait_s is not None and how.detach:
         raise UsageError("nobody watches a detached job, so --max-wait has no effect", remedy="leave one of them out")
+    if how.guard:
+        guarding.check(asked, settings)
     if how.local:
         return _run_locally(asked, how, settings)
     allocation = allocations.from_environ(os.environ)
