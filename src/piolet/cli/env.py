@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from piolet.cli import env_images
 from piolet.cli.common import Format, format_option, print_json, print_table
 from piolet.core import config
 from piolet.core.errors import PioletError
@@ -46,7 +47,7 @@ def check(names: tuple[str, ...], arch: str | None) -> int:
     status = 0
     for name in names:
         try:
-            _compiled(name, arch)
+            _compiled(name, arch, fetch=False)
         except PioletError as error:
             click.echo(f"{name}: {error}", err=True)
             status = max(status, error.exit_status)
@@ -61,7 +62,7 @@ def check(names: tuple[str, ...], arch: str | None) -> int:
 @format_option
 def render(name: str, arch: str | None, output: Format) -> None:
     """Print every value of an environment and where it comes from."""
-    plan = _compiled(name, arch)
+    plan = _compiled(name, arch, fetch=False)
     if output is Format.JSON:
         print_json(lock(plan, environ=os.environ))
     else:
@@ -93,7 +94,7 @@ def diff(a: str, b: str, output: Format) -> int:
 
     Exits with 1 if something differs.
     """
-    found = differences(_compiled(a), _compiled(b))
+    found = differences(_compiled(a, fetch=False), _compiled(b, fetch=False))
     if output is Format.JSON:
         print_json([asdict(difference) for difference in found])
     elif found:
@@ -125,6 +126,10 @@ def new(name: str, template: Template | None, image: str | None) -> None:
     path = starting.new(name, template, image, _context())
     click.echo(path)
     click.echo(f"look at it, then: piolet env check {name}", err=True)
+
+
+for image_command in env_images.COMMANDS:
+    command.add_command(image_command)
 
 
 def _asked(option: str, question: str, **options: Any) -> str:  # noqa: ANN401 - click's own
@@ -165,8 +170,8 @@ def run(name: str, program: Sequence[str]) -> None:
     os.execv(enter, [enter, str(plan), "--", *program])  # noqa: S606 - becomes the program, so no Runner
 
 
-def _compiled(name: str, arch: str | None = None) -> ContainerPlan:
-    return compile_environment(name, environ=os.environ, cwd=Path.cwd(), settings=_settings(arch))
+def _compiled(name: str, arch: str | None = None, *, fetch: bool = True) -> ContainerPlan:
+    return compile_environment(name, environ=os.environ, cwd=Path.cwd(), settings=_settings(arch), fetch=fetch)
 
 
 def _context() -> Context:

@@ -94,6 +94,12 @@ class EnvSettings:
 
     search_path: tuple[Path, ...] = setting((), paths, "directories with EDF files, after the user's own")
     images: Path | None = setting(None, path, "directory of image names, for EDFs that give a bare file name")
+    store: Path | None = setting(
+        None, path, "directory of imported images, which nodes see; none: images below the root of the logbooks"
+    )
+    import_timeout_s: float = setting(
+        7200.0, number(above=0), "seconds to wait for another process's import of an image"
+    )
     mounts: tuple[str, ...] = setting((), texts, "mounts that the site adds to every container")
     arch: str | None = setting(
         None,

@@ -50,8 +50,12 @@ def compile_environment(
     cwd: Path,
     settings: Settings,
     runner: Runner | None = None,
+    fetch: bool = True,
 ) -> ContainerPlan:
     """Resolve the environment `name` (or path) for a caller with these variables, in this directory.
+
+    An image of a registry that is not in the store is imported first, here and now, unless `fetch` is false: then the
+    plan only names it, and no node would run it.
 
     Raises:
         UsageError, ConfigError: not found, wrong, or asking for what cannot be honoured; file, line and remedy
@@ -59,13 +63,15 @@ def compile_environment(
         ToolMissing: `unsquashfs` is not installed.
     """
     context = lookup.Context(environ, cwd, settings)
-    return compile_found(lookup.find(name, context), context, runner)
+    return compile_found(lookup.find(name, context), context, runner, fetch=fetch)
 
 
-def compile_found(path: Path, context: lookup.Context, runner: Runner | None = None) -> ContainerPlan:
+def compile_found(
+    path: Path, context: lookup.Context, runner: Runner | None = None, *, fetch: bool = True
+) -> ContainerPlan:
     """Resolve the environment of the EDF file at `path`; see `compile_environment`."""
     edfs = lookup.chain(path, context)
-    return _planned(edfs[-1], merge(edfs), context, runner or SystemRunner())
+    return _planned(edfs[-1], merge(edfs), context, runner or SystemRunner(), fetch=fetch)
 
 
 def merge(edfs: Iterable[Edf]) -> Merged:
@@ -88,14 +94,12 @@ def merge(edfs: Iterable[Edf]) -> Merged:
     return Merged(images, scalars, tuple(mount_values.values()), tuple(devices.values()), env, annotations)
 
 
-def _planned(top: Edf, merged: Merged, context: lookup.Context, runner: Runner) -> ContainerPlan:
+def _planned(top: Edf, merged: Merged, context: lookup.Context, runner: Runner, *, fetch: bool) -> ContainerPlan:
     problems = list(_refusals(merged))
     image: Image | None = None
     workdir = ""
     own_mounts: list[Mount] = []
     own_variables: list[Variable] = []
-    with kept(problems):
-        image = _image(top, merged, context)
     with kept(problems):
         workdir = _workdir(merged, context)
     for value in merged.mounts:
@@ -104,6 +108,8 @@ def _planned(top: Edf, merged: Merged, context: lookup.Context, runner: Runner) 
     for name, value in merged.env.items():
         with kept(problems):
             own_variables.append(Variable(name, expand(value, context.environ) or None, value.origin))
+    with kept(problems):  # last, and not at all if the rest is wrong: nobody waits for an import that is of no use
+        image = _image(top, merged, context, fetch=fetch and not problems)
     raise_all(problems)
     if image is None:
         raise _no_image(top)
@@ -111,15 +117,20 @@ def _planned(top: Edf, merged: Merged, context: lookup.Context, runner: Runner) 
         name=top.path.stem,
         image=image,
         writable="writable" not in merged.scalars or merged.scalars["writable"].value,
-        workdir=workdir,
+        workdir=workdir or (image.stored.workdir if image.stored and "workdir" not in merged.scalars else ""),
         mounts=(*mounts.SYSTEM, *_site_mounts(context), *own_mounts),
         variables=_variables(image, own_variables, runner),
         texts=tuple(_identity()),
-        origins={key: value.origin for key, value in merged.scalars.items()},
+        origins=_origins(merged, image),
     )
 
 
-def _image(top: Edf, merged: Merged, context: lookup.Context) -> Image:
+def _origins(merged: Merged, image: Image) -> dict[str, str]:
+    of_image = {"workdir": f"image {image.stored.name}"} if image.stored and image.stored.workdir else {}
+    return of_image | {key: value.origin for key, value in merged.scalars.items()}
+
+
+def _image(top: Edf, merged: Merged, context: lookup.Context, *, fetch: bool) -> Image:
     architecture = context.settings.env.arch or os.uname().machine
     value = merged.images.get(architecture)
     if value is None and merged.images:
@@ -127,7 +138,7 @@ def _image(top: Edf, merged: Merged, context: lookup.Context) -> Image:
     text = expand(value, context.environ) if value else ""
     if value is None or not text:
         raise _no_image(top, value)
-    return image_files.resolve(value, text, context)
+    return image_files.resolve(value, text, context, fetch=fetch)
 
 
 def _no_image_for(architecture: str, merged: Merged) -> ConfigError:
@@ -139,7 +150,7 @@ def _no_image_for(architecture: str, merged: Merged) -> ConfigError:
 
 
 def _no_image(top: Edf, value: Value | None = None) -> ConfigError:
-    what, remedy = "the environment has no image", 'give one: image = "/path/to/image.sqsh"'
+    what, remedy = "the environment has no image", 'give one: image = "REGISTRY/IMAGE:TAG", or "/path/to/image.sqsh"'
     return value.error(what, remedy) if value else ConfigError(what, path=top.path, key="image", remedy=remedy)
 
 

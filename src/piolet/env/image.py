@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from piolet.core.errors import ConfigError, ParseError, StorageError, storage_errors
+from piolet.core.errors import ParseError, PioletError, StorageError, storage_errors
 from piolet.core.files import read_json, write_json
 from piolet.core.run import Runner
 from piolet.core.text import did_you_mean
@@ -16,18 +16,25 @@ from piolet.env.edf import ENV_NAME, Value
 from piolet.env.expanding import ExpansionError
 from piolet.env.lookup import Context
 from piolet.env.model import Image, ImageKind, Mount, MountKind, Variable
+from piolet.env.store import Stored, store_of
 from piolet.tools import squashfs
+from piolet.tools.oci import reference
+from piolet.tools.oci.reference import Reference
 
 SUFFIXES = (".sqsh", ".squashfs", ".sqfs", ".img")
 ENVIRONMENT_FILE = "etc/environment"  # where images that were made by enroot keep the variables of their OCI image
 
 
-def resolve(value: Value, text: str, context: Context) -> Image:
+def resolve(value: Value, text: str, context: Context, *, fetch: bool) -> Image:
     """Return the image that `text`, the expanded form of `value`, means.
 
+    An image of a registry is taken from the store, and imported first if it is not there and `fetch` says so.
+
     Raises:
-        ConfigError: there is no such file, it is neither squashfs nor a directory, or it names a registry.
+        ConfigError: there is no such file, it is neither squashfs nor a directory, or it cannot be imported.
     """
+    if not _is_file(text):
+        return _from_store(value, text, context, fetch=fetch)
     path = _path(value, text, context)
     if path.is_dir():
         return Image(ImageKind.DIRECTORY, path, value.origin)
@@ -61,6 +68,10 @@ def identified(mount: Mount) -> Mount:
 
 def variables(image: Image, runner: Runner) -> tuple[Variable, ...]:
     """Return the variables that the image itself sets, from its /etc/environment."""
+    if image.stored:
+        return parse_variables("\n".join(image.stored.env), f"image {image.stored.name}")
+    if image.kind is ImageKind.REGISTRY:
+        return ()
     if image.kind is ImageKind.SQUASHFS:
         text = squashfs.text_of(runner, image.path, ENVIRONMENT_FILE)
     else:
@@ -80,12 +91,12 @@ def parse_variables(text: str, origin: str) -> tuple[Variable, ...]:
 
 
 def sha256(image: Image, environ: Mapping[str, str]) -> str:
-    """Return the SHA-256 of a squashfs image in hex; empty for a directory.
+    """Return the SHA-256 of a squashfs image in hex; empty for one that is no file.
 
     The digest of a file is computed once and kept in the user's cache under what identifies the file: path, inode,
     size, time.
     """
-    if image.kind is ImageKind.DIRECTORY:
+    if image.kind is not ImageKind.SQUASHFS:
         return ""
     with storage_errors(image.path, "read the image"):
         status = image.path.stat()
@@ -110,11 +121,47 @@ def _path(value: Value, text: str, context: Context) -> Path:
     if text.startswith(("/", "./", "../")):
         path = context.cwd / text
         if not path.exists():
-            raise value.error(f"no such image: {path}", "check the path; nothing is pulled from a registry")
+            raise value.error(f"no such image: {path}", "check the path")
         return Path(os.path.realpath(path))
-    if "/" not in text and text.endswith(SUFFIXES):
-        return _named(value, text, context)
-    raise _registry_error(value, text)
+    return _named(value, text, context)
+
+
+def _is_file(text: str) -> bool:
+    return text.startswith(("/", "./", "../")) or ("/" not in text and text.endswith(SUFFIXES))
+
+
+def _from_store(value: Value, text: str, context: Context, *, fetch: bool) -> Image:
+    try:
+        name = reference.parse(text)
+    except ValueError as error:
+        raise value.error(f'image "{text}": {error}', "write a path with / or ./, or REGISTRY/IMAGE:TAG") from error
+    store, architecture = store_of(context.settings, context.environ), context.settings.env.arch or os.uname().machine
+    stored = store.named(name, architecture)
+    if stored is None and not fetch:
+        return Image(ImageKind.REGISTRY, Path(str(name)), value.origin)
+    if stored is None:
+        try:
+            stored = obtained(name, architecture, context)
+        except PioletError as error:
+            raise value.error(f'image "{text}": {error.what}', error.remedy) from error
+    if fetch:
+        store.note_use(stored.digest)
+    status = stored.path.stat()
+    path = Path(os.path.realpath(stored.path))
+    return Image(ImageKind.SQUASHFS, path, value.origin, status.st_size, status.st_mtime_ns, stored)
+
+
+def obtained(name: Reference, architecture: str, context: Context) -> Stored:
+    """Import an image, or wait until another process has, telling on stderr how it goes."""
+    from piolet.env.importing import Importer  # noqa: PLC0415 - an HTTP client; most starts find the image
+    from piolet.env.telling import Teller  # noqa: PLC0415 - same
+
+    teller = Teller()
+    store, timeout_s = store_of(context.settings, context.environ), context.settings.env.import_timeout_s
+    try:
+        return Importer(store, architecture, context.environ, timeout_s, show=teller).obtain(name)
+    finally:
+        teller.end()
 
 
 def _named(value: Value, name: str, context: Context) -> Path:
@@ -127,13 +174,6 @@ def _named(value: Value, name: str, context: Context) -> Path:
         raise value.error(f'image "{name}" is a bare name, and no directory of images is set', "set env.images")
     known = [path.name for path in directory.glob("*")] if directory.is_dir() else []
     raise value.error(f'no image "{name}" in {directory}', did_you_mean(name, known))
-
-
-def _registry_error(value: Value, text: str) -> ConfigError:
-    return value.error(
-        f'image "{text}" is the name of an image in a registry, and only files are supported',
-        "make a squashfs file of it (enroot import, or skopeo and mksquashfs) and give its path",
-    )
 
 
 def _unquoted(text: str) -> str:

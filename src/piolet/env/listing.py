@@ -63,7 +63,7 @@ def _in_directory(directory: Path, before: set[str], context: Context, runner: R
 
 def _judged(path: Path, *, hidden: bool, context: Context, runner: Runner | None) -> Listed:
     try:
-        plan = compile_found(path, context, runner)
+        plan = compile_found(path, context, runner, fetch=False)
     except PioletError as error:
         return Listed(path.stem, path, State.BROKEN, error=str(error))
-    return Listed(path.stem, path, State.HIDDEN if hidden else State.RIGHT, str(plan.image.path))
+    return Listed(path.stem, path, State.HIDDEN if hidden else State.RIGHT, plan.image.shown())

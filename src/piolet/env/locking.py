@@ -30,6 +30,8 @@ def lock(plan: ContainerPlan, *, environ: Mapping[str, str]) -> dict[str, Any]:
             "size_bytes": plan.image.size_bytes,
             "mtime_ns": plan.image.mtime_ns,
             "sha256": images.sha256(plan.image, environ) or None,
+            "name": plan.image.stored.name if plan.image.stored else None,
+            "digest": plan.image.stored.digest if plan.image.stored else None,
         },
         "values": [{"key": key, "value": value, "origin": origin} for key, value, origin in plan.rows()],
     }

@@ -6,23 +6,36 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from piolet.env.store import Stored
+
 
 class ImageKind(StrEnum):
     """What the root of the container is made from."""
 
     SQUASHFS = "squashfs"
     DIRECTORY = "directory"
+    REGISTRY = "registry"  # a name whose image is not in the store yet: a node refuses it
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """The root file system. Size and time identify a squashfs file: a node refuses it when they differ."""
+    """The root file system. Size and time identify a squashfs file: a node refuses it when they differ.
+
+    `stored` is what the store knows of an image from a registry.
+    """
 
     kind: ImageKind
     path: Path
     origin: str
     size_bytes: int = 0
     mtime_ns: int = 0
+    stored: Stored | None = None
+
+    def shown(self) -> str:
+        """Return the image as people know it: its path, or its name and digest."""
+        if self.stored:
+            return f"{self.stored.name} ({self.stored.digest})"
+        return f"{self.path} (not in the store)" if self.kind is ImageKind.REGISTRY else str(self.path)
 
 
 class MountKind(StrEnum):

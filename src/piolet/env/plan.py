@@ -57,7 +57,7 @@ class ContainerPlan:
     def rows(self) -> list[tuple[str, str, str]]:
         """Return (key, value, origin) of every value, for people."""
         rows = [
-            ("image", str(self.image.path), self.image.origin),
+            ("image", self.image.shown(), self.image.origin),
             ("writable", str(self.writable).lower(), self.origins.get("writable", "default")),
             ("workdir", self.workdir or "(the caller's)", self.origins.get("workdir", "default")),
         ]
@@ -118,6 +118,6 @@ def _mount_line(mount: Mount) -> tuple[str, ...]:
 
 def _image_line(image: Image) -> tuple[str, ...]:
     line = ("image", image.kind.value, escaped(str(image.path)))
-    if image.kind is ImageKind.DIRECTORY:
+    if image.kind is not ImageKind.SQUASHFS:
         return line
     return (*line, str(image.size_bytes), str(image.mtime_ns))

@@ -1,13 +1,16 @@
-"""Squashfs images: their superblock, and single files out of them with `unsquashfs`."""
+"""Squashfs images: their superblock, single files out of them with `unsquashfs`, new ones with `mksquashfs`."""
 
 from __future__ import annotations
 
+import contextlib
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, cast
 
-from piolet.core.errors import ParseError, storage_errors
-from piolet.core.run import Runner
+from piolet.core.errors import ParseError, ToolError, storage_errors
+from piolet.core.run import PIPE, STDOUT, Runner, SystemRunner, end
 
 # Squashfs 4.0, little-endian: magic, inodes, time, block size, fragments, compression, log2 of the block size,
 # flags, ids, major, minor, root inode, bytes used (Linux: fs/squashfs/squashfs_fs.h, struct squashfs_super_block).
@@ -45,6 +48,12 @@ def superblock(path: Path) -> Superblock:
     return found
 
 
+def is_image(path: Path) -> bool:
+    """Return whether the file at `path` begins as a squashfs image does."""
+    with storage_errors(path, "read the image"), path.open("rb") as image:
+        return image.read(len(_MAGIC)) == _MAGIC
+
+
 def parse(head: bytes, source: str) -> Superblock:
     """Parse the first 48 bytes of an image; `source` is for messages."""
     if len(head) < _SUPERBLOCK.size or head[:4] != _MAGIC:
@@ -62,3 +71,28 @@ def text_of(runner: Runner, image: Path, inside: str) -> str:
     argv = ["unsquashfs", "-cat", str(image), inside.lstrip("/")]
     result = runner.run(argv, timeout=_TIMEOUT_S, ok=None)
     return result.stdout if result.rc == 0 else ""
+
+
+def pack(image: Path, feed: Callable[[BinaryIO], None], *, said: Path) -> None:
+    """Make the image of the tar archive that `feed` writes; what mksquashfs says goes to the file `said`.
+
+    All files are root's, whom the container shows as the user himself. Zstandard at level 3: images are read often
+    and made once, while somebody waits.
+
+    Raises:
+        ToolMissing, ToolError: mksquashfs is not installed, or failed.
+    """
+    argv = ["mksquashfs", "-", str(image), "-tar", "-noappend", "-all-root", "-root-mode", "755", "-no-progress"]
+    argv += ["-quiet", "-comp", "zstd", "-Xcompression-level", "3"]
+    with said.open("w") as log:
+        packer = SystemRunner().start(argv, stdin=PIPE, stdout=log, stderr=STDOUT)
+    try:
+        with contextlib.suppress(BrokenPipeError):  # it has died: its status says so
+            tar = cast("BinaryIO", packer.stdin.buffer)  # type: ignore[union-attr] # a pipe, as asked for
+            feed(tar)
+            tar.close()
+        status = packer.wait()
+    finally:
+        end(packer, 0)
+    if status:
+        raise ToolError(argv, status, said.read_text("utf-8", "replace"), remedy="check space and quota of the store")

@@ -5,9 +5,11 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
+import oci_images
 import pytest
 
 pytestmark = pytest.mark.cluster
@@ -186,3 +188,11 @@ def test_a_squashfs_file_is_mounted_on_every_node(site):
     edf = site.edf(f'image = "{site.image}"\nmounts = ["{site.image}:/again:sqsh"]')
     done = site.srun(edf, "cat", "/again/etc/environment", nodes=2)
     assert done.stdout.count("FROM_IMAGE=image\n") == 2
+
+
+def test_an_image_of_the_store_runs_on_every_node(user_site):
+    made = oci_images.layout(user_site.directory / "layout", [oci_images.busybox_layer()], Env=["PATH=/bin", "A=of it"])
+    user_site.run(sys.executable, "-m", "piolet", "env", "import", made, "--name", "tool:1")
+    done = user_site.srun(user_site.edf('image = "localhost/tool:1"'), "sh", "-c", "echo $A; cat /etc/release", nodes=2)
+    assert done.stdout.count("of it\n") == 2
+    assert done.stdout.count("made by a test\n") == 2

@@ -144,8 +144,8 @@ def test_harmless(desk, text):
     ("image", "what", "remedy"),
     [
         ("", "the environment has no image", "give one"),
-        ("ubuntu:latest", "the name of an image in a registry", "make a squashfs file"),
-        ("nvcr.io/nvidia/pytorch", "the name of an image in a registry", "make a squashfs file"),
+        ("Ubuntu:latest", "names are in lower case", "REGISTRY/IMAGE:TAG"),
+        ("localhost/none", "no such image in the store", "import or build it"),
         ("./gone.sqsh", "no such image", "check the path"),
         ("torch.sqsh", "is a bare name", "set env.images"),
         ("./text.sqsh", "not a squashfs image", "mksquashfs"),

@@ -45,7 +45,7 @@ def test_a_users_file_is_refused_with_all_that_is_missing(desk, piolet):
     desk.write(LISTING)
     done = piolet("check", "./test.toml")
     assert done.returncode == 2
-    for part in ("ubuntu:latest", "com.hooks.aws_ofi_nccl.variant", "com.hooks.ssh.enabled", "test.toml:2:1"):
+    for part in ("com.hooks.aws_ofi_nccl.variant", "com.hooks.ssh.enabled", "3 problems"):
         assert part in done.stderr
 
 

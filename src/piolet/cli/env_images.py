@@ -1,0 +1,180 @@
+"""`piolet env pull`, `images`, `import`, `rm`, `gc`: the store of images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from piolet.cli.common import Format, format_option, print_json, print_table
+from piolet.core import config
+from piolet.core.errors import UsageError
+from piolet.core.run import SystemRunner
+from piolet.core.text import did_you_mean
+from piolet.env.edf import ARCHITECTURES
+from piolet.env.store import Store, Stored, store_of
+from piolet.tools import squashfs
+from piolet.tools.oci import reference
+from piolet.tools.oci.reference import Reference
+
+if TYPE_CHECKING:
+    from piolet.env.importing import Importer
+
+GB = 1e9
+DAY_S = 86400.0
+
+
+arch_option = click.option(
+    "--arch",
+    type=click.Choice(ARCHITECTURES),
+    help="Architecture of the image; default: the setting env.arch, else that of this machine.",
+)
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@arch_option
+def pull(names: tuple[str, ...], arch: str | None) -> None:
+    """Import images from registries into the store, and print their digests.
+
+    The registry is asked what NAME (REGISTRY/IMAGE:TAG) means now, even if the store has an image of that name.
+    Credentials are those of podman, docker and enroot.
+    """
+    with _importer(arch) as importer:
+        for name in names:
+            stored = importer.pull(_reference(name))
+            click.echo(f"{stored.digest}  {stored.size_bytes / GB:.2f} GB  {_reference(name)}")
+
+
+@click.command(name="import")
+@click.argument("source")
+@click.option("--name", default="", help="Name in the store. [default: localhost/ and that of the source]")
+@arch_option
+def import_command(source: str, name: str, arch: str | None) -> None:
+    """Import an image from a file into the store, and print its name.
+
+    SOURCE is a squashfs file, an OCI archive or directory (of skopeo copy or podman save), or podman:IMAGE for an
+    image of podman's own storage. EDFs then use the name as they use those of registries.
+    """
+    from piolet.env.importing import local_name  # noqa: PLC0415 - an HTTP client comes with it
+
+    wanted = _reference(local_name(name, source))
+    path = Path(source)
+    with _importer(arch) as importer:
+        if source.startswith("podman:"):
+            importer.from_podman(source.removeprefix("podman:"), wanted)
+        elif not path.exists():
+            raise UsageError("no such image", where=source, remedy="give a file or a directory, or podman:IMAGE")
+        elif path.is_file() and squashfs.is_image(path):
+            importer.from_squashfs(path, wanted)
+        else:
+            importer.from_layout(path, wanted)
+    click.echo(str(wanted))
+
+
+@click.command()
+@format_option
+def images(output: Format) -> None:
+    """List the images of the store."""
+    found = _store().images()
+    if output is Format.JSON:
+        print_json([_row(image) for image in found])
+    else:
+        rows = [
+            (image.name, image.architecture, f"{image.size_bytes / GB:.2f} GB", _day(image.used_s), image.digest[7:19])
+            for image in found
+        ]
+        print_table(("name", "architecture", "size", "last asked for", "digest"), rows)
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+def rm(names: tuple[str, ...]) -> None:
+    """Remove images from the store, by name or by the first digits of the digest.
+
+    A job that is using one may fail; `piolet env gc` removes only what no job can be using.
+    """
+    store = _store()
+    for image in [_named(name, store) for name in names]:
+        store.remove(image)
+        click.echo(f"removed {image.name} {image.digest}")
+
+
+@click.command()
+@click.option("--keep-days", default=30.0, show_default=True, help="Images asked for within these days stay.")
+@click.option("--max-gb", type=float, help="Of the others, remove only until the store is this small.")
+@click.option("--dry-run", is_flag=True, help="Say what would go; remove nothing.")
+def gc(keep_days: float, max_gb: float | None, *, dry_run: bool) -> None:
+    """Remove images that nobody has asked for lately, and what broken imports left.
+
+    Images that a living job may be using stay, whatever their age.
+    """
+    from piolet.env import cleaning  # noqa: PLC0415 - Slurm's part is loaded when it is needed
+
+    store, limits = (
+        _store(),
+        cleaning.Limits(keep_days * DAY_S, None if max_gb is None else int(max_gb * GB)),
+    )
+    chosen = cleaning.choose(store.images(), limits, cleaning.now(), cleaning.oldest_job_s(SystemRunner()))
+    for image in chosen:
+        if not dry_run:
+            store.remove(image)
+        verb = "would remove" if dry_run else "removed"
+        click.echo(f"{verb} {image.name} {image.digest[7:19]}, last asked for on {_day(image.used_s)}")
+    if not dry_run:
+        freed = cleaning.clear_leftovers(store, cleaning.now(), keep_days * DAY_S)
+        click.echo(f"freed {(freed + sum(image.size_bytes for image in chosen)) / GB:.2f} GB")
+
+
+COMMANDS = (pull, import_command, images, rm, gc)
+
+
+def _store() -> Store:
+    return store_of(config.load().settings, os.environ)
+
+
+@contextmanager
+def _importer(arch: str | None) -> Iterator[Importer]:
+    from piolet.env.importing import Importer, machine  # noqa: PLC0415 - an HTTP client comes with it
+    from piolet.env.telling import Teller  # noqa: PLC0415 - same
+
+    settings = config.load({"env.arch": arch}).settings
+    teller = Teller()
+    store = store_of(settings, os.environ)
+    try:
+        yield Importer(store, settings.env.arch or machine(), os.environ, settings.env.import_timeout_s, show=teller)
+    finally:
+        teller.end()
+
+
+def _reference(name: str) -> Reference:
+    try:
+        return reference.parse(name)
+    except ValueError as error:
+        raise UsageError(str(error), where=name, remedy="write REGISTRY/IMAGE:TAG") from error
+
+
+def _named(name: str, store: Store) -> Stored:
+    found = store.images()
+    by_digest = [image for image in found if image.digest.removeprefix("sha256:").startswith(name)]
+    full = name if by_digest else str(_reference(name))
+    matching = by_digest or [image for image in found if image.name == full]
+    if len(matching) != 1:
+        several = "several images are meant" if matching else "no such image in the store"
+        known = [image.digest[7:19] if matching else image.name for image in matching or found]
+        raise UsageError(several, where=name, remedy=did_you_mean(full, known))
+    return matching[0]
+
+
+def _row(image: Stored) -> dict[str, Any]:
+    keys = ("name", "digest", "architecture", "size_bytes", "imported_s", "used_s", "path")
+    return {key: getattr(image, key) for key in keys}
+
+
+def _day(time_s: float) -> str:
+    return f"{datetime.fromtimestamp(time_s, UTC):%Y-%m-%d %H:%M}"
