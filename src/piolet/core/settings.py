@@ -167,6 +167,28 @@ class ServiceSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class WebSettings:
+    """The web application."""
+
+    login: str = setting(
+        "token",
+        one_of("token", "pam", "oidc", "proxy"),
+        "how people log in: a one-time link, the system's passwords, an OpenID provider, a proxy in front",
+    )
+    operators: tuple[str, ...] = setting((), texts, "users and @groups who see every job")
+    pam_service: str = setting("login", text, "PAM service that checks passwords")
+    oidc_issuer: str = setting("", text, "address of the OpenID provider")
+    oidc_client: str = setting("", text, "client id at the OpenID provider")
+    oidc_user_claim: str = setting("preferred_username", text, "claim with the user's name on the cluster")
+    oidc_groups_claim: str = setting("groups", text, "claim with the user's groups")
+    secret: Path | None = setting(None, path, "file with the secret shared with the OpenID provider or the proxy")
+    certificate: Path | None = setting(None, path, "file with the TLS certificate chain; none: no TLS, loopback only")
+    key: Path | None = setting(None, path, "file with the private key of the certificate")
+    requests_per_minute: int = setting(1200, count, "requests that one visitor may make in a minute")
+    logins_per_minute: int = setting(10, count, "attempts to log in that one address or user may make in a minute")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Every setting there is."""
 
@@ -182,6 +204,7 @@ class Settings:
     data: DataSettings = DataSettings()
     lab: LabSettings = LabSettings()
     service: ServiceSettings = ServiceSettings()
+    web: WebSettings = WebSettings()
 
 
 @dataclass(frozen=True, slots=True)

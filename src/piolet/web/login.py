@@ -1,0 +1,216 @@
+"""Who a visitor is. Each way to log in answers one question, `identify`, and brings the pages that it needs.
+
+Which jobs a visitor may see is not decided here: `piolet.watch` binds every query to the viewer.
+"""
+
+from __future__ import annotations
+
+import grp
+import hmac
+import os
+import pwd
+import secrets
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import urlencode
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from piolet.core.config import WebSettings
+from piolet.core.errors import ConfigError, UsageError, storage_errors
+from piolet.watch import Viewer
+from piolet.web.limits import Limits
+from piolet.web.rendering import page
+
+PROXY_SECRET = "X-Piolet-Proxy"  # noqa: S105 - the name of a header
+PROXY_USER = "X-Remote-User"
+PROXY_GROUPS = "X-Remote-Groups"
+
+
+class Login(Protocol):
+    """A way to log in."""
+
+    routes: Sequence[Route]
+
+    def identify(self, request: Request) -> Viewer | None:
+        """Return who made the request, or None for a stranger."""
+        ...
+
+
+def login_of(settings: WebSettings, limits: Limits) -> Login:
+    """Return the way to log in that the settings name.
+
+    Raises:
+        ConfigError: a setting that this way needs is missing.
+        StorageError: the secret cannot be read.
+    """
+    match settings.login:
+        case "pam":
+            return PamLogin(settings, limits)
+        case "proxy":
+            return ProxyLogin(settings, _secret(settings))
+        case "oidc":
+            from piolet.web.openid import OpenIdLogin  # noqa: PLC0415 - slow to import, used by few
+
+            return OpenIdLogin(settings, _secret(settings))
+        case _:
+            return TokenLogin(settings, limits)
+
+
+def viewer(settings: WebSettings, user: str, groups: Iterable[str]) -> Viewer:
+    """Return `user` as a viewer, an operator if the settings name the user or one of the groups.
+
+    A group is a project: sites name the groups of their file systems and identity providers as Slurm's accounts.
+    """
+    projects = frozenset(groups)
+    names = {user, *(f"@{group}" for group in projects)}
+    return Viewer(user, projects, operator=not names.isdisjoint(settings.operators))
+
+
+def system_groups(user: str) -> tuple[str, ...]:
+    """Return the groups of a user of this machine; () for a name that it does not know."""
+    try:
+        found = os.getgrouplist(user, pwd.getpwnam(user).pw_gid)
+    except KeyError:
+        return ()
+    return tuple(grp.getgrgid(gid).gr_name for gid in found if _has_name(gid))
+
+
+def remember(request: Request, who: Viewer) -> Response:
+    """Log `who` in and return to where the visitor came from."""
+    target = str(request.session.get("next") or "/")
+    request.session.clear()
+    request.session |= {"user": who.user, "groups": sorted(who.projects)}
+    return RedirectResponse(target, status_code=303)
+
+
+def remembered(request: Request, settings: WebSettings) -> Viewer | None:
+    """Return who logged in with this browser before."""
+    user = request.session.get("user")
+    return viewer(settings, str(user), request.session.get("groups", ())) if user else None
+
+
+class TokenLogin:
+    """A link with a token that works once, for the person who started the server and reads its terminal."""
+
+    def __init__(self, settings: WebSettings, limits: Limits) -> None:
+        self._settings = settings
+        self._limits = limits
+        self._owner = pwd.getpwuid(os.geteuid()).pw_name
+        self._base = ""
+        self._token = secrets.token_urlsafe(32)
+        self.routes = (Route("/login", self._login, methods=["GET", "POST"]),)
+
+    def announce(self, base: str) -> None:
+        """Print the link; `base` is the server's address."""
+        self._base = base
+        sys.stderr.write(f"piolet: open {self.link}\n")
+        sys.stderr.flush()
+
+    @property
+    def link(self) -> str:
+        """The address that logs in, once."""
+        return f"{self._base}/login?{urlencode({'token': self._token})}"
+
+    def identify(self, request: Request) -> Viewer | None:
+        """See Login."""
+        return remembered(request, self._settings)
+
+    async def _login(self, request: Request) -> Response:
+        given = request.query_params.get("token") or str((await request.form()).get("token") or "")
+        if not given:
+            return page(request, "token.html.jinja", wrong=False)
+        self._limits.attempt(request)
+        if not hmac.compare_digest(given.encode(), self._token.encode()):
+            return page(request, "token.html.jinja", status=403, wrong=True)
+        self._token = secrets.token_urlsafe(32)
+        response = remember(request, viewer(self._settings, self._owner, system_groups(self._owner)))
+        self.announce(self._base)
+        return response
+
+
+class PamLogin:
+    """A user's name and password, checked by PAM as a login on this machine is."""
+
+    def __init__(self, settings: WebSettings, limits: Limits) -> None:
+        self._settings = settings
+        self._limits = limits
+        self.routes = (Route("/login", self._login, methods=["GET", "POST"]),)
+
+    def identify(self, request: Request) -> Viewer | None:
+        """See Login."""
+        return remembered(request, self._settings)
+
+    async def _login(self, request: Request) -> Response:
+        if request.method == "GET":
+            return page(request, "password.html.jinja", wrong=False)
+        form = await request.form()
+        user, password = str(form.get("user") or ""), str(form.get("password") or "")
+        self._limits.attempt(request, user)
+        if not await run_in_threadpool(self._accepted, user, password):
+            return page(request, "password.html.jinja", status=403, wrong=True)
+        return remember(request, viewer(self._settings, user, system_groups(user)))
+
+    def _accepted(self, user: str, password: str) -> bool:
+        import pamela  # noqa: PLC0415 - needs libpam, which only this way to log in asks for
+
+        if not user or not password or "\0" in user + password:
+            return False
+        try:
+            pamela.authenticate(user, password, service=self._settings.pam_service)
+        except pamela.PAMError:
+            return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyLogin:
+    """A proxy in front has logged the user in, and proves with a shared secret that it is the proxy.
+
+    Every local user can connect to a port on loopback, so the address of the peer proves nothing.
+    """
+
+    settings: WebSettings
+    secret: str
+    routes: Sequence[Route] = ()
+
+    def identify(self, request: Request) -> Viewer | None:
+        """See Login."""
+        given = request.headers.get(PROXY_SECRET, "")
+        user = request.headers.get(PROXY_USER, "")
+        if not user or not hmac.compare_digest(given.encode(), self.secret.encode()):
+            return None
+        groups = request.headers.get(PROXY_GROUPS, "")
+        return viewer(self.settings, user, (group.strip() for group in groups.split(",") if group.strip()))
+
+
+def _secret(settings: WebSettings) -> str:
+    if settings.secret is None:
+        raise ConfigError(
+            f"logging in by {settings.login} needs a shared secret",
+            path="web.secret",
+            remedy="write it to a file that only the server can read, and name that file",
+        )
+    with storage_errors(settings.secret, "read the secret"):
+        found = settings.secret.read_text(encoding="utf-8").strip()
+        open_to_others = settings.secret.stat().st_mode & 0o077
+    if not found or open_to_others:
+        raise UsageError(
+            "the file of the secret is empty" if not found else "others may read the file of the secret",
+            where=str(settings.secret),
+            remedy="write one line, and chmod 600 the file",
+        )
+    return found
+
+
+def _has_name(gid: int) -> bool:
+    try:
+        grp.getgrgid(gid)
+    except KeyError:
+        return False
+    return True
