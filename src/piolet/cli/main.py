@@ -22,6 +22,7 @@ COMMANDS = {
     "vet": ("piolet.cli.vet", "Check that nodes are ready to compute."),
     "guard": ("piolet.cli.guard", "Secrets in scripts and logs; model files that run code."),
     "service": ("piolet.cli.service", "Support and inference services of a project, from one file."),
+    "web": ("piolet.cli.web", "Jobs in the browser, past and running."),
     "lab": ("piolet.cli.lab", "A real Slurm cluster with simulated GPUs on this machine."),
     "config": ("piolet.cli.config", "Settings in force and where each comes from."),
 }

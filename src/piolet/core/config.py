@@ -29,6 +29,7 @@ from piolet.core.settings import (
     RunSettings,
     Settings,
     VetSettings,
+    WebSettings,
 )
 from piolet.core.text import did_you_mean
 
@@ -43,6 +44,7 @@ __all__ = [
     "Settings",
     "Value",
     "VetSettings",
+    "WebSettings",
     "describe",
     "known_keys",
     "load",

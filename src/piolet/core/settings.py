@@ -176,6 +176,7 @@ class WebSettings:
         "how people log in: a one-time link, the system's passwords, an OpenID provider, a proxy in front",
     )
     operators: tuple[str, ...] = setting((), texts, "users and @groups who see every job")
+    hosts: tuple[str, ...] = setting((), texts, "names by which browsers reach the server, beside localhost")
     pam_service: str = setting("login", text, "PAM service that checks passwords")
     oidc_issuer: str = setting("", text, "address of the OpenID provider")
     oidc_client: str = setting("", text, "client id at the OpenID provider")

@@ -93,9 +93,18 @@ class Book:
         return (*known, *(Metric("user", name) for (name,) in told.fetchall()))
 
     def series(
-        self, metric: Metric, *, split: Split = Split.JOB, interval: Interval | None = None, points: int = 400
+        self,
+        metric: Metric,
+        *,
+        split: Split = Split.JOB,
+        node: str = "",
+        interval: Interval | None = None,
+        points: int = 400,
     ) -> Series:
         """Return a metric over `interval` (default: all of it) in at most `points` bins that keep every peak.
+
+        `node` restricts it to one node.
+
 
         Raises:
             UsageError: there is no such metric, or nothing was recorded yet.
@@ -103,9 +112,9 @@ class Book:
         span = interval or self.interval
         if span is None:
             raise UsageError("nothing was recorded yet", where=str(self.logbook.path), remedy="wait, or see its events")
-        expected = self._expected(metric.family)
+        expected = self._expected(metric.family, node)
         return series.read_series(
-            self._reader, metric, span, split, points=points, period_s=self.period_s, expected=expected
+            self._reader, metric, span, split, node=node, points=points, period_s=self.period_s, expected=expected
         )
 
     def events(
@@ -180,8 +189,9 @@ class Book:
         ).fetchall()[0]
         return found
 
-    def _expected(self, family: str) -> int | None:
-        """Return how many rows a period should bring."""
+    def _expected(self, family: str, node: str) -> int | None:
+        """Return how many rows a period should bring, of all nodes or of one."""
         if family == "gpu":
-            return len(self.job.gpus) or None
-        return sum(held.used for held in self.job.allocation) or None if family == "host" else None
+            return sum(node in {"", name} for name, _ in self.job.gpus) or None
+        used = (held for held in self.job.allocation if held.used and node in {"", held.node})
+        return sum(1 for _ in used) or None if family == "host" else None

@@ -1,4 +1,4 @@
-"""What every request passes before a page sees it: limits, who it is, where it comes from, and the headers of the answer.
+"""What every request passes before a page sees it: where it comes from, who makes it, how often; and the headers.
 
 A page can trust `request.state.viewer` and read logbooks only through `request.state.jobs`, which is bound to him.
 """

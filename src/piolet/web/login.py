@@ -35,7 +35,10 @@ PROXY_GROUPS = "X-Remote-Groups"
 class Login(Protocol):
     """A way to log in."""
 
-    routes: Sequence[Route]
+    @property
+    def routes(self) -> Sequence[Route]:
+        """The pages that it needs; none where strangers cannot log in here."""
+        ...
 
     def identify(self, request: Request) -> Viewer | None:
         """Return who made the request, or None for a stranger."""
@@ -59,7 +62,7 @@ def login_of(settings: WebSettings, limits: Limits) -> Login:
 
             return OpenIdLogin(settings, _secret(settings))
         case _:
-            return TokenLogin(settings, limits)
+            return TokenLogin(limits)
 
 
 def viewer(settings: WebSettings, user: str, groups: Iterable[str]) -> Viewer:
@@ -85,7 +88,7 @@ def remember(request: Request, who: Viewer) -> Response:
     """Log `who` in and return to where the visitor came from."""
     target = str(request.session.get("next") or "/")
     request.session.clear()
-    request.session |= {"user": who.user, "groups": sorted(who.projects)}
+    request.session.update(user=who.user, groups=sorted(who.projects))
     return RedirectResponse(target, status_code=303)
 
 
@@ -98,8 +101,7 @@ def remembered(request: Request, settings: WebSettings) -> Viewer | None:
 class TokenLogin:
     """A link with a token that works once, for the person who started the server and reads its terminal."""
 
-    def __init__(self, settings: WebSettings, limits: Limits) -> None:
-        self._settings = settings
+    def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._owner = pwd.getpwuid(os.geteuid()).pw_name
         self._base = ""
@@ -118,8 +120,11 @@ class TokenLogin:
         return f"{self._base}/login?{urlencode({'token': self._token})}"
 
     def identify(self, request: Request) -> Viewer | None:
-        """See Login."""
-        return remembered(request, self._settings)
+        """See Login. The server reads with the owner's rights, so the file system is the judge of what is shown."""
+        return self._viewer() if request.session.get("user") == self._owner else None
+
+    def _viewer(self) -> Viewer:
+        return Viewer(self._owner, operator=True)
 
     async def _login(self, request: Request) -> Response:
         given = request.query_params.get("token") or str((await request.form()).get("token") or "")
@@ -129,7 +134,7 @@ class TokenLogin:
         if not hmac.compare_digest(given.encode(), self._token.encode()):
             return page(request, "token.html.jinja", status=403, wrong=True)
         self._token = secrets.token_urlsafe(32)
-        response = remember(request, viewer(self._settings, self._owner, system_groups(self._owner)))
+        response = remember(request, self._viewer())
         self.announce(self._base)
         return response
 

@@ -171,19 +171,23 @@
   for (const reset of all("[data-reset]")) reset.addEventListener("click", () => setRange(null));
   showRange();
 
-  // ---- the heat map under the pointer
-  for (const heat of all("[data-heat]")) {
-    const names = JSON.parse(heat.dataset.names), said = heat.nextElementSibling;
-    const at = (event) => {
-      const box = heat.getBoundingClientRect();
-      const row = Math.floor(((event.clientY - box.top) / box.height) * names.length);
-      const time = ((event.clientX - box.left) / box.width) * Number(heat.dataset.length);
-      return { name: names[Math.min(Math.max(row, 0), names.length - 1)], time };
-    };
-    heat.addEventListener("pointermove", (event) => { const { name, time } = at(event); said.textContent = `${name} at ${clock(time)}`; });
-    heat.addEventListener("pointerleave", () => { said.textContent = ""; });
-    heat.addEventListener("click", (event) => { location.href = `${heat.dataset.heat}${encodeURIComponent(at(event).name.split(":")[0])}`; });
-  }
+  // ---- the heat map under the pointer; it may be replaced while a job runs, so the document listens
+  const heatAt = (event) => {
+    const heat = event.target.closest?.("[data-heat]");
+    if (!heat) return null;
+    const names = JSON.parse(heat.dataset.names), box = heat.getBoundingClientRect();
+    const row = Math.floor(((event.clientY - box.top) / box.height) * names.length);
+    const time = ((event.clientX - box.left) / box.width) * Number(heat.dataset.length);
+    return { heat, name: names[Math.min(Math.max(row, 0), names.length - 1)], time };
+  };
+  document.addEventListener("pointermove", (event) => {
+    const at = heatAt(event);
+    if (at) at.heat.nextElementSibling.textContent = `${at.name} at ${clock(at.time)}`;
+  });
+  document.addEventListener("click", (event) => {
+    const at = heatAt(event);
+    if (at) location.href = at.heat.dataset.heat + encodeURIComponent(at.name.split(":")[0]);
+  });
 
   // ---- fragments: a form that answers while one types, and a page that follows its job
   const replace = async (target, address) => {
@@ -207,7 +211,6 @@
     const follow = async () => {
       await replace(live, location.href);
       if (!range()) loadAll();
-      for (const image of all("img[data-fresh]")) image.src = `${image.src.split("&fresh")[0]}&fresh=${Date.now()}`;
     };
     stream.addEventListener("changed", follow);
     stream.addEventListener("ended", () => { stream.close(); location.reload(); });

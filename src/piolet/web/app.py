@@ -1,0 +1,157 @@
+"""The application: what is where, and what stands before it."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import secrets
+import socket
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from piolet.core.config import Settings
+from piolet.core.errors import PioletError, Refused, UsageError
+from piolet.core.log import logger
+from piolet.logbook import layout
+from piolet.watch import Archive
+from piolet.web.gate import Gate, Headers
+from piolet.web.limits import Limits
+from piolet.web.login import Login, TokenLogin, login_of
+from piolet.web.pages import job, listing, live
+from piolet.web.rendering import HERE, page
+from piolet.web.views import Views
+
+SESSION_S = 12 * 3600
+"""How long a login lasts."""
+
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+
+
+def build(settings: Settings, *, login: Login | None = None, root: Path | None = None) -> Starlette:
+    """Return the application over the logbooks below `root` (default: the configured one)."""
+    limits = Limits(settings.web)
+    login = login or login_of(settings.web, limits)
+    archive = Archive(root or layout.root(settings))
+    application = Starlette(
+        routes=[*login.routes, *routes()],
+        middleware=[
+            Middleware(Headers),
+            Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, *settings.web.hosts], www_redirect=False),
+            Middleware(
+                SessionMiddleware,
+                secret_key=secrets.token_hex(32),
+                session_cookie="piolet",
+                max_age=SESSION_S,
+                https_only=settings.web.certificate is not None,
+            ),
+            Middleware(Gate, login=login, limits=limits, jobs=archive.seen_by),
+        ],
+        exception_handlers={PioletError: failed},
+    )
+    application.state.views = Views()
+    application.state.closing = asyncio.Event()
+    return application
+
+
+def routes() -> list[Route | Mount]:
+    """Return the pages."""
+    one = "/jobs/{cluster}/{job}"
+    return [
+        Route("/", listing.jobs),
+        Route(one, job.job),
+        Route(f"{one}/nodes/{{node}}", job.node),
+        Route(f"{one}/series", job.series),
+        Route(f"{one}/spark.svg", job.spark),
+        Route(f"{one}/live", live.live),
+        Route(f"{one}/report", job.report),
+        Route(f"{one}/logbook.tar", job.logbook),
+        Route(f"{one}/files/{{name}}", job.document),
+        Route("/logout", logout, methods=["POST"]),
+        Route("/health", health),
+        Mount("/static", StaticFiles(directory=HERE / "static")),
+    ]
+
+
+def logout(request: Request) -> Response:
+    """Forget who this browser belongs to."""
+    request.session.clear()
+    return RedirectResponse("/login", status_code=303)
+
+
+def health(request: Request) -> Response:  # noqa: ARG001 - a page's interface
+    """Say that the server answers."""
+    return PlainTextResponse("ok")
+
+
+def failed(request: Request, error: Exception) -> Response:
+    """Answer a request that could not be carried out: what happened and what to do next, as everywhere in Piolet."""
+    asked = isinstance(error, UsageError)
+    what, remedy = (error.what, error.remedy) if isinstance(error, PioletError) else (str(error), "")
+    if not asked:
+        logger("web").error("a page failed", path=request.url.path, error=str(error))
+    status = 404 if asked else 500
+    if request.headers.get("sec-fetch-mode", "navigate") != "navigate":
+        return PlainTextResponse(f"{what}. {remedy}".strip(), status)
+    return page(request, "refused.html.jinja", status=status, reason=what, remedy=remedy)
+
+
+def serve(settings: Settings, host: str, port: int) -> None:
+    """Serve until interrupted; port 0 takes a free one.
+
+    Raises:
+        Refused: others could reach the address, and there is no certificate.
+        PioletError: the address is taken or not this machine's.
+    """
+    import uvicorn  # noqa: PLC0415 - slow to import
+
+    if not _loopback(host) and settings.web.certificate is None:
+        raise Refused(
+            f"{host} can be reached from other machines, and without TLS they would read along",
+            remedy="set web.certificate and web.key, or stay on 127.0.0.1 behind a proxy or an SSH tunnel",
+        )
+    limits = Limits(settings.web)
+    login = login_of(settings.web, limits)
+    listening = _bound(host, port)
+    scheme = "https" if settings.web.certificate else "http"
+    address = f"{scheme}://{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}"
+    application = build(settings, login=login)
+    if isinstance(login, TokenLogin):
+        login.announce(address)
+    else:
+        logger("web").info("serving", address=address, login=settings.web.login)
+    config = uvicorn.Config(
+        application,
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=3,
+        ssl_certfile=settings.web.certificate,
+        ssl_keyfile=settings.web.key,
+    )
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise PioletError(
+            f"cannot listen on {host}:{port}: {error.strerror}", remedy="choose another --port, 0 for any free one"
+        ) from error
+    return listening
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

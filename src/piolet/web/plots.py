@@ -1,0 +1,109 @@
+"""A series as the plots of a page want it: seconds since the start, one list a line, nulls where nothing is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from piolet.core.errors import UsageError
+from piolet.core.nouns import Interval
+from piolet.core.text import plural
+from piolet.score import words
+from piolet.watch import Book, Line, Metric, Series, Split
+from piolet.watch.book import Event
+
+POINTS = 420
+MOST_LINES = 64
+"""Lines of a plot; more is a heat map's business."""
+
+_SIGNIFICANT = 5
+_SECOND_NS = 1e9
+
+
+def plot(
+    book: Book, metric: Metric, *, split: Split, node: str = "", from_s: float | None = None, to_s: float | None = None
+) -> dict[str, Any]:
+    """Return the plot of a metric between two times, in seconds since the program's start.
+
+    Raises:
+        UsageError: no such metric, nothing recorded, or more lines than a plot can show.
+    """
+    whole = book.interval
+    if whole is None:
+        return {"times": [], "lines": [], "unit": "", "marks": [], "summary": "nothing was recorded yet"}
+    series = book.series(metric, split=split, node=node, interval=_within(whole, from_s, to_s), points=POINTS)
+    if len(series.lines) > MOST_LINES:
+        raise UsageError(
+            f"{len(series.lines)} lines are more than a plot can show", remedy="split by job, or look at one node"
+        )
+    bins = sorted({time for line in series.lines for time in line.times_ns})
+    return {
+        "times": [round((time - whole.start_ns) / _SECOND_NS, 3) for time in bins],
+        "lines": [_line(line, bins) for line in series.lines],
+        "unit": "%" if metric.unit == "1" else metric.unit,
+        "coverage": series.coverage_ratio,
+        "marks": [_mark(event, whole) for event in book.events(kinds=("xid", "throttle")) if node in {"", event.node}],
+        "summary": summary(series),
+    }
+
+
+def summary(series: Series) -> str:
+    """Return the plot in a sentence, for those who cannot see it."""
+    if not series.lines:
+        return f"{series.metric.meaning}: no values"
+    low = min(min(line.low) for line in series.lines)
+    high = max(max(line.high) for line in series.lines)
+    total = sum(sum(line.samples) for line in series.lines)
+    mean = sum(value * count for line in series.lines for value, count in zip(line.mean, line.samples, strict=True))
+    said = [_said(value, series.metric.unit) for value in (low, high, mean / total)]
+    covered = f", {words.percent(series.coverage_ratio)} of the expected samples" if series.coverage_ratio else ""
+    return (
+        f"{series.metric.meaning}: from {said[0]} to {said[1]}, on average {said[2]}, in "
+        f"{plural(len(series.lines), 'line')}{covered}"
+    )
+
+
+def spark(values: Sequence[float | None]) -> str:
+    """Return a small picture of values 0..1 as SVG; a hole is a hole."""
+    step = 120 / max(len(values) - 1, 1)
+    points = ((number * step, 22 - 20 * min(max(value, 0.0), 1.0)) for number, value in _known(values))
+    path, last = [], None
+    for x, y in points:
+        path.append(f"{'L' if last is not None and x - last <= 1.5 * step else 'M'}{x:.1f} {y:.1f}")
+        last = x
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 120 24" width="120" height="24">'
+        '<path d="M0 22.5H120" stroke="#9aa6ae" stroke-width=".7"/>'
+        f'<path d="{"".join(path)}" fill="none" stroke="#4f9fb8" stroke-width="1.6" stroke-linejoin="round"/></svg>'
+    )
+
+
+def _known(values: Sequence[float | None]) -> Iterable[tuple[int, float]]:
+    return ((number, value) for number, value in enumerate(values) if value is not None)
+
+
+def _within(whole: Interval, from_s: float | None, to_s: float | None) -> Interval:
+    start_ns = whole.start_ns + round(max(from_s or 0.0, 0.0) * _SECOND_NS)
+    end_ns = whole.end_ns if to_s is None else min(whole.end_ns, whole.start_ns + round(to_s * _SECOND_NS))
+    return Interval(start_ns, end_ns) if end_ns > start_ns else whole
+
+
+def _line(line: Line, bins: Sequence[int]) -> dict[str, Any]:
+    place = {time: number for number, time in enumerate(line.times_ns)}
+
+    def spread(values: Sequence[float]) -> list[float | None]:
+        return [_short(values[place[time]]) if time in place else None for time in bins]
+
+    return {"name": line.name, "mean": spread(line.mean), "low": spread(line.low), "high": spread(line.high)}
+
+
+def _mark(event: Event, whole: Interval) -> dict[str, Any]:
+    return {"at": (event.time_ns - whole.start_ns) / _SECOND_NS, "severity": event.severity}
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.{_SIGNIFICANT}g}")
+
+
+def _said(value: float, unit: str) -> str:
+    return words.percent(value) if unit == "1" else f"{value:.3g} {unit}".strip()

@@ -1,0 +1,50 @@
+"""Numbers and states in words, for the templates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from piolet.score.drawing import clock
+from piolet.score.words import NOTHING, duration, energy, percent
+from piolet.watch import JobSummary
+
+_GOOD, _LIVE, _WARN = {"COMPLETED"}, {"RUNNING", "PENDING", "COMPLETING"}, {"CANCELLED", "TIMEOUT", "PREEMPTED"}
+
+
+def stamp(time_ns: int | None) -> str:
+    """Return a time as ``2026-01-31 12:00:05 UTC``."""
+    if time_ns is None:
+        return NOTHING
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def tone(state: str) -> str:
+    """Return how a state looks: good, live, warn or bad."""
+    tones = (("good", _GOOD), ("live", _LIVE), ("warn", _WARN))
+    return next((name for name, states in tones if state in states), "bad")
+
+
+def address(job: JobSummary) -> str:
+    """Return the path of a job's page."""
+    return f"/jobs/{quote(job.cluster, safe='')}/{quote(job.job_id, safe='')}"
+
+
+def took(job: JobSummary) -> str:
+    """Return how long a job took; a dash while it runs."""
+    known = job.started_ns is not None and job.ended_ns is not None
+    return duration(((job.ended_ns or 0) - (job.started_ns or 0)) / 1e9 if known else None)
+
+
+FILTERS: Mapping[str, Callable[..., Any]] = {
+    "address": address,
+    "clock": clock,
+    "duration": duration,
+    "energy": energy,
+    "took": took,
+    "percent": percent,
+    "stamp": stamp,
+    "tone": tone,
+}

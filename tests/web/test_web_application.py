@@ -1,0 +1,181 @@
+"""The web application in a real browser, served by the real command."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import made_logbooks
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from piolet.logbook.records import Outcome, write_outcome
+from piolet.logbook.writer import SegmentWriter
+
+pytestmark = pytest.mark.web
+
+LINK = re.compile(r"http://127\.0\.0\.1:\d+/login\?token=\S+")
+JOB = "/jobs/lab/4711"
+
+
+@dataclass
+class Served:
+    """A running server, a page that is logged in, and what the page complained about."""
+
+    root: Path
+    address: str
+    page: Page
+    said: list[str] = field(default_factory=list)
+
+    def open(self, path: str) -> Page:
+        self.page.goto(self.address + path)
+        return self.page
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
+    root = tmp_path_factory.mktemp("root")
+    made_logbooks.training(root)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "piolet", "web", "--port", "0"],
+        env=os.environ | {"PIOLET_ROOT": str(root)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        yield root, process
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) in {0, 130}
+
+
+@pytest.fixture(scope="module")
+def served(server: tuple[Path, subprocess.Popen[str]], browser: Browser) -> Iterator[Served]:
+    root, process = server
+    assert process.stderr
+    link = LINK.search(process.stderr.readline())
+    assert link
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    found = Served(root, link[0].split("/login")[0], page)
+    page.on("console", lambda message: found.said.append(message.text))
+    page.on("pageerror", lambda error: found.said.append(str(error)))
+    page.goto(link[0])
+    yield found
+    page.close()
+
+
+def overflow(page: Page) -> int:
+    return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("path", ["/", JOB, f"{JOB}/nodes/node5", "/jobs/lab/none"])
+def test_pages_are_accessible_and_quiet(served: Served, path: str, theme: str) -> None:
+    page = served.open(path)
+    page.evaluate("theme => localStorage.setItem('theme', theme)", theme)
+    served.said.clear()
+    page = served.open(path)
+    expect(page.locator("html")).to_have_attribute("data-theme", theme)
+    results = Axe().run(page)
+    assert results.violations_count == 0, results.generate_report()
+    assert [said for said in served.said if "404" not in said] == []
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280])
+@pytest.mark.parametrize("path", ["/", JOB, f"{JOB}/nodes/node5"])
+def test_pages_fit(served: Served, path: str, width: int) -> None:
+    served.page.set_viewport_size({"width": width, "height": 900})
+    assert overflow(served.open(path)) <= 0
+
+
+def test_from_the_list_to_a_gpu(served: Served) -> None:
+    served.page.set_viewport_size({"width": 1280, "height": 900})
+    page = served.open("/")
+    page.get_by_role("link", name="lab/4711").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("first-climb")
+    expect(page.get_by_text("45 %").first).to_be_visible()
+    page.get_by_role("link", name="node5:2").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("node5")
+    expect(page.locator(".plot canvas").first).to_be_visible()
+
+
+def test_a_range_is_kept_in_the_address(served: Served) -> None:
+    served.page.set_viewport_size({"width": 1280, "height": 900})
+    page = served.open(JOB)
+    page.locator(".plot").first.scroll_into_view_if_needed()
+    plot = page.locator(".plot .u-over").first
+    expect(plot).to_be_visible()
+    box = plot.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + 30)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 30, steps=4)
+    page.mouse.up()
+    page.wait_for_url(re.compile(r"from=\d"))
+    query = parse_qs(urlsplit(page.url).query)
+    assert 20 < float(query["to"][0]) - float(query["from"][0]) < 80, "a quarter of 200 s, give or take the margins"
+    page.reload()
+    expect(page.locator("[data-reset]")).to_be_visible()
+    page.keyboard.press("0")
+    page.wait_for_url(re.compile(r"4711$"))
+
+
+def test_searching_narrows_the_list_as_one_types(served: Served) -> None:
+    page = served.open("/")
+    page.keyboard.press("/")
+    page.keyboard.type("nothing-like-it")
+    expect(page.get_by_text("No job that you may see matches")).to_be_visible()
+    page.wait_for_url(re.compile("text=nothing-like-it"))
+
+
+def test_rows_answer_to_keys(served: Served) -> None:
+    page = served.open("/")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(JOB))
+
+
+def test_another_quantity_is_a_choice_away(served: Served) -> None:
+    page = served.open(JOB)
+    before = page.locator("[data-plot]").count()
+    page.get_by_label("Another quantity").select_option("gpu.memory_used_bytes")
+    page.get_by_role("button", name="Plot it").click()
+    expect(page.locator("[data-plot]")).to_have_count(before + 1)
+
+
+def test_a_running_job_is_followed_to_its_end(served: Served) -> None:
+    record = made_logbooks.job(["node1"], 1, 30, job_id="live", program_ended_ns=None)
+    logbook = made_logbooks.write(served.root, record, [])
+    page = served.open("/jobs/lab/live")
+    expect(page.get_by_text("running", exact=True)).to_be_visible()
+    writer = SegmentWriter(logbook, "node1")
+    for second in range(30):
+        values = {"sm_active": 0.8, "tensor_active": 0.465, "dram_active": 0.2, "gr_engine_active": 1.0}
+        writer.append("gpu", made_logbooks.row("node1", 0, second + 0.5, **values))
+    writer.flush()
+    expect(page.locator(".facts .big")).to_contain_text("50 %", timeout=15000)
+    write_outcome(logbook.outcome, Outcome("FAILED", 1, reason="the program ended with 1"))
+    expect(page.get_by_text("failed", exact=True)).to_be_visible(timeout=15000)
+
+
+def test_the_report_and_the_data_are_there(served: Served) -> None:
+    page = served.open(JOB)
+    cookie = "; ".join(f"{each['name']}={each['value']}" for each in page.context.cookies())
+    asked = urllib.request.Request(  # noqa: S310 - the address of our own server
+        f"{served.address}{JOB}/series?metric=gpu.power_w", headers={"Cookie": cookie}
+    )
+    with urllib.request.urlopen(asked) as answer:  # noqa: S310 - same
+        data = json.load(answer)
+    assert data["unit"] == "W"
+    assert len(data["times"]) == len(data["lines"][0]["mean"])
+    page.get_by_role("link", name="Report").click()
+    expect(page.get_by_role("heading", name="Where the GPU time went")).to_be_visible()
