@@ -29,6 +29,7 @@ import click
 @click.option(
     "--max-wait", "max_wait_s", type=click.FloatRange(min=0), help="Seconds in the queue; then cancel the job."
 )
+@click.option("--abort-on", default="", metavar="nan,stall", help="End the program when its output shows one of these.")
 @click.option("-J", "--job-name", "name", default="", help="Name of the job. [default: the program's]")
 @click.option("--local", is_flag=True, help="Run on this machine alone, without Slurm.")
 @click.option("--simulate", metavar="MODEL:COUNT", default="", help="With --local: simulate GPUs, as in h100:4.")
@@ -48,6 +49,7 @@ def command(
     detach: bool,
     dry_run: bool,
     max_wait_s: float | None,
+    abort_on: str,
     **asked: Any,  # noqa: ANN401 - the other options are named after the fields of a RunRequest
 ) -> int:
     """Run a program on good nodes, in its container, recorded.
@@ -71,6 +73,7 @@ def command(
         account=settings.run.account,
         time_limit=settings.run.time_limit,
         gpus_per_node=settings.run.gpus_per_node,
+        abort_on=tuple(filter(None, abort_on.split(","))),
         **asked,
     )
     how = How(local=local, simulate=simulate, detach=detach, dry_run=dry_run, max_wait_s=max_wait_s, guard=guard)

@@ -18,6 +18,7 @@ from piolet.core.nodeset import NodeSet
 from piolet.core.run import DEVNULL, Process, SystemRunner
 from piolet.launch import batch, output, program
 from piolet.launch.conductor import say
+from piolet.launch.doom import Doom
 from piolet.launch.program import Ended
 from piolet.launch.request import RunRequest
 from piolet.logbook import layout
@@ -119,7 +120,8 @@ class AllocatedMachine:
         runner = self._runner({**self._meeting_point(used, request.ranks), **variables})
         name = variables.get(metrics.VARIABLE)
         look = output.Steps(metrics.address(name)) if name else None
-        return program.run_step(srun.argv(step, request.command), runner, look)
+        doom = Doom(request.abort_on) if request.abort_on else None
+        return program.run_step(srun.argv(step, request.command), runner, look, doom)
 
     def ended_as(self) -> str:
         """Return what Slurm says of the job, or TIMEOUT if its time is over."""

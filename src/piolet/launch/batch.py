@@ -59,6 +59,8 @@ def _arguments(request: RunRequest, plan: Path | None) -> list[str]:
         lines.append(f"--vet {shlex.quote(request.protocol)}")
     if request.record:
         lines.append("--record")
+    if request.abort_on:
+        lines.append(f"--abort-on {','.join(request.abort_on)}")
     if request.restarts or request.previous_job:
         lines.append(f"--restarts {request.restarts} --attempt {max(request.attempt, 1)}")
         lines += [f"--previous-job {request.previous_job}"] if request.previous_job else []

@@ -19,6 +19,7 @@ _EXIT_CODE = re.compile(r"Exited with exit code (\d+)")
 _NODE_FAILED = re.compile(r"node fail", flags=re.IGNORECASE)
 _OUT_OF_MEMORY = re.compile(r"out of memory|oom", flags=re.IGNORECASE)
 
+_TERMINATED = 128 + signal.SIGTERM
 _KILLED = 128 + signal.SIGKILL
 _WORKLOAD_SIGNALS = {128 + number for number in (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)}
 
@@ -33,8 +34,10 @@ _NEXT = {
 
 def of_program(ended: Ended, ended_ns: int) -> Outcome:
     """Return the outcome of a program that ran to its end."""
-    if ended.status == 0:
+    if ended.status == 0 and not ended.doomed:
         return Outcome("COMPLETED", 0, ended_ns=ended_ns)
+    if ended.doomed:
+        return _of_doomed(ended, ended_ns)
     state, domain = _judged(ended)
     failure = ended.failure
     return Outcome(
@@ -46,6 +49,22 @@ def of_program(ended: Ended, ended_ns: int) -> Outcome:
         first_failing_rank=failure.rank if failure else None,
         next_action=_NEXT[domain],
         ended_ns=ended_ns,
+    )
+
+
+def _of_doomed(ended: Ended, ended_ns: int) -> Outcome:
+    """Return the outcome of a program that was ended early: NaN is its own doing, a stall may be anybody's."""
+    sign = ended.doomed.partition(":")[0]
+    return Outcome(
+        state="FAILED",
+        exit_status=_TERMINATED,
+        reason=f"ended early ({ended.doomed})",
+        domain=Domain.WORKLOAD if sign == "nan" else Domain.UNKNOWN,
+        next_action="go back to an earlier checkpoint, with a lower learning rate or without the data in between"
+        if sign == "nan"
+        else "look at the last lines of each rank, and at the report for a node that differs",
+        ended_ns=ended_ns,
+        aborted_on=sign,
     )
 
 

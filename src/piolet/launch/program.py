@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from piolet.core.nodeset import NodeSet
-from piolet.core.run import PIPE, SystemRunner, end, exit_status
+from piolet.core.run import PIPE, Process, SystemRunner, end, exit_status
+from piolet.launch.doom import Doom
 from piolet.launch.output import Look, forward
 from piolet.launch.stopping import Stopped
 
 GRACE_S = 10.0
 """Seconds between asking a program to end (SIGTERM) and ending it (SIGKILL); Slurm's own KillWait is usually 30."""
+
+_LOOK_S = 0.2
 
 _TASK_FAILED = re.compile(rb"srun: error: (?P<node>\S+): tasks? (?P<rank>\d+)[\d,-]*: (?P<what>.+)")
 
@@ -32,17 +36,23 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a program ended: its exit status (128 + signal if it was killed) and the first failing task."""
+    """How a program ended: its exit status (128 + signal if it was killed) and the first failing task.
+
+    `doomed` is why it was ended early, if it was.
+    """
 
     status: int
     failure: Failure | None = None
+    doomed: str = ""
 
 
-def run_step(argv: Sequence[str], runner: SystemRunner, look: Look | None = None) -> Ended:
+def run_step(argv: Sequence[str], runner: SystemRunner, look: Look | None = None, doom: Doom | None = None) -> Ended:
     """Run a step to its end; on a Stopped, end the step before passing it on.
 
-    `look` is shown every line that it says as it passes; without it, standard output goes straight to ours.
+    `look` is shown every line that it says as it passes; without it, standard output goes straight to ours. `doom`
+    looks too, and ends the step as soon as it has a reason.
     """
+    look = _both(look, doom) if doom else look
     process = runner.start(argv, stdin=None, stdout=PIPE if look else None, stderr=PIPE, new_session=True)
     failures: list[Failure] = []
 
@@ -59,6 +69,7 @@ def run_step(argv: Sequence[str], runner: SystemRunner, look: Look | None = None
     for forwarder in forwarders:
         forwarder.start()
     try:
+        doomed = _awaited(process, doom) if doom else ""
         status = exit_status(process.wait())
     except Stopped as stop:
         end(process, GRACE_S)
@@ -67,7 +78,27 @@ def run_step(argv: Sequence[str], runner: SystemRunner, look: Look | None = None
         raise
     finally:
         _join(forwarders)
-    return Ended(status, failures[0] if failures else None)
+    return Ended(status, failures[0] if failures else None, doomed)
+
+
+def _both(look: Look | None, doom: Doom) -> Look:
+    def see(line: bytes) -> None:
+        doom.look(line)
+        if look:
+            look(line)
+
+    return see
+
+
+def _awaited(process: Process, doom: Doom) -> str:
+    """Wait for the end of the step, or end it; return the reason if it was ended."""
+    while process.poll() is None:
+        reason = doom.reason()
+        if reason:
+            end(process, GRACE_S)
+            return reason
+        time.sleep(_LOOK_S)
+    return ""
 
 
 def _join(forwarders: Sequence[threading.Thread]) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from piolet.core.errors import UsageError
+from piolet.core.text import did_you_mean
+from piolet.launch.doom import SIGNS
 from piolet.logbook import records
 
 
@@ -36,6 +38,7 @@ class RunRequest:
     restarts: int = 0
     attempt: int = 0
     previous_job: str = ""
+    abort_on: tuple[str, ...] = ()
 
     @property
     def job_name(self) -> str:
@@ -76,6 +79,9 @@ def check(request: RunRequest) -> RunRequest:
         )
     if request.restarts < 0:
         raise UsageError(f"--restarts cannot be {request.restarts}", remedy="0 or more; 0 submits the job once")
+    unknown = [sign for sign in request.abort_on if sign not in SIGNS]
+    if unknown:
+        raise UsageError(f'--abort-on does not know "{unknown[0]}"', remedy=did_you_mean(unknown[0], SIGNS))
     if request.spares and not request.protocol:
         raise UsageError(
             "spares are of no use without vetting, which chooses among the nodes",

@@ -113,3 +113,15 @@ def test_restarts_inside_of_an_allocation_of_ones_own_are_refused(piolet_run, on
 
     assert done.returncode == 2
     assert "submitted" in done.stderr
+
+
+def test_a_program_whose_loss_is_no_number_is_ended_early(piolet_run):
+    program = 'for step in 1 2 3 4; do echo "step $step loss nan"; done; exec sleep 60'
+
+    done = piolet_run("-N", "2", "--abort-on", "nan", "--", "sh", "-c", program, check=False)
+
+    assert done.returncode == 143
+    [(_, outcome, _)] = logbooks(piolet_run)
+    assert (outcome["state"], outcome["aborted_on"], outcome["domain"]) == ("FAILED", "nan", "workload")
+    assert "not a number" in outcome["reason"]
+    assert not piolet_run.jobs()
