@@ -88,6 +88,24 @@ def render(path: Path, output: Path | None) -> None:
         click.echo(output / name)
 
 
+@command.command()
+@click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@format_option
+def verify(directory: Path, output: Format) -> int:
+    """Ask the same policies of every manifest below DIRECTORY/PROJECT/, whoever wrote it: a job for a repository's CI.
+
+    Exits with 1 if one breaks a policy.
+    """
+    from piolet.service.verifying import verified  # noqa: PLC0415 - help needs none of this
+
+    count, breaches = verified(directory, _platform(), _today())
+    if output is Format.JSON:
+        print_json([asdict(breach) for breach in breaches])
+    else:
+        click.echo("\n".join([*map(_shown, breaches), f"{plural(count, 'object')}, {len(breaches)} refused"]))
+    return int(bool(breaches))
+
+
 def _shown(breach: service.Breach) -> str:
     lines = [f"{breach.place} ({breach.key}) breaks {breach.policy}: {breach.what}"]
     return "\n".join([*lines, f"  why:  {breach.why}", f"  next: {breach.fix}"])

@@ -20,22 +20,22 @@ from piolet.service.render.names import Object
 
 DIRECTORY = Path(__file__).parent
 WORKLOADS = ("CronJob", "DaemonSet", "Deployment", "Job", "Pod", "ReplicaSet", "StatefulSet")
-KINDS = (
-    "ConfigMap",
-    "CronJob",
-    "Deployment",
-    "ExternalSecret",
-    "HorizontalPodAutoscaler",
-    "HTTPRoute",
-    "Ingress",
-    "NetworkPolicy",
-    "PersistentVolumeClaim",
-    "PodDisruptionBudget",
-    "Service",
-    "ServiceMonitor",
-    "StatefulSet",
-)  # fmt: skip - a table
-"""Every kind that a service is rendered to, and that a project may have."""
+KINDS = {
+    "ConfigMap": "v1",
+    "CronJob": "batch/v1",
+    "Deployment": "apps/v1",
+    "ExternalSecret": "external-secrets.io/v1",
+    "HorizontalPodAutoscaler": "autoscaling/v2",
+    "HTTPRoute": "gateway.networking.k8s.io/v1",
+    "Ingress": "networking.k8s.io/v1",
+    "NetworkPolicy": "networking.k8s.io/v1",
+    "PersistentVolumeClaim": "v1",
+    "PodDisruptionBudget": "policy/v1",
+    "Service": "v1",
+    "ServiceMonitor": "monitoring.coreos.com/v1",
+    "StatefulSet": "apps/v1",
+}
+"""Every kind that a service is rendered to, and that a project may have, with its API version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def violations(each: Object, project: str, platform: Platform, today: date) -> I
 def _facts(policy: Policy, each: Object, project: str, platform: Platform, today: date) -> dict[str, Any]:
     known: dict[str, Any] = constants(platform) | {
         "project": project,
-        "kinds": list(KINDS),
+        "kinds": KINDS,
         "today": today.isoformat(),
         "latest": (today + timedelta(days=platform.lease_days)).isoformat(),
     }

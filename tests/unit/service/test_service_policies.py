@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from piolet.service import check, read
-from piolet.service.policies import policies, violations
+from piolet.service.policies import KINDS, policies, violations
 
 EXAMPLES = Path(__file__).parents[3] / "examples/03-services"
 TODAY = date(2027, 1, 15)
@@ -209,6 +209,7 @@ META = {"name": "x", "namespace": "svc-climate", "labels": {"piolet/project": "c
     ],
 )
 def test_objects_written_by_hand(platform, each, policy):
+    each = each | {"apiVersion": KINDS.get(each["kind"], "v1")}
     assert {broken.policy.id for broken in violations(each, "climate", platform, TODAY)} == {policy}
 
 
@@ -218,7 +219,8 @@ def test_no_tenant_object_opens_gpu_pods(platform):
         "podSelector": {"matchLabels": {"app.kubernetes.io/name": "x"}},
         "ingress": [{"from": [{"podSelector": {}}]}],
     }
-    each = {"kind": "NetworkPolicy", "metadata": META | {"labels": labels}, "spec": spec}
+    meta = META | {"labels": labels}
+    each = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": meta, "spec": spec}
     assert {broken.policy.id for broken in violations(each, "climate", platform, TODAY)} == {"gpu-gateway"}
 
 
