@@ -1,6 +1,6 @@
 """How well diagnosis names the true cause: incidents, combinations and healthy look-alikes on generated 64-node traces.
 
-    .venv/bin/python bench/diagnosis.py [--seeds 1001 1002] [--healthy-seeds 40] [--json FILE]
+    .venv/bin/python bench/diagnosis.py [--seeds 1001 1002] [--healthy-seeds 50] [--json FILE]
 
 The thresholds of the rules were set on seed 7 only; the seeds here are held out, and so are the strengths drawn from
 them. Traces and rules are by the same authors, so these figures say that the rules do what they claim, not how often

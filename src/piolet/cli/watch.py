@@ -46,11 +46,12 @@ def diagnose(job: str, logs: tuple[Path, ...], output: Format, *, save: bool) ->
     Exit status: 0 nothing found, 1 findings.
     """
     from piolet.logbook.records import write_findings  # noqa: PLC0415 - help needs none of this
-    from piolet.watch import archive  # noqa: PLC0415 - same
+    from piolet.watch import archive, notes  # noqa: PLC0415 - same
     from piolet.watch.diagnosis import diagnose as diagnosis  # noqa: PLC0415 - same
 
     with archive.find_configured(job) as book, progress("diagnosing"):
-        found = diagnosis.diagnose(book, logs)
+        others = archive.Archive(book.logbook.path.parent.parent).seen_by(book.grant.viewer)
+        found = notes.cited(diagnosis.diagnose(book, logs), others, book.grant.job)
         start_ns = book.interval.start_ns if book.interval else 0
         if save:
             write_findings(book.logbook.findings, found)
@@ -59,6 +60,35 @@ def diagnose(job: str, logs: tuple[Path, ...], output: Format, *, save: bool) ->
     else:
         _print_findings(found, start_ns)
     return FINDINGS if found.findings else 0
+
+
+@command.command()
+@click.argument("job")
+@click.option("--add", "text", help="What to note.")
+@click.option("--rule", default="", help="The rule whose finding the note explains: diagnose cites it in other jobs.")
+@format_option
+def notes(job: str, text: str | None, rule: str, output: Format) -> None:
+    """List what people noted about JOB, or note something."""
+    import getpass  # noqa: PLC0415 - help needs none of this
+    import time  # noqa: PLC0415 - same
+
+    from piolet.core import plugins  # noqa: PLC0415 - same
+    from piolet.core.errors import UsageError  # noqa: PLC0415 - same
+    from piolet.core.text import did_you_mean  # noqa: PLC0415 - same
+    from piolet.watch import archive  # noqa: PLC0415 - same
+    from piolet.watch import notes as noted  # noqa: PLC0415 - same
+
+    known = [name.replace("_", "-") for name in plugins.names("piolet.rules")]
+    if rule and rule not in known:
+        raise UsageError(f"no rule {rule}", remedy=did_you_mean(rule, known))
+    with archive.find_configured(job) as book:
+        if text:
+            noted.add(book.logbook, noted.Note(time.time_ns(), getpass.getuser(), text, rule))
+        found = noted.read(book.logbook, book.grant.job.owner)
+    if output is Format.JSON:
+        print_json([asdict(note) for note in found])
+    else:
+        print_table(("user", "rule", "note"), [(note.user, note.rule, note.text) for note in found])
 
 
 @command.command()
@@ -206,6 +236,7 @@ def _shown(number: int, each: Diagnosis, start_ns: int) -> str:
         f"   when      {_clock(each.from_ns, start_ns)} to {_clock(each.to_ns, start_ns)} after the start",
         *(f"   evidence  {_fact(fact)}" for fact in each.evidence),
         *(f"   explains  {effect}" for effect in each.effects),
+        *(f"   note      {note}" for note in each.notes),
         f"   unless    {each.refuted_by}",
         f"   next      {each.next_step}",
     ]
