@@ -107,7 +107,8 @@ def verify(directory: Path, output: Format) -> int:
 
 
 def _shown(breach: service.Breach) -> str:
-    lines = [f"{breach.place} ({breach.key}) breaks {breach.policy}: {breach.what}"]
+    subject = f"{breach.place} ({breach.key})" if breach.key else breach.place
+    lines = [f"{subject} breaks {breach.policy}: {breach.what}"]
     return "\n".join([*lines, f"  why:  {breach.why}", f"  next: {breach.fix}"])
 
 
