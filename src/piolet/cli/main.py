@@ -19,6 +19,7 @@ COMMANDS = {
     "score": ("piolet.cli.score", "How well a job used its GPUs; the report."),
     "data": ("piolet.cli.data", "Storage: check, pack, stage, lay out, plan checkpoints."),
     "watch": ("piolet.cli.watch", "Why a job is slow; its data and their quality; SQL."),
+    "fleet": ("piolet.cli.fleet", "The operators' centre: repeat offenders, rules, drains."),
     "vet": ("piolet.cli.vet", "Check that nodes are ready to compute."),
     "guard": ("piolet.cli.guard", "Secrets in scripts and logs; model files that run code."),
     "service": ("piolet.cli.service", "Support and inference services of a project, from one file."),

@@ -129,6 +129,14 @@ class RecordSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class FleetSettings:
+    """The operators' centre."""
+
+    database: Path = setting(Path("/var/lib/piolet/fleet.db"), path, "SQLite file of the fleet's ledger")
+    policy: Path | None = setting(None, path, "rules and limits (TOML); none: the shipped policy")
+
+
+@dataclass(frozen=True, slots=True)
 class VetSettings:
     """Vetting of nodes."""
 
@@ -200,6 +208,7 @@ class Settings:
     env: EnvSettings = EnvSettings()
     run: RunSettings = RunSettings()
     record: RecordSettings = RecordSettings()
+    fleet: FleetSettings = FleetSettings()
     vet: VetSettings = VetSettings()
     guard: GuardSettings = GuardSettings()
     data: DataSettings = DataSettings()

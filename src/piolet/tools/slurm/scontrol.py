@@ -155,6 +155,26 @@ def shrink(runner: Runner, job: int | str, keep: NodeSet) -> None:
     errors.call(runner, shrink_argv(job, keep))
 
 
+def drain_argv(nodes: NodeSet, reason: str) -> list[str]:
+    """Return the command that keeps new jobs from `nodes`; what runs there goes on."""
+    return ["scontrol", "update", f"NodeName={nodes}", "State=DRAIN", f"Reason={reason}"]
+
+
+def resume_argv(nodes: NodeSet) -> list[str]:
+    """Return the command that gives drained `nodes` back to jobs."""
+    return ["scontrol", "update", f"NodeName={nodes}", "State=RESUME"]
+
+
+def drain(runner: Runner, nodes: NodeSet, reason: str) -> None:
+    """Keep new jobs from `nodes`. Needs Slurm's operator rights; the reason of an earlier drain is replaced."""
+    errors.call(runner, drain_argv(nodes, reason))
+
+
+def resume(runner: Runner, nodes: NodeSet) -> None:
+    """Give drained `nodes` back to jobs. Needs Slurm's operator rights."""
+    errors.call(runner, resume_argv(nodes))
+
+
 def records(text: str, first: str) -> list[Pairs]:
     """Split the answer of `scontrol show` into records, each the (key, value) pairs in Slurm's order.
 

@@ -1,0 +1,290 @@
+"""`piolet fleet`: the operators' centre."""
+
+from __future__ import annotations
+
+import getpass
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from piolet.cli.common import Format, format_option, print_json, print_table
+from piolet.core import config
+from piolet.core.run import SystemRunner
+
+if TYPE_CHECKING:
+    from piolet.fleet.ledger import Entry
+    from piolet.fleet.planning import Plan
+    from piolet.fleet.policy import Policy
+
+reason_option = click.option("--reason", default="", help="Why, for the ledger.")
+
+
+@click.group()
+def command() -> None:
+    """Keep repeat-offender nodes out, every action explained and every limit kept."""
+
+
+@command.command()
+@click.option("--no-slurm", is_flag=True, help="Do not ask Slurm how jobs ended.")
+@click.argument("logbooks", nargs=-1, type=click.Path(exists=True, file_okay=False, path_type=Path))
+def gather(logbooks: tuple[Path, ...], *, no_slurm: bool) -> int:
+    """Gather evidence from LOGBOOKS (one, or a root of many) and from Slurm, and decide what follows.
+
+    What was gathered before counts once. Exit status 1 if a logbook could not be read.
+    """
+    from piolet.fleet import center, gathering  # noqa: PLC0415 - SQLAlchemy is slow to import
+
+    runner = SystemRunner()
+    found = [one for root in logbooks for one in gathering.logbooks(root)]
+    evidence, unreadable = gathering.from_logbooks(found)
+    seen = [] if no_slurm else gathering.cluster_now(runner)
+    if not no_slurm:
+        evidence += gathering.from_slurm(runner, config.load().settings.cluster)
+    with center.opened(_database(), _policy()) as opened:
+        written = opened.gather(evidence, len(seen))
+        if seen:
+            opened.settle(seen)
+    _print_new(written)
+    for finding in unreadable:
+        click.echo(f"piolet: {finding.subject} is left out: {finding.reason}", err=True)
+    return 1 if unreadable else 0
+
+
+@command.command()
+@format_option
+def plan(output: Format) -> None:
+    """Print what `apply` would do now, and what is withheld and why. Changes nothing."""
+    from piolet.fleet import center, gathering, planning  # noqa: PLC0415 - as above
+
+    fleet, seen = center.look(_database()), gathering.cluster_now(SystemRunner())
+    found = planning.plan(fleet, seen, _policy(), max(time.time_ns(), fleet.time_ns))
+    if output is Format.JSON:
+        print_json(asdict(found))
+    else:
+        _print_plan(found)
+
+
+@command.command()
+@click.option("--dry-run", is_flag=True, help="Print the plan, change nothing.")
+@click.pass_context
+def apply(context: click.Context, *, dry_run: bool) -> None:
+    """Carry out the plan: drain and resume nodes in Slurm."""
+    from piolet.fleet import center, gathering  # noqa: PLC0415 - as above
+
+    if dry_run:
+        context.invoke(plan, output=Format.TABLE)
+        return
+    runner = SystemRunner()
+    with center.opened(_database(), _policy()) as opened:
+        for step in opened.finish(runner):
+            click.echo(f"finished what had been begun: {step.verb} {step.node}")
+        seen = gathering.cluster_now(runner)
+        opened.settle(seen)
+        chosen = opened.plan(seen)
+        _print_plan(chosen)
+        opened.apply(chosen, runner)
+
+
+@command.command()
+@format_option
+def status(output: Format) -> int:
+    """Print the nodes that are not simply in, and open breakers. Exit status 1 if there are any."""
+    from piolet.fleet import center, views  # noqa: PLC0415 - as above
+
+    fleet = center.look(_database())
+    rows, breakers = views.nodes(fleet, _policy()), views.breakers(fleet)
+    if output is Format.JSON:
+        print_json({"nodes": [asdict(row) for row in rows], "breakers": [asdict(one) for one in breakers]})
+    elif rows:
+        shown = [(row.node, row.state, _time(row.since_ns), row.reason, row.waits) for row in rows]
+        print_table(("node", "state", "since", "reason", "next"), shown)
+    for one in breakers if output is Format.TABLE else ():
+        click.echo(f"breaker open: {one.reason}; `piolet fleet close-breaker {one.group}` once the check is right")
+    if output is Format.TABLE and not (rows or breakers):
+        click.echo("Every node is in.")
+    return 1 if rows or breakers else 0
+
+
+@command.command()
+@click.argument("node")
+@format_option
+def explain(node: str, output: Format) -> None:
+    """Tell why NODE stands where it does, on what evidence, and what comes next."""
+    from piolet.fleet import center, views  # noqa: PLC0415 - as above
+
+    told = views.explain(center.look(_database()), node, _policy())
+    if output is Format.JSON:
+        print_json(asdict(told))
+        return
+    since = f" since {_time(told.since_ns)}" if told.since_ns else ""
+    click.echo(f"{told.node} is {told.state.value}{since}: {told.reason}")
+    if told.next:
+        click.echo(f"next: {told.next}")
+    for title, lines in (
+        ("evidence that counts", [f"{_time(at_ns)} {what}" for at_ns, what in told.evidence]),
+        ("history", [f"#{one.seq} {_time(one.time_ns)} {one.what}" for one in told.history]),
+    ):
+        if lines:
+            click.echo(f"\n{title}:\n" + "\n".join(f"  {line}" for line in lines))
+
+
+@command.command()
+@click.argument("node")
+@reason_option
+def approve(node: str, reason: str) -> None:
+    """Approve the drain of NODE that a rule advises."""
+    _instruct("approve", node, reason)
+
+
+@command.command()
+@click.argument("node")
+@click.option("--hours", default=24.0, show_default=True, help="For how long.")
+@reason_option
+def hold(node: str, hours: float, reason: str) -> None:
+    """Keep the fleet from draining NODE."""
+    _instruct("hold", node, reason, time.time_ns() + round(hours * 3600e9))
+
+
+@command.command()
+@click.argument("node")
+@reason_option
+def release(node: str, reason: str) -> None:
+    """End the hold of NODE."""
+    _instruct("release", node, reason)
+
+
+@command.command("return")
+@click.argument("node")
+@reason_option
+def return_command(node: str, reason: str) -> None:
+    """Say that NODE is healed: `apply` resumes it, on probation."""
+    _instruct("return", node, reason)
+
+
+@command.command("close-breaker")
+@click.argument("group")
+@reason_option
+def close_breaker(group: str, reason: str) -> None:
+    """Say that the check of GROUP (such as check:gpu_ecc) is right again."""
+    _instruct("close-breaker", group, reason)
+
+
+@command.group()
+def ledger() -> None:
+    """The record of what was learned, decided and done."""
+
+
+@ledger.command("verify")
+def ledger_verify() -> None:
+    """Check the chain of hashes over every entry."""
+    from piolet.fleet import center  # noqa: PLC0415 - as above
+
+    count, last = center.verify_ledger(_database())
+    click.echo(f"{count} entries, unchanged; the last hash is {last}")
+
+
+@ledger.command("print")
+def ledger_print() -> None:
+    """Print every entry in words."""
+    from piolet.fleet import center, views  # noqa: PLC0415 - as above
+
+    for entry in center.entries(_database()):
+        click.echo(f"#{entry.seq} {_time(entry.time_ns)} {views.words(entry)}")
+
+
+@command.group()
+def rules() -> None:
+    """The rules, as data."""
+
+
+@rules.command("check")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@format_option
+def rules_check(file: Path | None, output: Format) -> None:
+    """Read a policy FILE (default: the one in force) and print its rules, or say what is wrong with it."""
+    from piolet.fleet import policy  # noqa: PLC0415 - as above
+
+    found = policy.load(file) if file else _policy()
+    if output is Format.JSON:
+        print_json(asdict(found))
+        return
+    rows = [
+        (
+            one.name,
+            f"{one.kind}: {' '.join(one.code)}",
+            f"{one.count} in {one.window_h:g} h",
+            one.to,
+            one.mode,
+            one.source,
+        )
+        for one in found.rule
+    ]
+    print_table(("rule", "evidence", "when", "to", "mode", "source"), rows)
+
+
+@rules.command("replay")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--nodes", "size", default=0, help="Nodes of the cluster, for the breaker.")
+def rules_replay(file: Path, size: int) -> None:
+    """Show what the policy FILE would have made of the evidence of the ledger, beside what was made of it."""
+    from piolet.fleet import center, policy, views  # noqa: PLC0415 - as above
+
+    changed = policy.load(file)
+    before, after = center.look(_database()), center.replay(_database(), changed, size)
+    was = {row.rule: row for row in views.rules(before)}
+    would = {row.rule: row for row in views.rules(after)}
+    none = views.RuleRow("", 0, 0, 0)
+    pairs = [(name, was.get(name, none), would.get(name, none)) for name in sorted(was.keys() | would.keys())]
+    shown = [(name, old.firings, old.nodes, new.firings, new.nodes) for name, old, new in pairs]
+    print_table(("rule", "fired", "on nodes", "would fire", "on nodes"), shown)
+    wanted = sorted(node.name for node in after.nodes.values() if node.wanted)
+    click.echo(f"would ask to drain: {', '.join(wanted) or 'none'}")
+
+
+def _instruct(order: str, target: str, reason: str, until_ns: int | None = None) -> None:
+    from piolet.fleet import center  # noqa: PLC0415 - as above
+    from piolet.fleet.ledger import Instruction, Order  # noqa: PLC0415 - as above
+
+    said = Instruction(Order(order), target, getpass.getuser(), reason, until_ns)
+    with center.opened(_database(), _policy()) as opened:
+        opened.instruct(said)
+    click.echo(f"{order} {target}: written")
+
+
+def _print_new(written: Sequence[Entry]) -> None:
+    from piolet.fleet import views  # noqa: PLC0415 - as above
+    from piolet.fleet.evidence import Evidence  # noqa: PLC0415 - as above
+
+    new = [entry for entry in written if isinstance(entry.content, Evidence)]
+    for entry in written:
+        if entry not in new:
+            click.echo(views.words(entry))
+    click.echo(f"{len(new)} new pieces of evidence")
+
+
+def _print_plan(found: Plan) -> None:
+    for action in found.actions:
+        click.echo(f"{action.verb} {action.node}: {action.reason}")
+    for one in found.withheld:
+        click.echo(f"withheld: {one.verb} {one.node}: {one.why}")
+    if not (found.actions or found.withheld):
+        click.echo("Nothing to do.")
+
+
+def _database() -> Path:
+    return config.load().settings.fleet.database
+
+
+def _policy() -> Policy:
+    from piolet.fleet import policy  # noqa: PLC0415 - as above
+
+    return policy.load(config.load().settings.fleet.policy)
+
+
+def _time(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

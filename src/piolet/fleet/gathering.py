@@ -1,0 +1,163 @@
+"""Gathering evidence: from logbooks on the shared file system, and from what Slurm knows of jobs.
+
+Whatever is gathered twice has the same id. A logbook is its user's to write: what it says is marked so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from piolet.core.errors import PioletError
+from piolet.core.nouns import Finding, Severity, Status
+from piolet.core.run import Runner
+from piolet.fleet.evidence import Evidence, Kind, Source, made_id
+from piolet.fleet.planning import Seen
+from piolet.logbook import records
+from piolet.logbook.layout import Logbook
+from piolet.logbook.reader import read
+from piolet.logbook.records import Domain, JobRecord
+from piolet.tools.slurm import sinfo, squeue
+from piolet.tools.slurm.job import Job
+from piolet.tools.slurm.states import JobState, NodeBase, NodeFlag
+
+_FINISHED = ("COMPLETED", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT", "BOOT_FAIL")
+
+
+def logbooks(root: Path) -> list[Logbook]:
+    """Return the logbooks below `root`, or the one that `root` itself is."""
+    if (root / "job.json").is_file():
+        return [Logbook(root)]
+    return [Logbook(path.parent) for path in sorted(root.glob("*/*/job.json"))]
+
+
+def from_logbooks(found: Iterable[Logbook]) -> tuple[list[Evidence], list[Finding]]:
+    """Return the evidence of logbooks, and a finding for each that cannot be read."""
+    evidence: list[Evidence] = []
+    unreadable: list[Finding] = []
+    for logbook in found:
+        try:
+            evidence += from_logbook(logbook)
+        except PioletError as error:
+            unreadable.append(Finding(str(logbook.path), Severity.WARNING, str(error)))
+    return evidence, unreadable
+
+
+def from_logbook(logbook: Logbook) -> list[Evidence]:
+    """Return what a logbook says against and for the job's nodes: Xids, checks, how the job ended.
+
+    Raises:
+        ParseError, StorageError: its records cannot be read.
+    """
+    job = records.read_job(logbook.job)
+    return [*_xids(logbook, job), *_checks(logbook, job), *_end(logbook, job)]
+
+
+def _xids(logbook: Logbook, job: JobRecord) -> Iterator[Evidence]:
+    held = {one.node for one in job.allocation}
+    with read(logbook) as reader:
+        rows = reader.database.execute(
+            "SELECT time_ns, node, code, uuid, message FROM events WHERE kind = 'xid' ORDER BY ALL"
+        ).fetchall()
+    for time_ns, node, code, uuid, message in rows:
+        if node in held:  # a logbook speaks of no other nodes
+            yield Evidence(
+                made_id(job.cluster, job.job_id, "xid", time_ns, node, code, uuid),
+                time_ns,
+                Kind.XID,
+                code,
+                node,
+                gpu=uuid or "",
+                job=job.job_id,
+                user=job.user,
+                message=message or "",
+                source=Source.LOGBOOK,
+            )
+
+
+def _checks(logbook: Logbook, job: JobRecord) -> Iterator[Evidence]:
+    held = {one.node for one in job.allocation} | {one.node for one in job.refused}
+    for result in records.read_checks(logbook.vet):
+        if result.node in held:
+            yield Evidence(
+                made_id(job.cluster, job.job_id, "check", result.time_ns, result.node, result.check),
+                result.time_ns,
+                Kind.CHECK,
+                result.check,
+                result.node,
+                status=result.status,
+                job=job.job_id,
+                user=job.user,
+                message=result.reason,
+                source=Source.LOGBOOK,
+            )
+
+
+def _end(logbook: Logbook, job: JobRecord) -> Iterator[Evidence]:
+    outcome = records.read_outcome(logbook.outcome)
+    if outcome is None:
+        return
+    nodes = ",".join(one.node for one in job.allocation if one.used)
+    yield Evidence(
+        made_id(job.cluster, job.job_id, "outcome"),
+        outcome.ended_ns or job.program_ended_ns or 0,
+        Kind.JOB,
+        outcome.state,
+        nodes=nodes,
+        status=Status.PASS if outcome.exit_status == 0 else Status.FAIL,
+        culprit=outcome.first_failing_node,
+        domain="" if outcome.domain is Domain.NONE else outcome.domain.value,
+        job=job.job_id,
+        user=job.user,
+        message=outcome.reason,
+        source=Source.LOGBOOK,
+    )
+
+
+def from_slurm(runner: Runner, cluster: str) -> list[Evidence]:
+    """Return the ends of jobs that the controller still remembers (MinJobAge), with the nodes that it lost in them."""
+    ended = squeue.jobs(runner, states=_FINISHED)
+    down = {node.name for node in sinfo.nodes(runner) if _lost(node)}
+    return [one for job in ended for one in of_job(job, cluster, down)]
+
+
+def of_job(job: Job, cluster: str, down: Iterable[str]) -> Iterator[Evidence]:
+    """Yield how a job ended; for NODE_FAIL also one for each of its nodes that is down."""
+    at_ns = job.end_ns or 0
+    if not job.nodes or not at_ns:
+        return
+    status = Status.PASS if job.state is JobState.COMPLETED else Status.FAIL
+    yield Evidence(
+        made_id(cluster, job.id, job.start_ns, "end"),
+        at_ns,
+        Kind.JOB,
+        job.state.value,
+        nodes=str(job.nodes),
+        status=status,
+        job=str(job.id),
+        user=job.user,
+        source=Source.SLURM,
+    )
+    if job.state is JobState.NODE_FAIL:
+        for node in sorted(set(down) & set(job.nodes)):
+            yield Evidence(
+                made_id(cluster, job.id, job.start_ns, "lost", node),
+                at_ns,
+                Kind.NODE,
+                "NODE_FAIL",
+                node,
+                job=str(job.id),
+                source=Source.SLURM,
+            )
+
+
+def cluster_now(runner: Runner) -> list[Seen]:
+    """Return the nodes as Slurm shows them now."""
+    return [
+        Seen(node.name, node.partitions, node.state.usable, NodeFlag.DRAIN in node.state.flags, node.reason)
+        for node in sinfo.nodes(runner)
+    ]
+
+
+def _lost(node: sinfo.Node) -> bool:
+    return node.state.base is NodeBase.DOWN or NodeFlag.NOT_RESPONDING in node.state.flags

@@ -1,0 +1,196 @@
+"""The state of the fleet: a fold of its ledger. Folding the same entries always gives the same state."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from piolet.core.nodeset import NodeSet
+from piolet.fleet.evidence import Evidence, Kind
+from piolet.fleet.ledger import Breaker, Entry, Firing, Instruction, Order, Phase, State, Step, Transition, Verb
+
+KEPT_PER_NODE = 256
+"""Observations against a node that decisions look back on; the ledger keeps all."""
+
+_KEPT_PER_GROUP = 4096
+_KEPT_JOBS = 20_000
+
+
+@dataclass(slots=True)
+class Node:
+    """A node: where it stands, since when and why, the evidence against it, and what is asked for it.
+
+    `wanted` is the firing that asks to drain it, with `wanted_ns`; `clean_jobs` counts those since its probation.
+    Evidence from before `forgiven_ns`, when it last came back, no longer counts.
+    """
+
+    name: str
+    state: State = State.IN
+    since_ns: int = 0
+    since_seq: int = 0
+    reason: str = ""
+    evidence: deque[Evidence] = field(default_factory=lambda: deque(maxlen=KEPT_PER_NODE))
+    fired: dict[tuple[str, str], int] = field(default_factory=dict)
+    signals: dict[str, int] = field(default_factory=dict)
+    wanted: Firing | None = None
+    wanted_ns: int = 0
+    approved: bool = False
+    held_until_ns: int = 0
+    held_why: str = ""
+    returning: bool = False
+    forgiven_ns: int = 0
+    clean_jobs: int = 0
+    history: list[Entry] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Gpu:
+    """A GPU by its UUID: its serial, the node that it was last seen in, and each move (time_ns, node)."""
+
+    uuid: str
+    serial: str = ""
+    node: str = ""
+    moves: list[tuple[int, str]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Fleet:
+    """Everything that follows from the ledger so far."""
+
+    last: Entry | None = None
+    nodes: dict[str, Node] = field(default_factory=dict)
+    gpus: dict[str, Gpu] = field(default_factory=dict)
+    known: set[str] = field(default_factory=set)
+    groups: dict[str, deque[tuple[int, str]]] = field(default_factory=dict)
+    spread: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    breakers: dict[str, Breaker] = field(default_factory=dict)
+    closed_ns: dict[str, int] = field(default_factory=dict)
+    open_steps: dict[str, Step] = field(default_factory=dict)
+    drains: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=_KEPT_PER_GROUP))
+
+    @property
+    def time_ns(self) -> int:
+        """When the last entry was written."""
+        return self.last.time_ns if self.last else 0
+
+    def node(self, name: str) -> Node:
+        """Return the node of this name; one that nothing is known of is in."""
+        return self.nodes.setdefault(name, Node(name))
+
+    @property
+    def out(self) -> frozenset[str]:
+        """The nodes that the fleet holds out of service, or is about to."""
+        draining = {step.node for step in self.open_steps.values() if step.verb is Verb.DRAIN}
+        return frozenset(draining | {node.name for node in self.nodes.values() if node.state is State.DRAINED})
+
+
+def fold(fleet: Fleet, entries: Iterable[Entry]) -> Fleet:
+    """Take `entries` into `fleet`, and return it."""
+    for entry in entries:
+        _take(fleet, entry)
+        fleet.last = entry
+    return fleet
+
+
+def _take(fleet: Fleet, entry: Entry) -> None:
+    content = entry.content
+    match content:
+        case Evidence():
+            _evidence(fleet, content)
+        case Firing():
+            _firing(fleet.node(content.node), content, entry)
+        case Transition():
+            _transition(fleet.node(content.node), content, entry)
+        case Step():
+            _step(fleet, content, entry)
+        case Instruction():
+            _instruction(fleet, content, entry)
+        case Breaker():
+            fleet.breakers[content.group] = content
+
+
+def _evidence(fleet: Fleet, seen: Evidence) -> None:
+    fleet.known.add(seen.id)
+    if seen.gpu:
+        _gpu(fleet, seen)
+    if seen.kind is Kind.JOB:
+        _job(fleet, seen)
+    if seen.node and seen.failed:
+        fleet.node(seen.node).evidence.append(seen)
+        fleet.groups.setdefault(seen.group, deque(maxlen=_KEPT_PER_GROUP)).append((seen.time_ns, seen.node))
+        if seen.job:
+            _spread(fleet, seen)
+
+
+def _spread(fleet: Fleet, seen: Evidence) -> None:
+    fleet.spread.setdefault((seen.job, seen.group), set()).add(seen.node)
+    while len(fleet.spread) > _KEPT_JOBS:
+        fleet.spread.pop(next(iter(fleet.spread)))
+
+
+def _gpu(fleet: Fleet, seen: Evidence) -> None:
+    gpu = fleet.gpus.setdefault(seen.gpu, Gpu(seen.gpu))
+    gpu.serial = seen.serial or gpu.serial
+    if seen.node != gpu.node:
+        gpu.node = seen.node
+        gpu.moves.append((seen.time_ns, seen.node))
+
+
+def _job(fleet: Fleet, seen: Evidence) -> None:
+    if not seen.failed:
+        for name in NodeSet(seen.nodes):
+            node = fleet.nodes.get(name)
+            if node and node.state is State.PROBATION and seen.time_ns >= node.since_ns:
+                node.clean_jobs += 1
+
+
+def _firing(node: Node, firing: Firing, entry: Entry) -> None:
+    node.history.append(entry)
+    node.fired[firing.rule, firing.gpu] = entry.time_ns
+    if firing.mode.value != "shadow":
+        node.signals[firing.rule] = entry.time_ns
+        if firing.to is State.DRAINED:
+            node.wanted, node.wanted_ns, node.approved = firing, entry.time_ns, False
+
+
+def _transition(node: Node, moved: Transition, entry: Entry) -> None:
+    node.history.append(entry)
+    node.state, node.since_ns, node.since_seq, node.reason = moved.after, entry.time_ns, entry.seq, moved.reason
+    if moved.after not in {State.SUSPECT, State.DRAINED}:
+        node.wanted, node.approved = None, False
+    if moved.after in {State.IN, State.PROBATION}:
+        node.clean_jobs, node.returning = 0, False
+        node.signals.clear()
+        node.forgiven_ns = entry.time_ns
+
+
+def _step(fleet: Fleet, step: Step, entry: Entry) -> None:
+    fleet.node(step.node).history.append(entry)
+    if step.phase is Phase.BEGUN:
+        fleet.open_steps[step.action] = step
+        return
+    fleet.open_steps.pop(step.action, None)
+    if step.phase is Phase.DONE and step.verb is Verb.DRAIN:
+        fleet.drains.append((entry.time_ns, step.node))
+    if step.phase is Phase.DROPPED:
+        node = fleet.node(step.node)
+        node.wanted, node.returning = None, False
+
+
+def _instruction(fleet: Fleet, said: Instruction, entry: Entry) -> None:
+    if said.order is Order.CLOSE_BREAKER:
+        fleet.breakers.pop(said.target, None)
+        fleet.closed_ns[said.target] = entry.time_ns
+        return
+    node = fleet.node(said.target)
+    node.history.append(entry)
+    match said.order:
+        case Order.APPROVE:
+            node.approved = True
+        case Order.HOLD:
+            node.held_until_ns, node.held_why = said.until_ns or 0, said.reason
+        case Order.RELEASE:
+            node.held_until_ns = 0
+        case Order.RETURN:
+            node.returning = True

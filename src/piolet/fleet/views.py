@@ -1,0 +1,153 @@
+"""What people read of a fleet: rows and words, made from its state alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from piolet.fleet.ledger import Breaker, Entry, Firing, Instruction, Mode, State, Step, Transition
+from piolet.fleet.policy import Policy
+from piolet.fleet.state import Fleet, Node
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """A node in a list; `waits` tells what it waits for."""
+
+    node: str
+    state: State
+    since_ns: int
+    reason: str
+    signals: int
+    waits: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of a node's history."""
+
+    seq: int
+    time_ns: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a node stands where it does: on what evidence (time_ns, words), and what comes next."""
+
+    node: str
+    state: State
+    since_ns: int
+    reason: str
+    evidence: tuple[tuple[int, str], ...]
+    history: tuple[Event, ...]
+    next: str
+
+
+@dataclass(frozen=True, slots=True)
+class RuleRow:
+    """How often a rule fired, on how many nodes, and how many of these were drained."""
+
+    rule: str
+    firings: int
+    nodes: int
+    drained: int
+
+
+def nodes(fleet: Fleet, policy: Policy) -> list[NodeRow]:
+    """Return the nodes that are not simply in, those out of service first."""
+    order = [State.DRAINED, State.SUSPECT, State.PROBATION, State.OBSERVED]
+    listed = [node for node in fleet.nodes.values() if node.state in order]
+    listed.sort(key=lambda node: (order.index(node.state), node.name))
+    return [
+        NodeRow(node.name, node.state, node.since_ns, node.reason, len(node.signals), _next(fleet, node, policy))
+        for node in listed
+    ]
+
+
+def breakers(fleet: Fleet) -> list[Breaker]:
+    """Return the breakers that are open."""
+    return [fleet.breakers[group] for group in sorted(fleet.breakers)]
+
+
+def approvals(fleet: Fleet) -> list[NodeRow]:
+    """Return the nodes whose drain waits for an operator's approval."""
+    return [
+        NodeRow(node.name, node.state, node.wanted_ns, node.wanted.reason, len(node.signals), "approval")
+        for node in fleet.nodes.values()
+        if node.wanted and node.wanted.mode is Mode.ADVISE and not node.approved and node.state is not State.DRAINED
+    ]
+
+
+def rules(fleet: Fleet) -> list[RuleRow]:
+    """Return what each rule has done, the busiest first."""
+    fired: dict[str, list[str]] = {}
+    for node in fleet.nodes.values():
+        for entry in node.history:
+            if isinstance(entry.content, Firing):
+                fired.setdefault(entry.content.rule, []).append(node.name)
+    drained = {name for _, name in fleet.drains}
+    rows = [RuleRow(rule, len(names), len(set(names)), len(set(names) & drained)) for rule, names in fired.items()]
+    return sorted(rows, key=lambda row: (-row.firings, row.rule))
+
+
+def explain(fleet: Fleet, name: str, policy: Policy) -> Explanation:
+    """Return why node `name` stands where it does; one that nothing is known of is in."""
+    node = fleet.nodes.get(name) or Node(name)
+    counted = [one for one in node.evidence if one.time_ns >= node.forgiven_ns]
+    return Explanation(
+        name,
+        node.state,
+        node.since_ns,
+        node.reason or "nothing speaks against it",
+        tuple((one.time_ns, f"{one.group} {one.gpu} job {one.job or '-'}: {one.message}") for one in counted[-20:]),
+        tuple(events(node)),
+        _next(fleet, node, policy),
+    )
+
+
+def events(node: Node) -> Iterator[Event]:
+    """Yield the history of a node, in words."""
+    for entry in node.history:
+        yield Event(entry.seq, entry.time_ns, words(entry))
+
+
+def words(entry: Entry) -> str:
+    """Return an entry in plain words."""
+    match entry.content:
+        case Firing() as fired:
+            return f"rule {fired.rule} ({fired.mode.value}) asks for {fired.to.value}: {fired.reason}"
+        case Transition() as moved:
+            return f"{moved.node}: {moved.before.value} -> {moved.after.value}: {moved.reason}"
+        case Step() as step:
+            return f"{step.verb.value} of {step.node} {step.phase.value}: {step.reason}"
+        case Instruction() as said:
+            return f"{said.user} ordered {said.order.value} of {said.target}: {said.reason}"
+        case Breaker() as opened:
+            return f"breaker of {opened.group} opened: {opened.reason}"
+        case seen:
+            where = seen.node or seen.nodes
+            return f"{seen.source.value} saw {seen.group} {seen.status.value} on {where}: {seen.message}"
+
+
+def _next(fleet: Fleet, node: Node, policy: Policy) -> str:
+    course = policy.course
+    if node.state is State.SUSPECT and node.wanted:
+        return _next_of_wish(fleet, node, node.wanted, policy)
+    if node.state is State.DRAINED and node.returning:
+        return "resumes with the next `piolet fleet apply`"
+    return {
+        State.IN: "",
+        State.OBSERVED: f"is in after {course.quiet_days:g} quiet days",
+        State.SUSPECT: f"is in after {course.quiet_days:g} quiet days",
+        State.DRAINED: f"an operator heals it, then `piolet fleet return {node.name}`",
+        State.PROBATION: f"is in after {course.clean_jobs} clean jobs; {node.clean_jobs} so far",
+    }[node.state]
+
+
+def _next_of_wish(fleet: Fleet, node: Node, wanted: Firing, policy: Policy) -> str:
+    if wanted.group in fleet.breakers:
+        return f"withheld: the breaker of {wanted.group} is open"
+    if wanted.mode is Mode.ADVISE and not node.approved:
+        return f"waits for `piolet fleet approve {node.name}`, for {policy.course.wish_h:g} h"
+    return "is drained by the next `piolet fleet apply`, as far as limits allow"
