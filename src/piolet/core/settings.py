@@ -97,6 +97,9 @@ class EnvSettings:
     store: Path | None = setting(
         None, path, "directory of imported images, which nodes see; none: images below the root of the logbooks"
     )
+    gate: tuple[str, ...] = setting(
+        (), texts, "command that an image must pass before it is used; the image's path is added to its words"
+    )
     import_timeout_s: float = setting(
         7200.0, number(above=0), "seconds to wait for another process's import of an image"
     )

@@ -17,8 +17,8 @@ from pathlib import Path
 from piolet.core.config import Settings
 from piolet.core.errors import ConfigError
 from piolet.core.run import Runner, SystemRunner
+from piolet.env import gate, lookup, mounts
 from piolet.env import image as image_files
-from piolet.env import lookup, mounts
 from piolet.env.edf import Edf, Value
 from piolet.env.expanding import ExpansionError, expand, expanded
 from piolet.env.model import Image, Mount, Text, Variable
@@ -109,7 +109,7 @@ def _planned(top: Edf, merged: Merged, context: lookup.Context, runner: Runner, 
         with kept(problems):
             own_variables.append(Variable(name, expand(value, context.environ) or None, value.origin))
     with kept(problems):  # last, and not at all if the rest is wrong: nobody waits for an import that is of no use
-        image = _image(top, merged, context, fetch=fetch and not problems)
+        image = _image(top, merged, context, runner, fetch=fetch and not problems)
     raise_all(problems)
     if image is None:
         raise _no_image(top)
@@ -130,7 +130,7 @@ def _origins(merged: Merged, image: Image) -> dict[str, str]:
     return of_image | {key: value.origin for key, value in merged.scalars.items()}
 
 
-def _image(top: Edf, merged: Merged, context: lookup.Context, *, fetch: bool) -> Image:
+def _image(top: Edf, merged: Merged, context: lookup.Context, runner: Runner, *, fetch: bool) -> Image:
     architecture = context.settings.env.arch or os.uname().machine
     value = merged.images.get(architecture)
     if value is None and merged.images:
@@ -138,7 +138,10 @@ def _image(top: Edf, merged: Merged, context: lookup.Context, *, fetch: bool) ->
     text = expand(value, context.environ) if value else ""
     if value is None or not text:
         raise _no_image(top, value)
-    return image_files.resolve(value, text, context, fetch=fetch)
+    image = image_files.resolve(value, text, context, fetch=fetch)
+    if fetch:
+        gate.check(image, value, context, runner)
+    return image
 
 
 def _no_image_for(architecture: str, merged: Merged) -> ConfigError:
