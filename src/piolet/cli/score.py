@@ -65,21 +65,23 @@ def show(job: str, output: Format, html: Path | None, weights: str, *, brief: bo
     The score says at what share of their attainable speed the allocated GPUs ran, which of four factors costs most,
     what holds the job back, and what was not measured.
     """
-    from piolet.score.overview import open_overview  # noqa: PLC0415 - help needs none of this
-    from piolet.score.report import write_report  # noqa: PLC0415 - same
+    from piolet.logbook.reader import read  # noqa: PLC0415 - help needs none of this
+    from piolet.score.overview import overview  # noqa: PLC0415 - same
+    from piolet.score.report import write_page  # noqa: PLC0415 - same
     from piolet.score.terminal import score_lines  # noqa: PLC0415 - same
     from piolet.score.weights import parse, weighed  # noqa: PLC0415 - same
 
     wanted = parse(weights) if weights else {}
     logbook = _find(job)
-    with progress("reading the logbook"):
-        view = open_overview(logbook)
-        written = write_report(logbook, html) if html else None
+    with progress("reading the logbook"), read(logbook) as reader:
+        view = overview(reader)
+        written = write_page(reader, view, html) if html else None
     other = weighed(view.score, wanted)
     if output is Format.JSON:
         everything = asdict(view.score) | {
             "nodes": [asdict(node) for node in view.nodes],
             "quality": asdict(view.quality),
+            "step_time": view.step_time and asdict(view.step_time),
         }
         print_json(everything | ({"weighed": {"weights": wanted, "value": other}} if wanted else {}))
     elif brief:

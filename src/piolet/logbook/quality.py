@@ -85,24 +85,25 @@ def _coverage(reader: Reader, job: JobRecord, families: Sequence[str]) -> list[C
     if job.program_started_ns is None or job.program_ended_ns is None or job.sample_interval_s is None:
         return []
     expected = Interval(job.program_started_ns, job.program_ended_ns)
+    times_of = {family: _times(reader, family) for family in families}
     found = []
     for held in job.allocation:
         for family in families if held.used else ():
             if family == "gpu" and not held.gpus:
                 continue
-            times = _times(reader, family, held.node)
+            times = times_of[family].get(held.node, [])
             holes = gaps(times, expected, job.sample_interval_s)
             inside = sum(expected.start_ns <= time < expected.end_ns for time in times)
             found.append(Coverage(held.node, family, expected, job.sample_interval_s, inside, holes))
     return found
 
 
-def _times(reader: Reader, family: str, node: str) -> list[int]:
+def _times(reader: Reader, family: str) -> dict[str, list[int]]:
+    """Return the ascending times at which each node has a sample."""
     rows = reader.database.execute(
-        f'SELECT DISTINCT time_ns FROM "{family}" WHERE node = ? ORDER BY 1',  # noqa: S608 - a known family
-        [node],
+        f'SELECT node, list(DISTINCT time_ns ORDER BY time_ns) FROM "{family}" GROUP BY node'  # noqa: S608 - known
     ).fetchall()
-    return [int(time) for (time,) in rows]
+    return dict(rows)
 
 
 def _restarts(reader: Reader) -> tuple[tuple[str, int], ...]:

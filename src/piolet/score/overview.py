@@ -17,6 +17,7 @@ from piolet.logbook.records import JobRecord, Outcome, read_checks, read_job, re
 from piolet.logbook.schema import FAMILIES
 from piolet.score.job import score_job
 from piolet.score.model import JobScore
+from piolet.score.steps import StepTime, step_time
 
 _SAMPLED = ("gpu", "host", "user")
 _NOT_SHOWN = ("schema", "version", "mtime_ns", "plan_sha256")
@@ -56,6 +57,7 @@ class Overview:
     quality: Quality
     never_collected: tuple[str, ...]
     environment: tuple[tuple[str, str, str], ...]
+    step_time: StepTime | None = None
 
 
 def open_overview(logbook: Logbook) -> Overview:
@@ -77,6 +79,7 @@ def overview(reader: Reader) -> Overview:
         quality=assess(reader, _bounded(reader, job)),
         never_collected=never_collected(reader),
         environment=environment(logbook),
+        step_time=step_time(reader),
     )
 
 

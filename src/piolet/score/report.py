@@ -90,16 +90,19 @@ def write_report(logbook: Logbook, path: Path | None = None) -> Path:
         ParseError: job.json or outcome.json cannot be read.
         StorageError: the page cannot be written.
     """
-    path = path or logbook.report
     with read(logbook) as reader:
-        page = render(reader)
-    write_text(path, page)
+        return write_page(reader, overview(reader), path)
+
+
+def write_page(reader: Reader, view: Overview, path: Path | None = None) -> Path:
+    """Write the report of an open logbook whose overview is known; see write_report."""
+    path = path or reader.logbook.report
+    write_text(path, render(reader, view))
     return path
 
 
-def render(reader: Reader) -> str:
+def render(reader: Reader, view: Overview) -> str:
     """Return the page as HTML text."""
-    view = overview(reader)
     window = window_of(reader, view.job)  # the overview has scored the job, so the tables are there
     return page(view, timeline(reader, window) if window else None, window)
 
@@ -169,6 +172,7 @@ def facts(view: Overview) -> list[tuple[str, str]]:
         ("GPU", ", ".join(models) or words.NOTHING),
         ("Energy of the GPUs", words.energy(score.energy_j)),
         ("GPU activity observed", words.percent(score.coverage_ratio)),
+        *([("Time of a step", words.step_time(view.step_time))] if view.step_time else []),
     ]
 
 

@@ -121,6 +121,8 @@ def _parts(view: Overview) -> Iterator[RenderableType]:
     yield Text.assemble("\n", (f"{words.percent(score.score)} saturation", "bold cyan"), f"  {words.headline(score)}")
     if words.steady(score):
         yield Text(f"{words.steady(score)}.")
+    if view.step_time:
+        yield Text(f"Step time {words.step_time(view.step_time)} over {view.step_time.count} steps.")
     yield Text("")
     if score.factors:
         yield _factors(score)

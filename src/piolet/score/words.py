@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from piolet.score.model import JobScore
+from piolet.score.steps import StepTime
 
 NOTHING = "\N{EN DASH}"
 """Stands for what is not known."""
@@ -70,3 +71,11 @@ def steady(score: JobScore) -> str:
     if not score.startup_s or score.steady is None:
         return ""
     return f"{percent(score.steady)} in steady state, without the first {duration(score.startup_s)} of start-up"
+
+
+def step_time(found: StepTime | None) -> str:
+    """Return the median step time with its spread; a dash if there is none."""
+    if found is None:
+        return NOTHING
+    p10, p50, p90 = (f"{value:.3g}" for value in (found.p10_s, found.p50_s, found.p90_s))
+    return f"{p50} s (p10 {p10}, p90 {p90})"
