@@ -52,6 +52,7 @@ def score_job(reader: Reader, job: JobRecord) -> JobScore:
         compute=_pooled(rows, "compute"),
         memory=_pooled(rows, "memory"),
         network=_pooled(rows, "network"),
+        ofu=_pooled(rows, "ofu"),
         energy_j=_sum(gpu.energy_j for gpu in gpus),
         spread=_spread(gpus),
         laggards=_laggards(gpus),

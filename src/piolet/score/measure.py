@@ -147,6 +147,7 @@ def totals(reader: Reader, window: Window, from_s: float = 0.0) -> list[dict[str
             avg(s.memory) FILTER (s.score IS NOT NULL) AS memory,
             avg(s.network) AS network, avg(s.busy) AS busy, avg(s.sm) AS sm, avg(s.engine) AS engine,
             avg(s.tensor) AS tensor, avg(s.dram) AS dram, avg(s.fp64) AS fp64, avg(s.pcie) AS pcie,
+            avg(s.tensor * capped(s.clock)) FILTER (s.score IS NOT NULL) AS ofu,
             avg(s.util) AS util, quantile_cont(s.sm, 0.9) - quantile_cont(s.sm, 0.1) AS sm_pulse,
             count(s.clock) AS clocks, avg(s.power_w) AS power_w, max(s.temperature_c) AS temperature_c,
             max(s.memory_used_bytes) AS memory_used_bytes,

@@ -130,6 +130,7 @@ class JobScore:
 
     `score` is the mean saturation over observed allocated GPU-seconds, None if nothing was observed; `steady` is the
     same without the first `startup_s` seconds. `compute`, `memory` and `network` are means over the same GPU-seconds.
+    `ofu` is the mean of tensor active x clock / highest clock, within a few points of the MFU of tensor-core programs.
     `wall_s` is the length of the program, `notes` say what the numbers cannot know.
     """
 
@@ -146,6 +147,7 @@ class JobScore:
     compute: float | None = None
     memory: float | None = None
     network: float | None = None
+    ofu: float | None = None
     energy_j: float | None = None
     spread: float | None = None
     laggards: tuple[str, ...] = ()

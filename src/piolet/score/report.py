@@ -101,8 +101,9 @@ def write_page(reader: Reader, view: Overview, path: Path | None = None) -> Path
     return path
 
 
-def render(reader: Reader, view: Overview) -> str:
-    """Return the page as HTML text."""
+def render(reader: Reader, view: Overview | None = None) -> str:
+    """Return the page as HTML text; `view` is the overview of the reader, if it is known already."""
+    view = view or overview(reader)
     window = window_of(reader, view.job)  # the overview has scored the job, so the tables are there
     return page(view, timeline(reader, window) if window else None, window)
 
@@ -172,6 +173,7 @@ def facts(view: Overview) -> list[tuple[str, str]]:
         ("GPU", ", ".join(models) or words.NOTHING),
         ("Energy of the GPUs", words.energy(score.energy_j)),
         ("GPU activity observed", words.percent(score.coverage_ratio)),
+        *([("OFU", f"{words.percent(score.ofu)} of tensor peak")] if score.ofu is not None else []),
         *([("Time of a step", words.step_time(view.step_time))] if view.step_time else []),
     ]
 

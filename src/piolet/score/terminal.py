@@ -121,6 +121,10 @@ def _parts(view: Overview) -> Iterator[RenderableType]:
     yield Text.assemble("\n", (f"{words.percent(score.score)} saturation", "bold cyan"), f"  {words.headline(score)}")
     if words.steady(score):
         yield Text(f"{words.steady(score)}.")
+    if score.ofu is not None:
+        yield Text(
+            f"OFU {words.percent(score.ofu)}: tensor pipes active x clock / highest clock; compare it with the MFU."
+        )
     if view.step_time:
         yield Text(f"Step time {words.step_time(view.step_time)} over {view.step_time.count} steps.")
     yield Text("")

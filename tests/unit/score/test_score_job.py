@@ -233,3 +233,13 @@ def test_summary_lines(training: Logbook) -> None:
     assert [line.split()[0] for line in lines] == ["saturation", "factors", "bottleneck", "coverage"]
     nothing = replace(scored([]), gpus=(), coverage_ratio=None)
     assert [line.split()[0] for line in score_lines(nothing)] == ["saturation", "bottleneck"]
+
+
+def test_ofu_is_tensor_activity_at_the_clock_it_had() -> None:
+    record = made_logbooks.job(seconds=20)
+    half = {"sm_clock_hz": 990_000_000, "sm_clock_max_hz": 1_980_000_000}
+    rows = made_logbooks.constant(record, 20, tensor_active=0.4, dram_active=0.1, **half)
+    with made_logbooks.in_memory(rows) as reader:
+        assert score_job(reader, record).ofu == pytest.approx(0.2)
+    with made_logbooks.in_memory(made_logbooks.constant(record, 20, tensor_active=0.4, dram_active=0.1)) as reader:
+        assert score_job(reader, record).ofu is None

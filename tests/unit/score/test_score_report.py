@@ -120,10 +120,9 @@ def test_a_long_job_of_many_gpus_stays_small(tmp_path: Path) -> None:
     ]
     with made_logbooks.in_memory(rows, tmp_path) as reader:
         made_logbooks.write_job(reader.logbook.job, job)
-        from piolet.score.overview import overview  # noqa: PLC0415 - the one test that needs it
-        from piolet.score.report import render  # noqa: PLC0415 - same
+        from piolet.score.report import render  # noqa: PLC0415 - the one test that needs it
 
-        page = render(reader, overview(reader))
+        page = render(reader)
     assert "The 128 lowest of 160" in page
     assert "Saturation by node" in page
     assert len(page) < 1_000_000
