@@ -116,10 +116,10 @@ def scan_model(path: Path, limits: ModelLimits) -> Scan:
     with storage_errors(path, "read"), path.open("rb") as stream:
         size_bytes = path.stat().st_size
         item = Item(stream, size_bytes, path.name.lower(), Place(str(path)), limits)
-        return Scan("model", 1, size_bytes, tuple(sorted(set(_risks(item)))))
+        return Scan("model", 1, size_bytes, tuple(sorted(set(risks_of(item)))))
 
 
-def _risks(item: Item) -> Iterator[Risk]:
+def risks_of(item: Item) -> Iterator[Risk]:
     """Yield the risks of an item; whatever its parser cannot take is a risk too."""
     try:
         yield from _by_content(item)
@@ -236,7 +236,7 @@ def _zip(item: Item) -> Iterator[Risk]:
                 yield risk(rules.OUTSIDE, inner.place, "a member with a path outside of the archive")
             elif not entry.is_dir():
                 with archive.open(entry) as stream:
-                    yield from _risks(replace(inner, stream=stream))
+                    yield from risks_of(replace(inner, stream=stream))
 
 
 def _zip_trouble(stream: IO[bytes], entry: zipfile.ZipInfo) -> str:
@@ -265,7 +265,7 @@ def _tar(item: Item) -> Iterator[Risk]:
             if any(each.is_absolute() or ".." in each.parts for each in (path, target)):
                 yield risk(rules.OUTSIDE, inner.place, "a member or link with a path outside of the archive")
             elif entry.isfile() and (stream := archive.extractfile(entry)):
-                yield from _risks(replace(inner, stream=stream))
+                yield from risks_of(replace(inner, stream=stream))
 
 
 def _compressed(item: Item, head: bytes) -> Iterator[Risk]:
@@ -278,7 +278,7 @@ def _compressed(item: Item, head: bytes) -> Iterator[Risk]:
         size_bytes = unpacked.tell()
         unpacked.seek(0)
         name = item.name.removesuffix(".gz").removesuffix(".bz2").removesuffix(".xz").removesuffix(".z")
-        yield from _risks(item.member(unpacked, size_bytes, name))
+        yield from risks_of(item.member(unpacked, size_bytes, name))
 
 
 def _chunks(stream: IO[bytes], opened: Callable[[IO[bytes]], Any] | None) -> Iterator[bytes]:
