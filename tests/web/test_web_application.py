@@ -26,6 +26,8 @@ pytestmark = pytest.mark.web
 
 LINK = re.compile(r"http://127\.0\.0\.1:\d+/login\?token=\S+")
 JOB = "/jobs/lab/4711"
+SQL = "/sql?job=lab/4711&q=SELECT+time_ns,+power_w+FROM+gpu+WHERE+node='node1'+AND+gpu=0+ORDER+BY+1"
+COMPARE = "/compare?a=lab/4711&b=lab/4711"
 
 
 @dataclass
@@ -78,7 +80,7 @@ def overflow(page: Page) -> int:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("path", ["/", JOB, f"{JOB}/nodes/node5", "/jobs/lab/none"])
+@pytest.mark.parametrize("path", ["/", JOB, f"{JOB}/nodes/node5", "/jobs/lab/none", SQL, COMPARE])
 def test_pages_are_accessible_and_quiet(served: Served, path: str, theme: str) -> None:
     page = served.open(path)
     page.evaluate("theme => localStorage.setItem('theme', theme)", theme)
@@ -91,7 +93,7 @@ def test_pages_are_accessible_and_quiet(served: Served, path: str, theme: str) -
 
 
 @pytest.mark.parametrize("width", [390, 768, 1280])
-@pytest.mark.parametrize("path", ["/", JOB, f"{JOB}/nodes/node5"])
+@pytest.mark.parametrize("path", ["/", JOB, f"{JOB}/nodes/node5", SQL, COMPARE])
 def test_pages_fit(served: Served, path: str, width: int) -> None:
     served.page.set_viewport_size({"width": width, "height": 900})
     assert overflow(served.open(path)) <= 0

@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from piolet.core.errors import UsageError
 from piolet.logbook.layout import Logbook
-from piolet.logbook.reader import read
+from piolet.logbook.reader import Reader, read
 from piolet.logbook.records import read_job
 from piolet.score import measure
 from piolet.score.job import score_job
@@ -72,14 +72,20 @@ def compare(before: Logbook, after: Logbook) -> Comparison:
     Raises:
         UsageError: one of them has no saturation to compare, or that of the first is zero.
     """
+    with read(before) as first, read(after) as second:
+        return compare_readers(first, second)
+
+
+def compare_readers(before: Reader, after: Reader) -> Comparison:
+    """Compare two open logbooks; see `compare`."""
     first, second = _steady(before), _steady(after)
     return Comparison(first[0], second[0], ratio(first[1], second[1]))
 
 
-def _steady(logbook: Logbook) -> tuple[JobScore, list[float]]:
-    with read(logbook) as reader:
-        score = score_job(reader, read_job(logbook.job))
-        seconds = measure.saturation_by_second(reader) if score.score is not None else ([], [])
+def _steady(reader: Reader) -> tuple[JobScore, list[float]]:
+    logbook = reader.logbook
+    score = score_job(reader, read_job(logbook.job))
+    seconds = measure.saturation_by_second(reader) if score.score is not None else ([], [])
     values = [value for time_s, value in zip(*seconds, strict=True) if time_s >= score.startup_s]
     if not any(values):
         raise UsageError(

@@ -25,7 +25,7 @@ from piolet.watch import Archive
 from piolet.web.gate import Gate, Headers
 from piolet.web.limits import Limits
 from piolet.web.login import Login, TokenLogin, login_of
-from piolet.web.pages import job, listing, live
+from piolet.web.pages import comparing, console, job, listing, live
 from piolet.web.rendering import HERE, page
 from piolet.web.views import Views
 
@@ -74,6 +74,10 @@ def routes() -> list[Route | Mount]:
         Route(f"{one}/report", job.report),
         Route(f"{one}/logbook.tar", job.logbook),
         Route(f"{one}/files/{{name}}", job.document),
+        Route("/compare", comparing.compare),
+        Route("/sql", console.sql),
+        Route("/sql/plot", console.plot),
+        Route("/sql/answer.csv", console.csv_file),
         Route("/logout", logout, methods=["POST"]),
         Route("/health", health),
         Mount("/static", StaticFiles(directory=HERE / "static")),

@@ -47,6 +47,26 @@ def plot(
     }
 
 
+def plot_of_answer(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, Any] | None:
+    """Return the plot of a query's answer over its column time_ns, a line for each number; None if it has no time."""
+    if "time_ns" not in columns or not rows:
+        return None
+    at = columns.index("time_ns")
+    ordered = sorted((row for row in rows if row[at] is not None), key=lambda row: row[at])
+    numbers = [
+        number
+        for number, name in enumerate(columns)
+        if name != "time_ns" and any(isinstance(row[number], int | float) for row in ordered)
+    ][:MOST_LINES]
+    return {
+        "times": [round((row[at] - ordered[0][at]) / _SECOND_NS, 3) for row in ordered],
+        "lines": [{"name": columns[number], "mean": [row[number] for row in ordered]} for number in numbers],
+        "unit": "",
+        "marks": [],
+        "summary": f"{', '.join(columns[number] for number in numbers)} over time, {plural(len(ordered), 'row')}",
+    }
+
+
 def summary(series: Series) -> str:
     """Return the plot in a sentence, for those who cannot see it."""
     if not series.lines:

@@ -167,3 +167,48 @@ def test_a_secret_that_is_missing_is_asked_for() -> None:
     settings = WebSettings(login="oidc")
     with pytest.raises(ConfigError, match="shared secret"):
         login_of(settings, Limits(settings))
+
+
+@pytest.mark.parametrize("name", ["environment.lock.json", "outcome.json", "vet/before.jsonl"])
+def test_a_record_that_is_a_link_closes_the_job(site: Any, tmp_path: Path, name: str) -> None:
+    (tmp_path / "private.json").write_text('{"password": "hunter2"}')
+    record = site.root / "lab" / "1" / name
+    record.unlink(missing_ok=True)
+    record.symlink_to(tmp_path / "private.json")
+    for path in ("/jobs/lab/1", "/jobs/lab/1/report", "/compare?a=lab/1&b=lab/1"):
+        answer = site.visitor("root").get(path)
+        assert answer.status_code == 404
+        assert "hunter2" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "path", ["/sql?job=lab/2&q=SELECT+1", "/sql/plot?job=lab/2&q=SELECT+1", "/compare?a=lab/1&b=lab/2"]
+)
+def test_questions_reach_ones_own_jobs_only(site: Any, path: str) -> None:
+    assert "no job lab/2 that ada may see" in site.visitor("ada").get(path).text
+
+
+@pytest.mark.parametrize(
+    "query", ["FROM read_text('/etc/passwd')", "COPY gpu TO '/tmp/x'", "SELECT 1; SELECT 2", "SELEC"]
+)
+def test_sql_reads_nothing_but_the_job(site: Any, query: str) -> None:
+    page = site.visitor("ada").get("/sql", params={"job": "lab/1", "q": query})
+    assert "the query cannot be run" in page.text
+    assert "root:x" not in page.text
+
+
+def test_sql_answers(site: Any) -> None:
+    query = {"job": "lab/1", "q": "SELECT time_ns, node, power_w FROM gpu WHERE node = 'node1' ORDER BY 1"}
+    ada = site.visitor("ada")
+    assert "20 rows" in ada.get("/sql", params=query).text
+    plot = ada.get("/sql/plot", params=query).json()
+    assert plot["times"] == [float(second) for second in range(20)]
+    assert [line["name"] for line in plot["lines"]] == ["power_w"]
+    assert ada.get("/sql/answer.csv", params=query).text.splitlines()[0] == "time_ns,node,power_w"
+
+
+def test_two_jobs_are_compared(site: Any, make_job: Any) -> None:
+    make_job(site.root, "5", user="ada", name="train")
+    page = site.visitor("ada").get("/compare?a=lab/1&b=lab/5").text
+    assert "Steady saturation: 1.000 of before" in page
+    assert "Command, nodes, versions and environment were the same" in page

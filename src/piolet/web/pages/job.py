@@ -27,10 +27,26 @@ _CHUNK = 1 << 20
 
 
 @contextmanager
-def opened(request: Request) -> Iterator[Book]:
-    """Open the job that the path names, if the visitor may see it."""
-    with request.state.jobs.open(request.path_params["cluster"], request.path_params["job"]) as book:
+def opened(request: Request, name: str = "") -> Iterator[Book]:
+    """Open the job that the path names, or `name` as ``cluster/job``, if the visitor may see it.
+
+    Raises:
+        UsageError: there is no such job for this visitor, or a record of it is a link to somebody else's file.
+    """
+    cluster, _, job_id = (
+        name.partition("/") if name else (request.path_params["cluster"], "", request.path_params["job"])
+    )
+    with request.state.jobs.open(cluster, job_id) as book:
+        found = [path for path in _records(book) if path.is_symlink() or path.exists()]
+        if len(ownership.own_files(book.logbook, found, book.grant.job.owner)) < len(found):
+            raise UsageError("a record of this logbook is not its owner's own file", remedy="ask its owner")
         yield book
+
+
+def _records(book: Book) -> list[Path]:
+    """Return the records that are read as a whole; segments are looked at one by one where they are read."""
+    logbook = book.logbook
+    return [logbook.outcome, logbook.findings, logbook.environment_lock, *logbook.vet.glob("*")]
 
 
 def job(request: Request) -> Response:
