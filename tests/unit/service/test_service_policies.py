@@ -115,6 +115,7 @@ def security(each, platform):
 CONTAINER = ("spec", "containers", 0)
 SECURITY = (*CONTAINER, "securityContext")
 CONTEXT = ("spec", "securityContext")
+APPARMOR = "container.apparmor.security.beta.kubernetes.io"
 REFUSED = [
     (("spec", "hostNetwork"), True, "pss-host-namespaces"),
     (("spec", "hostPID"), True, "pss-host-namespaces"),
@@ -127,6 +128,8 @@ REFUSED = [
     (("spec", "volumes"), [{"name": "v", "nfs": {"server": "s", "path": "/"}}], "pss-volumes"),
     ((*CONTAINER, "ports"), [{"containerPort": 80, "hostPort": 80}], "pss-host-ports"),
     ((*SECURITY, "appArmorProfile"), {"type": "Unconfined"}, "pss-apparmor"),
+    (("metadata", "annotations"), {f"{APPARMOR}/c": "unconfined"}, "pss-apparmor-annotations"),
+    ((*CONTEXT, "windowsOptions"), {"hostProcess": True}, "pss-host-process"),
     ((*CONTEXT, "seLinuxOptions"), {"type": "spc_t"}, "pss-selinux"),
     ((*CONTEXT, "seLinuxOptions"), {"user": "system_u"}, "pss-selinux"),
     ((*SECURITY, "procMount"), "Unmasked", "pss-proc"),
@@ -147,6 +150,8 @@ ACCEPTED = [
     (("spec", "volumes"), [{"name": "v", "emptyDir": {}}, {"name": "w", "csi": {"driver": "d"}}]),
     ((*CONTAINER, "ports"), [{"containerPort": 80, "hostPort": 0}]),
     ((*SECURITY, "appArmorProfile"), {"type": "Localhost", "localhostProfile": "p"}),
+    (("metadata", "annotations"), {f"{APPARMOR}/c": "localhost/p", "other": "unconfined"}),
+    ((*CONTEXT, "windowsOptions"), {"hostProcess": False}),
     ((*CONTEXT, "seLinuxOptions"), {"type": "container_t", "level": "s0"}),
     ((*SECURITY, "procMount"), "Default"),
     ((*CONTEXT, "sysctls"), [{"name": "net.ipv4.ping_group_range", "value": "0 1"}]),
