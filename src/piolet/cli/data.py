@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from piolet.cli.common import Format, counting, format_option, print_json, print_table
+from piolet.cli.common import Format, counting, format_option, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from piolet.data.advice import Facts
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from piolet.data.tally import Tally
 
 FINDINGS = 1
+_SHOWN = 20
 
 
 @click.group()
@@ -103,6 +104,91 @@ def _print(facts: Facts) -> None:
         click.echo(f"\n{finding.severity}: {finding.subject}: {finding.reason}")
         click.echo("  " + finding.suggested_action.replace("\n", "\n    "))
     click.echo()
+
+
+@command.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--shards", is_flag=True, help="WebDataset shards in a directory, instead of one squashfs image.")
+@click.option("--shard-size", default="1GB", show_default=True, help="Size of a shard at most.")
+@click.option("--seed", type=int, help="Shuffle the samples of the shards; the same seed gives the same order.")
+@click.option("--verify", "verifying", is_flag=True, help="Read it all back and compare.")
+def pack(source: Path, target: Path, shard_size: str, seed: int | None, *, shards: bool, verifying: bool) -> int:
+    """Pack the directory SOURCE into TARGET, with checksums, and say how to use it.
+
+    The same content gives the same bytes. TARGET must not be there yet; SOURCE is left as it is.
+    """
+    from piolet.core.run import SystemRunner  # noqa: PLC0415 - help needs none of this
+    from piolet.core.text import count, size  # noqa: PLC0415 - same
+    from piolet.data.packing import pack_squashfs  # noqa: PLC0415 - same
+    from piolet.data.shards import pack_shards  # noqa: PLC0415 - same
+
+    with counting() as show:
+
+        def report(files: int) -> None:
+            show(f"packing {source}: {count(files)} files")
+
+        if shards:
+            packed = pack_shards(source, target, shard_bytes=_shard_bytes(shard_size), seed=seed, report=report)
+        else:
+            packed = pack_squashfs(source, target, SystemRunner(), report)
+    click.echo(
+        f"{packed.path}: {count(packed.files)} files, {size(packed.source_bytes)} in {size(packed.packed_bytes)}"
+    )
+    if verifying:
+        status = _verified(target)
+        if status:
+            return status
+    click.echo(_usage(source, target, shards=shards))
+    return 0
+
+
+def _shard_bytes(text: str) -> int:
+    from piolet.core.errors import UsageError  # noqa: PLC0415 - help needs none of this
+    from piolet.core.text import parse_size  # noqa: PLC0415 - same
+
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise UsageError(f"the size of a shard {error}", where="--shard-size") from error
+
+
+def _usage(source: Path, target: Path, *, shards: bool) -> str:
+    """Return what to write where, to read what was packed."""
+    if shards:
+        last = len(list(target.glob("shard-*.tar"))) - 1
+        urls = f"{target.resolve()}/shard-{{000000..{last:06d}}}.tar"
+        return (
+            f'in Python:\n  import webdataset\n  data = webdataset.WebDataset("{urls}", shardshuffle=100).shuffle(1000)'
+        )
+    mount = f"{target.resolve()}:{source.resolve()}:sqsh"
+    return f'in the EDF:\n  mounts = ["{mount}"]\nin Python: read it at {source.resolve()}, as before'
+
+
+@command.command()
+@click.argument("packed", type=click.Path(path_type=Path))
+def verify(packed: Path) -> int:
+    """Read back PACKED, an image or a directory of shards, and compare with its checksums.
+
+    Exit status: 0 all is as it was packed, 1 something differs.
+    """
+    return _verified(packed)
+
+
+def _verified(packed: Path) -> int:
+    from piolet.core.run import SystemRunner  # noqa: PLC0415 - help needs none of this
+    from piolet.core.text import count  # noqa: PLC0415 - same
+    from piolet.data.packing import verify_squashfs  # noqa: PLC0415 - same
+    from piolet.data.shards import verify_shards  # noqa: PLC0415 - same
+
+    with progress(f"reading back {packed}"):
+        files, wrong = verify_shards(packed) if packed.is_dir() else verify_squashfs(packed, SystemRunner())
+    for each in wrong[:_SHOWN]:
+        click.echo(each)
+    if len(wrong) > _SHOWN:
+        click.echo(f"and {count(len(wrong) - _SHOWN)} more")
+    click.echo(f"{packed}: {count(files)} files read back, {count(len(wrong))} differences")
+    return FINDINGS if wrong else 0
 
 
 @command.group()

@@ -109,7 +109,7 @@ def _small(facts: Facts) -> Iterator[Finding]:
     for place, (files, amount, small) in sorted(facts.tally.places.items(), key=lambda item: -item[1][2])[:3]:
         if place and small >= CROWDED_FILES and small >= CROWDED_SHARE * files:
             image = f"{place.rstrip('/')}.sqsh"
-            pack = shlex.join(["mksquashfs", place, image, "-comp", "zstd", "-Xcompression-level", "3"])
+            pack = shlex.join(["piolet", "data", "pack", place, image, "--verify"])
             yield Finding(
                 place,
                 Severity.WARNING,

@@ -96,3 +96,15 @@ def pack(image: Path, feed: Callable[[BinaryIO], None], *, said: Path) -> None:
         end(packer, 0)
     if status:
         raise ToolError(argv, status, said.read_text("utf-8", "replace"), remedy="check space and quota of the store")
+
+
+def make_argv(source: Path, image: Path) -> list[str]:
+    """Return the command that packs `source`, with zstd and without the time of making, so that it can be repeated."""
+    compression = ("-comp", "zstd", "-Xcompression-level", "3")
+    quiet = ("-quiet", "-no-progress")
+    return ["mksquashfs", str(source), str(image), "-noappend", *compression, "-mkfs-time", "0", "-no-xattrs", *quiet]
+
+
+def unpack_argv(image: Path, target: Path) -> list[str]:
+    """Return the command that unpacks `image` into the new directory `target`."""
+    return ["unsquashfs", "-quiet", "-no-progress", "-no-xattrs", "-dest", str(target), str(image)]

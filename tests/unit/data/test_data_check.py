@@ -210,7 +210,7 @@ def test_crowded_directories_formats_and_slow_tiers_are_told_with_commands():
 
     facts = Facts(Path("/s"), EXT4, tally, known)
 
-    assert "mksquashfs /s/images /s/images.sqsh" in _one(facts, "are small").suggested_action
+    assert "piolet data pack /s/images /s/images.sqsh" in _one(facts, "are small").suggested_action
     assert _one(facts, ".csv").suggested_action == "convert to Parquet"
     assert "/flash" in _one(facts, "lie on hdd").suggested_action
     assert len(findings(facts)) == 3
