@@ -39,8 +39,9 @@ def command() -> None:
     help="Output of the job or a kernel log to search as well; may be given often.",
 )
 @click.option("--save", is_flag=True, help="Also write findings.json into the logbook.")
+@click.option("--brief", is_flag=True, help="Print a line for each finding, and nothing else.")
 @format_option
-def diagnose(job: str, logs: tuple[Path, ...], output: Format, *, save: bool) -> int:
+def diagnose(job: str, logs: tuple[Path, ...], output: Format, *, save: bool, brief: bool) -> int:
     """Say why JOB is slow or failed: causes first, with evidence and the next step.
 
     Exit status: 0 nothing found, 1 findings.
@@ -57,6 +58,9 @@ def diagnose(job: str, logs: tuple[Path, ...], output: Format, *, save: bool) ->
             write_findings(book.logbook.findings, found)
     if output is Format.JSON:
         print_json(asdict(found))
+    elif brief:
+        for each in found.findings:
+            click.echo(f"finding     {each.subject}: {each.title} ({each.confidence:.0%} confidence)")
     else:
         _print_findings(found, start_ns)
     return FINDINGS if found.findings else 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import os
 import signal
 import sys
 import time
@@ -36,6 +37,9 @@ RECORDER_GRACE_S = 15.0
 
 INVENTORY = VettingProtocol("inventory", ())
 """Checks nothing: its answers tell which GPUs a node has."""
+
+FINDINGS = 1
+"""Exit status of a command that found something."""
 
 REPORT_TIMEOUT_S = 300.0
 """Seconds that a report may take; `piolet score --html` writes it again at any time."""
@@ -89,6 +93,7 @@ def begin(
         job_id=job_id,
         cluster=cluster,
         user=getpass.getuser(),
+        account=os.environ.get("SLURM_JOB_ACCOUNT", ""),
         command=request.command,
         request=request.recorded(),
         name=request.job_name,
@@ -225,14 +230,19 @@ def _close(session: Session, outcome: records.Outcome) -> None:
     with told("outcome.json"):
         records.write_outcome(session.logbook.outcome, outcome)
     say(f"logbook {session.logbook.path}")
+    recorded = session.request.record and session.job.program_started_ns is not None
+    if recorded:
+        with told("findings.json"):
+            for line in _after("watch", "diagnose", str(session.logbook.path), "--save", "--brief"):
+                say(line)
     with told("the report"):
-        for line in _report(session):
+        lines = _after("score", str(session.logbook.path), "--brief", "--html", str(session.logbook.report))
+        for line in lines if recorded else ():
             say(line)
         say(f"report  {session.logbook.report}")
 
 
-def _report(session: Session) -> list[str]:
-    """Write the report in a process of its own, so that nothing in it can touch the run's end; return its lines."""
-    argv = [sys.executable, "-m", "piolet", "score", str(session.logbook.path), "--brief"]
-    done = SystemRunner().run([*argv, "--html", str(session.logbook.report)], timeout=REPORT_TIMEOUT_S)
-    return done.stdout.splitlines() if session.request.record and session.job.program_started_ns else []
+def _after(*command: str) -> list[str]:
+    """Run a piolet command in a process of its own, so that nothing in it can touch the run's end; return its lines."""
+    argv = [sys.executable, "-m", "piolet", *command]
+    return SystemRunner().run(argv, timeout=REPORT_TIMEOUT_S, ok=(0, FINDINGS)).stdout.splitlines()

@@ -13,7 +13,15 @@ from piolet.core.nouns import CheckResult, Interval, Status
 from piolet.logbook.layout import Logbook
 from piolet.logbook.quality import Quality, assess
 from piolet.logbook.reader import Reader, read
-from piolet.logbook.records import JobRecord, Outcome, read_checks, read_job, read_outcome
+from piolet.logbook.records import (
+    Diagnosis,
+    JobRecord,
+    Outcome,
+    read_checks,
+    read_findings,
+    read_job,
+    read_outcome,
+)
 from piolet.logbook.schema import FAMILIES
 from piolet.score.job import score_job
 from piolet.score.model import JobScore
@@ -58,6 +66,7 @@ class Overview:
     never_collected: tuple[str, ...]
     environment: tuple[tuple[str, str, str], ...]
     step_time: StepTime | None = None
+    findings: tuple[Diagnosis, ...] = ()
 
 
 def open_overview(logbook: Logbook) -> Overview:
@@ -80,7 +89,13 @@ def overview(reader: Reader) -> Overview:
         never_collected=never_collected(reader),
         environment=environment(logbook),
         step_time=step_time(reader),
+        findings=_findings(logbook),
     )
+
+
+def _findings(logbook: Logbook) -> tuple[Diagnosis, ...]:
+    found = read_findings(logbook.findings)
+    return found.findings if found else ()
 
 
 def node_stories(job: JobRecord, checks: Sequence[CheckResult]) -> tuple[NodeStory, ...]:

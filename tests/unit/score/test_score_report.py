@@ -11,7 +11,9 @@ import made_logbooks
 import pytest
 
 from piolet.core.errors import StorageError
+from piolet.core.nouns import Severity
 from piolet.logbook.layout import Logbook
+from piolet.logbook.records import Diagnosis, Findings, write_findings
 from piolet.score import drawing, words, write_report
 from piolet.score.drawing import heat_image, holes, plot, time_ticks
 from piolet.score.timeline import HeatRow, Series
@@ -199,3 +201,24 @@ def test_time_ticks(length_s: float, texts: list[str]) -> None:
 )
 def test_numbers_in_words(found: str, text: str) -> None:
     assert found == text
+
+
+def test_findings_come_before_the_label(tmp_path: Path) -> None:
+    logbook = made_logbooks.training(tmp_path)
+    found = Diagnosis(
+        rule="thermal",
+        title="GPU slowed down by heat",
+        severity=Severity.WARNING,
+        confidence=0.95,
+        from_ns=made_logbooks.START_NS,
+        to_ns=made_logbooks.START_NS + 1,
+        reason="slowed down at 88 °C <b>",
+        next_step="tell the operators",
+        refuted_by="its neighbours are as hot",
+        nodes=("node5",),
+        gpu=2,
+    )
+    write_findings(logbook.findings, Findings(1, complete=True, findings=(found,)))
+    page = write_report(logbook).read_text(encoding="utf-8")
+    assert page.index("node5:2: GPU slowed down by heat") < page.index("<dt>Label</dt>")
+    assert "88 °C &lt;b&gt;" in page
