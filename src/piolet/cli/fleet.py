@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -131,6 +131,69 @@ def explain(node: str, output: Format) -> None:
     ):
         if lines:
             click.echo(f"\n{title}:\n" + "\n".join(f"  {line}" for line in lines))
+
+
+@command.command()
+@format_option
+def nodes(output: Format) -> None:
+    """List every node that something is known of, those out of service first."""
+    from piolet.fleet import center, views  # noqa: PLC0415 - as above
+    from piolet.fleet.ledger import State  # noqa: PLC0415 - as above
+
+    rows = views.nodes(center.look(_database()), _policy(), tuple(State))
+    if output is Format.JSON:
+        print_json([asdict(row) for row in rows])
+        return
+    shown = [(row.node, row.state, _time(row.since_ns), row.failures, row.reason, row.waits) for row in rows]
+    print_table(("node", "state", "since", "failures", "reason", "next"), shown)
+
+
+@command.command()
+@click.argument("node")
+@click.option("--last", default=20, show_default=True, type=click.IntRange(1), help="Lines of each part.")
+@format_option
+def show(node: str, last: int, output: Format) -> None:
+    """Show the history of NODE: evidence, decisions, actions and how its jobs ended."""
+    from piolet.fleet import center, history  # noqa: PLC0415 - as above
+    from piolet.fleet.state import Fleet, fold  # noqa: PLC0415 - as above
+
+    entries = center.entries(_database())
+    told = history.of_node(fold(Fleet(), entries), entries, node)
+    parts = {name: getattr(told, name)[-last:] for name in ("evidence", "decisions", "actions", "jobs")}
+    if output is Format.JSON:
+        print_json(asdict(replace(told, **parts)))
+        return
+    click.echo(f"{told.node} is {told.state}" + (f", with {' '.join(told.gpus)}" if told.gpus else ""))
+    for name, events in parts.items():
+        lines = [f"  #{one.seq} {_time(one.time_ns)} {one.what}" for one in events]
+        click.echo("\n".join(["", f"{name}:", *(lines or ["  none"])]))
+
+
+@command.command()
+@click.option("--apart", default=10.0, show_default=True, type=click.FloatRange(0), help="Minutes that end one.")
+@format_option
+def incidents(apart: float, output: Format) -> None:
+    """List failures of one cause that followed one another, on whichever nodes, the newest first."""
+    from piolet.core.nodeset import NodeSet  # noqa: PLC0415 - as above
+    from piolet.fleet import center, history  # noqa: PLC0415 - as above
+
+    found = history.incidents(center.entries(_database()), round(apart * 60e9))
+    if output is Format.JSON:
+        print_json([asdict(one) for one in found])
+        return
+    shown = [
+        (
+            one.cause,
+            _time(one.began_ns),
+            _time(one.ended_ns),
+            one.failures,
+            NodeSet(one.nodes),
+            len(one.jobs),
+            " ".join(one.rules),
+        )
+        for one in found
+    ]
+    print_table(("cause", "began", "ended", "failures", "nodes", "jobs", "rules that fired"), shown)
 
 
 @command.command()
@@ -287,4 +350,4 @@ def _policy() -> Policy:
 
 
 def _time(time_ns: int) -> str:
-    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if time_ns else "-"

@@ -5,5 +5,6 @@ rules      when evidence matters      state     the fold of the ledger
 policy     rules, limits as a file    deciding  evidence -> firings and transitions (pure)
 store      the ledger in SQLite       planning  wishes -> actions within limits (pure)
 gathering  logbooks and Slurm         applying  the only part that changes Slurm
-views      what people read           center    all of it, in the order of one turn
+views      what people read now       history   what they read of the past
+center     all of it, in the order of one turn
 """

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from piolet.fleet.evidence import Evidence
 from piolet.fleet.ledger import Breaker, Entry, Firing, Instruction, Mode, State, Step, Transition
 from piolet.fleet.policy import Policy
 from piolet.fleet.state import Fleet, Node
 
+_ORDER = (State.DRAINED, State.SUSPECT, State.PROBATION, State.OBSERVED, State.IN)
+NOTABLE = _ORDER[:-1]
+"""The states of nodes that are not simply in."""
+
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:
-    """A node in a list; `waits` tells what it waits for."""
+    """A node in a list: the failures that still count against it, and what it waits for."""
 
     node: str
     state: State
     since_ns: int
     reason: str
     signals: int
+    failures: int
     waits: str
 
 
@@ -54,15 +60,11 @@ class RuleRow:
     drained: int
 
 
-def nodes(fleet: Fleet, policy: Policy) -> list[NodeRow]:
-    """Return the nodes that are not simply in, those out of service first."""
-    order = [State.DRAINED, State.SUSPECT, State.PROBATION, State.OBSERVED]
-    listed = [node for node in fleet.nodes.values() if node.state in order]
-    listed.sort(key=lambda node: (order.index(node.state), node.name))
-    return [
-        NodeRow(node.name, node.state, node.since_ns, node.reason, len(node.signals), _next(fleet, node, policy))
-        for node in listed
-    ]
+def nodes(fleet: Fleet, policy: Policy, states: Sequence[State] = NOTABLE) -> list[NodeRow]:
+    """Return the nodes in `states` that something is known of, those out of service first."""
+    listed = [node for node in fleet.nodes.values() if node.state in states]
+    listed.sort(key=lambda node: (_ORDER.index(node.state), node.name))
+    return [_row(node, node.since_ns, node.reason, _next(fleet, node, policy)) for node in listed]
 
 
 def breakers(fleet: Fleet) -> list[Breaker]:
@@ -73,7 +75,7 @@ def breakers(fleet: Fleet) -> list[Breaker]:
 def approvals(fleet: Fleet) -> list[NodeRow]:
     """Return the nodes whose drain waits for an operator's approval."""
     return [
-        NodeRow(node.name, node.state, node.wanted_ns, node.wanted.reason, len(node.signals), "approval")
+        _row(node, node.wanted_ns, node.wanted.reason, "approval")
         for node in fleet.nodes.values()
         if node.wanted and node.wanted.mode is Mode.ADVISE and not node.approved and node.state is not State.DRAINED
     ]
@@ -94,7 +96,7 @@ def rules(fleet: Fleet) -> list[RuleRow]:
 def explain(fleet: Fleet, name: str, policy: Policy) -> Explanation:
     """Return why node `name` stands where it does; one that nothing is known of is in."""
     node = fleet.nodes.get(name) or Node(name)
-    counted = [one for one in node.evidence if one.time_ns >= node.forgiven_ns]
+    counted = _counted(node)
     return Explanation(
         name,
         node.state,
@@ -126,8 +128,17 @@ def words(entry: Entry) -> str:
         case Breaker() as opened:
             return f"breaker of {opened.group} opened: {opened.reason}"
         case seen:
-            where = seen.node or seen.nodes
-            return f"{seen.source.value} saw {seen.group} {seen.status.value} on {where}: {seen.message}"
+            where = " ".join(filter(None, (seen.node or seen.nodes, seen.gpu, seen.job and f"in job {seen.job}")))
+            message = f": {seen.message}" if seen.message else ""
+            return f"{seen.source.value} saw {seen.group} {seen.status.value} on {where}{message}"
+
+
+def _row(node: Node, since_ns: int, reason: str, waits: str) -> NodeRow:
+    return NodeRow(node.name, node.state, since_ns, reason, len(node.signals), len(_counted(node)), waits)
+
+
+def _counted(node: Node) -> list[Evidence]:
+    return [one for one in node.evidence if one.time_ns >= node.forgiven_ns]
 
 
 def _next(fleet: Fleet, node: Node, policy: Policy) -> str:
