@@ -206,6 +206,21 @@ def _colour(value: float) -> str:
 
 
 @command.command()
+@click.argument("job")
+@click.option("--port", default=9418, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 for a free one.")
+def export(job: str, port: int) -> None:
+    """Serve the newest samples of JOB, which runs, to Prometheus at /metrics; ends with the job or with Ctrl-C.
+
+    It listens on this machine only, where every user can read it.
+    """
+    from functools import partial  # noqa: PLC0415 - help needs none of this
+
+    from piolet.watch import archive, exporter  # noqa: PLC0415 - same
+
+    exporter.follow(partial(archive.find_configured, job), port, click.echo)
+
+
+@command.command()
 @click.argument("family", required=False)
 @format_option
 def schema(family: str | None, output: Format) -> None:

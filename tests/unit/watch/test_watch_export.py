@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import httpx
+import made_logbooks
+import metric_stores
+import pytest
+from metric_stores import Samples, Store
+
+from piolet.cli.main import run_command
+from piolet.core.errors import PioletError, UsageError
+from piolet.logbook.layout import Logbook
+from piolet.logbook.records import Outcome, write_outcome
+from piolet.logbook.writer import SegmentWriter
+from piolet.watch import archive, exporter
+from piolet.watch.export import LATEST_S, exported, exposition
+
+NODES, GPUS = ("node1", "node2"), 2
+STORES = ("prometheus", "victoria-metrics")
+TWELVE_DIGITS = 1e-11
+"""VictoriaMetrics keeps no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningJob:
+    """A logbook without an outcome, whose samples are of now."""
+
+    logbook: Logbook
+    writers: dict[str, SegmentWriter] = field(default_factory=dict)
+
+    def sample(self) -> int:
+        """One more sample of everything; returns its time."""
+        now_ns = time.time_ns()
+        for node in NODES:
+            writer = self.writers.setdefault(node, SegmentWriter(self.logbook, node))
+            for gpu in range(GPUS):
+                row = made_logbooks.row(
+                    node, gpu, 0, sm_active=0.5 + gpu / 7, power_w=300 + now_ns % 97, energy_j=now_ns // 10**6
+                )
+                writer.append("gpu", row | {"time_ns": now_ns + gpu * 1_000_000})
+            writer.append("host", {"time_ns": now_ns, "node": node, "cpu_busy_ratio": 0.25})
+            loss = {"time_ns": now_ns, "node": node, "rank": 0, "name": 'the "loss"', "value": 2.5}
+            writer.append("user", loss)
+            writer.flush()
+        return now_ns
+
+    def open(self) -> archive.Book:
+        return archive.open_logbook(self.logbook)
+
+    def text(self) -> str:
+        with self.open() as book:
+            return exposition(book, time.time_ns())
+
+    def raw(self, column: str) -> Samples:
+        with self.open() as book:
+            rows = book.table("gpu").relation.project(f"node, gpu, time_ns // 1000000, {column}").fetchall()
+        found: Samples = {}
+        for node, gpu, time_ms, value in rows:
+            found.setdefault((node, str(gpu)), {})[time_ms] = value
+        return found
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> RunningJob:
+    return made(tmp_path)
+
+
+def made(root: Path) -> RunningJob:
+    record = made_logbooks.job(NODES, GPUS, account="climate")
+    return RunningJob(made_logbooks.write(root, replace(record, program_ended_ns=None), []))
+
+
+def test_series_have_no_job_and_the_info_series_has(job: RunningJob) -> None:
+    at_ns = job.sample()
+    lines = job.text().splitlines()
+    assert f'piolet_host_cpu_busy_ratio{{node="node1"}} 0.25 {at_ns // 10**6}' in lines
+    assert f'piolet_user_value{{node="node2",rank="0",name="the \\"loss\\""}} 2.5 {at_ns // 10**6}' in lines
+    about = 'slurm_job="4711",cluster="lab",user="ada",account="climate",name="first-climb"'
+    assert f'piolet_job_info{{node="node1",{about}}} 1' in lines
+    assert f'piolet_job_gpu_info{{node="node2",gpu="1",uuid="GPU-node2-1",{about}}} 1' in lines
+    assert "# TYPE piolet_gpu_energy_j counter" in lines
+    assert "# TYPE piolet_gpu_power_w gauge" in lines
+    (power,) = (
+        line for line in lines if line.startswith('piolet_gpu_power_w{node="node1",gpu="0",uuid="GPU-node1-0"}')
+    )
+    assert power.endswith(f" {at_ns // 10**6}")
+
+
+def test_blanks_and_old_samples_are_not_told(job: RunningJob) -> None:
+    writer = SegmentWriter(job.logbook, "node1")
+    now_ns = time.time_ns()
+    writer.append("gpu", made_logbooks.row("node1", 0, 0, sm_active=None, power_w=300) | {"time_ns": now_ns})
+    old = {"time_ns": now_ns - round((LATEST_S + 60) * 1e9), "node": "node1", "cpu_busy_ratio": 0.5}
+    writer.append("host", old)
+    writer.close()
+    text = job.text()
+    assert "piolet_gpu_power_w{" in text
+    assert "sm_active" not in text
+    assert "piolet_host" not in text
+
+
+def test_every_metric_has_its_own_name_and_labels() -> None:
+    known = exported()
+    assert known["piolet_gpu_power_w"].labels == ("node", "gpu", "uuid")
+    assert not [name for name in known if name.startswith(("piolet_proc", "piolet_events"))]
+    assert not [each for each in known.values() if "job" in each.labels]
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningJob, list[Store]]]:
+    """A running job that both stores have scraped three times."""
+    root = tmp_path_factory.mktemp("stored")
+    job = made(root)
+    with ExitStack() as stack:
+        target = stack.enter_context(exporter.serving(job.open, 0)).removeprefix("http://").removesuffix("/metrics")
+        stores = [stack.enter_context(metric_stores.running(name, target, root / name)) for name in STORES]
+        for _ in range(3):
+            job.sample()
+            while not all(store.raw("piolet_gpu_power_w") == job.raw("power_w") for store in stores):
+                time.sleep(0.2)
+        yield job, stores
+
+
+@pytest.mark.parametrize("column", ["power_w", "sm_active_ratio", "energy_j"])
+def test_stores_have_what_the_logbook_has(stored: tuple[RunningJob, list[Store]], column: str) -> None:
+    job, stores = stored
+    expected = job.raw(column)
+    assert sorted(map(len, expected.values())) == [3] * len(NODES) * GPUS
+    prometheus, victoria = (store.raw(f"piolet_gpu_{column}") for store in stores)
+    assert prometheus == expected
+    assert victoria == {series: pytest.approx(values, rel=TWELVE_DIGITS) for series, values in expected.items()}
+
+
+def test_stores_join_the_job(stored: tuple[RunningJob, list[Store]]) -> None:
+    _, stores = stored
+    whose = "on (node, gpu, uuid) group_left (slurm_job) piolet_job_gpu_info"
+    join = f"sum by (slurm_job) (piolet_gpu_sm_active_ratio * {whose})"
+    for store in stores:
+        (found,) = store.query(join)
+        assert found["metric"] == {"slurm_job": "4711"}
+        assert float(found["value"][1]) == pytest.approx(2 * (0.5 + 0.643), abs=0.001)
+
+
+def test_the_server_has_one_page_and_says_when_it_cannot_read(job: RunningJob) -> None:
+    with exporter.serving(job.open, 0) as address:
+        assert httpx.get(address).status_code == 200
+        assert httpx.get(address.replace("/metrics", "/")).status_code == 404
+        job.logbook.job.write_text("torn")
+        answer = httpx.get(address)
+        assert answer.status_code == 503
+        assert "cannot be read" in answer.text
+        with (
+            pytest.raises(PioletError, match="cannot listen"),
+            exporter.serving(job.open, httpx.URL(address).port or 0),
+        ):
+            pass
+
+
+def test_export_follows_a_job_to_its_end(job: RunningJob) -> None:
+    job.sample()
+    seen: list[str] = []
+
+    def scrape_then_end(address: str) -> None:
+        seen.extend((httpx.get(address).text, address))
+        write_outcome(job.logbook.outcome, Outcome("COMPLETED", 0))
+
+    exporter.follow(job.open, 0, scrape_then_end, linger_s=0)
+    assert "piolet_gpu_power_w" in seen[0]
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(seen[1])
+    with pytest.raises(UsageError, match="has ended"):
+        exporter.follow(job.open, 0, seen.append)
+
+
+def test_export_of_an_ended_job_is_one_clear_error(training: Logbook, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["watch", "export", str(training.path)]) == 2
+    assert "this job has ended" in capsys.readouterr().err
