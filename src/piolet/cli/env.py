@@ -128,6 +128,24 @@ def new(name: str, template: Template | None, image: str | None) -> None:
     click.echo(f"look at it, then: piolet env check {name}", err=True)
 
 
+@command.command(name="lock")
+@click.argument("name")
+@click.option("--update", is_flag=True, help="Ask anew, replace the lock that is there, and show what changed.")
+def lock_command(name: str, *, update: bool) -> None:
+    """Pin the image of an environment to what its tag means now, in NAME.lock.json beside the EDF.
+
+    Whoever uses the environment then gets that image, even if the tag moves; images are pinned for all architectures.
+    Prints pins that are new with +, those that went with -.
+    """
+    from piolet.env.pinning import lock_images  # noqa: PLC0415 - an HTTP client comes with it
+
+    for change in lock_images(name, _context(), update=update):
+        signs = " " if change.before == change.after else "-+"
+        for sign, pin in zip(signs, (change.before, change.after), strict=False):
+            if pin:
+                click.echo(f"{sign} {change.architecture} {pin.image} {pin.digest}")
+
+
 for image_command in env_images.COMMANDS:
     command.add_command(image_command)
 

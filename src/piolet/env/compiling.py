@@ -17,7 +17,7 @@ from pathlib import Path
 from piolet.core.config import Settings
 from piolet.core.errors import ConfigError
 from piolet.core.run import Runner, SystemRunner
-from piolet.env import gate, lookup, mounts
+from piolet.env import gate, lookup, mounts, pins
 from piolet.env import image as image_files
 from piolet.env.edf import Edf, Value
 from piolet.env.expanding import ExpansionError, expand, expanded
@@ -138,7 +138,8 @@ def _image(top: Edf, merged: Merged, context: lookup.Context, runner: Runner, *,
     text = expand(value, context.environ) if value else ""
     if value is None or not text:
         raise _no_image(top, value)
-    image = image_files.resolve(value, text, context, fetch=fetch)
+    pinned = pins.pinned(top.path, value, image_files.tagged(value, text), architecture)
+    image = image_files.resolve(value, text, context, pinned, fetch=fetch)
     if fetch:
         gate.check(image, value, context, runner)
     return image

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from piolet.core.errors import ParseError, PioletError, StorageError, storage_errors
 from piolet.core.files import read_json, write_json
@@ -16,17 +18,20 @@ from piolet.env.edf import ENV_NAME, Value
 from piolet.env.expanding import ExpansionError
 from piolet.env.lookup import Context
 from piolet.env.model import Image, ImageKind, Mount, MountKind, Variable
-from piolet.env.store import Stored, store_of
+from piolet.env.store import store_of
 from piolet.tools import squashfs
 from piolet.tools.oci import reference
 from piolet.tools.oci.reference import Reference
+
+if TYPE_CHECKING:
+    from piolet.env.importing import Importer
 
 SUFFIXES = (".sqsh", ".squashfs", ".sqfs", ".img")
 ENVIRONMENT_FILE = "etc/environment"  # where images that were made by enroot keep the variables of their OCI image
 
 
-def resolve(value: Value, text: str, context: Context, *, fetch: bool) -> Image:
-    """Return the image that `text`, the expanded form of `value`, means.
+def resolve(value: Value, text: str, context: Context, pinned: Reference | None, *, fetch: bool) -> Image:
+    """Return the image that `text`, the expanded form of `value`, means; or its name is `pinned` to a digest.
 
     An image of a registry is taken from the store, and imported first if it is not there and `fetch` says so.
 
@@ -34,7 +39,7 @@ def resolve(value: Value, text: str, context: Context, *, fetch: bool) -> Image:
         ConfigError: there is no such file, it is neither squashfs nor a directory, or it cannot be imported.
     """
     if not _is_file(text):
-        return _from_store(value, text, context, fetch=fetch)
+        return _from_store(value, pinned or _parsed(value, text), context, fetch=fetch)
     path = _path(value, text, context)
     if path.is_dir():
         return Image(ImageKind.DIRECTORY, path, value.origin)
@@ -44,6 +49,12 @@ def resolve(value: Value, text: str, context: Context, *, fetch: bool) -> Image:
         raise value.error(f"{error.what}: {path}", "make the image again with mksquashfs, or copy it again") from error
     status = path.stat()
     return Image(ImageKind.SQUASHFS, path, value.origin, status.st_size, status.st_mtime_ns)
+
+
+def tagged(value: Value, text: str) -> Reference | None:
+    """Return the name of an image by its tag, which may come to mean another; None for files and digests."""
+    name = None if _is_file(text) else _parsed(value, text)
+    return name if name and name.tag else None
 
 
 def identified(mount: Mount) -> Mount:
@@ -130,20 +141,24 @@ def _is_file(text: str) -> bool:
     return text.startswith(("/", "./", "../")) or ("/" not in text and text.endswith(SUFFIXES))
 
 
-def _from_store(value: Value, text: str, context: Context, *, fetch: bool) -> Image:
+def _parsed(value: Value, text: str) -> Reference:
     try:
-        name = reference.parse(text)
+        return reference.parse(text)
     except ValueError as error:
         raise value.error(f'image "{text}": {error}', "write a path with / or ./, or REGISTRY/IMAGE:TAG") from error
+
+
+def _from_store(value: Value, name: Reference, context: Context, *, fetch: bool) -> Image:
     store, architecture = store_of(context.settings, context.environ), context.settings.env.arch or os.uname().machine
     stored = store.named(name, architecture)
     if stored is None and not fetch:
         return Image(ImageKind.REGISTRY, Path(str(name)), value.origin)
     if stored is None:
         try:
-            stored = obtained(name, architecture, context)
+            with importer(architecture, context) as own:
+                stored = own.obtain(name)
         except PioletError as error:
-            raise value.error(f'image "{text}": {error.what}', error.remedy) from error
+            raise value.error(f'image "{name}": {error.what}', error.remedy) from error
     if fetch:
         store.note_use(stored.digest)
     status = stored.path.stat()
@@ -151,15 +166,16 @@ def _from_store(value: Value, text: str, context: Context, *, fetch: bool) -> Im
     return Image(ImageKind.SQUASHFS, path, value.origin, status.st_size, status.st_mtime_ns, stored)
 
 
-def obtained(name: Reference, architecture: str, context: Context) -> Stored:
-    """Import an image, or wait until another process has, telling on stderr how it goes."""
+@contextmanager
+def importer(architecture: str, context: Context) -> Iterator[Importer]:
+    """Yield an importer for images of one architecture that tells on stderr how it goes."""
     from piolet.env.importing import Importer  # noqa: PLC0415 - an HTTP client; most starts find the image
     from piolet.env.telling import Teller  # noqa: PLC0415 - same
 
     teller = Teller()
     store, timeout_s = store_of(context.settings, context.environ), context.settings.env.import_timeout_s
     try:
-        return Importer(store, architecture, context.environ, timeout_s, show=teller).obtain(name)
+        yield Importer(store, architecture, context.environ, timeout_s, show=teller)
     finally:
         teller.end()
 

@@ -33,6 +33,15 @@ Fetch = Callable[[Descriptor, str, Path], None]
 """Puts a layer, uncompressed and verified against its diff_id, at a path."""
 
 
+class NotInStore(PioletError):  # noqa: N818 - reads as the fact it states
+    """A local image, which no registry has, is not in the store for this architecture."""
+
+    def __init__(self, reference: Reference) -> None:
+        super().__init__(
+            "no such image in the store", where=str(reference), remedy="import or build it; `piolet env images`"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Importer:
     """What imports need to know: the store, the nodes' architecture, the caller's variables, who is told."""
@@ -61,15 +70,9 @@ class Importer:
     def pull(self, reference: Reference, claim: Claim | None = None) -> Stored:
         """Ask the registry what `reference` means now, import that if it is not in the store, and remember it."""
         if reference.is_local:
-            raise PioletError(
-                "no such image in the store", where=str(reference), remedy="import or build it; `piolet env images`"
-            )
+            raise NotInStore(reference)
         with self._registry(reference, claim) as registry:
-            content = registry.retried(lambda: registry.manifest(reference.version))
-            if manifest.is_index(content, str(reference)):
-                chosen = manifest.choose(content, self.architecture, str(reference))
-                content = registry.retried(lambda: registry.manifest(chosen.digest))
-            found = manifest.parse_manifest(content, str(reference))
+            found = self._manifest(registry, reference)
             stored = self._imported(
                 found,
                 str(reference),
@@ -79,6 +82,23 @@ class Importer:
             )
         self.store.name(reference, self.architecture, stored.digest)
         return stored
+
+    def digest(self, reference: Reference) -> str:
+        """Return the digest of the image that `reference` means now, as the registry says; nothing is imported.
+
+        Raises:
+            WrongArchitecture: the image is not made for the nodes' architecture.
+            PioletError: the registry refuses, is too busy, or has no such image.
+        """
+        if reference.is_local:
+            stored = self.store.named(reference, self.architecture)
+            if not stored:
+                raise NotInStore(reference)
+            return stored.digest
+        with self._registry(reference, None) as registry:
+            found = self._manifest(registry, reference)
+            self._config(_blob(registry, found.config), str(reference))
+        return found.digest
 
     def from_layout(self, path: Path, reference: Reference) -> Stored:
         """Import the image in an OCI directory or archive, under the local name `reference`."""
@@ -128,6 +148,13 @@ class Importer:
         credential = credentials.find(reference, self.environ, self.runner)
         return Registry(reference, credential, patience_s=self.patience_s, on_wait=on_wait)
 
+    def _manifest(self, registry: Registry, reference: Reference) -> Manifest:
+        content = registry.retried(lambda: registry.manifest(reference.version))
+        if manifest.is_index(content, str(reference)):
+            chosen = manifest.choose(content, self.architecture, str(reference))
+            content = registry.retried(lambda: registry.manifest(chosen.digest))
+        return manifest.parse_manifest(content, str(reference))
+
     def _say(self, claim: Claim | None, doing: str, done: int = 0, total: int = 0) -> None:
         if claim:
             claim.say(doing, done, total)
@@ -168,7 +195,7 @@ class Importer:
     def _config(self, content: bytes, source: str) -> ImageConfig:
         config = manifest.parse_config(content, source)
         if config.architecture not in {"", manifest.ARCHITECTURES.get(self.architecture, self.architecture)}:
-            raise manifest.wrong_architecture(self.architecture, config.architecture, source)
+            raise manifest.WrongArchitecture(self.architecture, config.architecture, source)
         return config
 
     def _from_registry(self, registry: Registry, found: Manifest, claim: Claim) -> Fetch:

@@ -33,6 +33,8 @@ class Image:
 
     def shown(self) -> str:
         """Return the image as people know it: its path, or its name and digest."""
+        if self.stored and self.stored.name.endswith(self.stored.digest):
+            return self.stored.name
         if self.stored:
             return f"{self.stored.name} ({self.stored.digest})"
         return f"{self.path} (not in the store)" if self.kind is ImageKind.REGISTRY else str(self.path)

@@ -71,6 +71,9 @@ class Store:
 
     def named(self, reference: Reference, architecture: str) -> Stored | None:
         """Return the image that a name meant when it was last asked for, None if it is not here."""
+        exact = self.image(reference.digest) if reference.digest else None
+        if exact and exact.architecture == architecture:
+            return exact
         record = self._name(reference, architecture)
         return self.image(read_json(record)["digest"]) if record.is_file() else None
 

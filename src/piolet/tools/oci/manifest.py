@@ -19,6 +19,17 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 """What `uname -m` says, and the name that images have for it."""
 
 
+class WrongArchitecture(PioletError):  # noqa: N818 - reads as the fact it states
+    """The image is not made for `machine`, as ``uname -m`` says, only for what is `there`."""
+
+    def __init__(self, machine: str, there: str, source: str) -> None:
+        super().__init__(
+            f"the image is not made for {machine}, only for {there or 'nothing that is named'}",
+            where=source,
+            remedy="choose an image for the nodes' architecture; --arch says which one the nodes have",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Descriptor:
     """A blob: what it is, its SHA-256 as ``sha256:...``, and its size in bytes."""
@@ -75,16 +86,7 @@ def choose(content: bytes, machine: str, source: str) -> Descriptor:
     if len(entries) == 1 and not platforms[0]:
         return _descriptor(entries[0], source)
     there = sorted({str(platform.get("architecture")) for platform in platforms} - {"unknown", "None"})
-    raise wrong_architecture(machine, ", ".join(there), source)
-
-
-def wrong_architecture(machine: str, there: str, source: str) -> PioletError:
-    """Return the error for an image that is not made for `machine`."""
-    return PioletError(
-        f"the image is not made for {machine}, only for {there or 'nothing that is named'}",
-        where=source,
-        remedy="choose an image for the nodes' architecture; --arch says which one the nodes have",
-    )
+    raise WrongArchitecture(machine, ", ".join(there), source)
 
 
 def parse_manifest(content: bytes, source: str) -> Manifest:
