@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import made_fleets
 import made_logbooks
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -48,9 +49,11 @@ class Served:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
     root = tmp_path_factory.mktemp("root")
     made_logbooks.training(root)
+    database, policy = made_fleets.suspect(root)
+    fleet = {"PIOLET_FLEET_DATABASE": str(database), "PIOLET_FLEET_POLICY": str(policy)}
     process = subprocess.Popen(
         [sys.executable, "-m", "piolet", "web", "--port", "0"],
-        env=os.environ | {"PIOLET_ROOT": str(root)},
+        env=os.environ | fleet | {"PIOLET_ROOT": str(root)},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -181,3 +184,14 @@ def test_the_report_and_the_data_are_there(served: Served) -> None:
     assert len(data["times"]) == len(data["lines"][0]["mean"])
     page.get_by_role("link", name="Report").click()
     expect(page.get_by_role("heading", name="Where the GPU time went")).to_be_visible()
+
+
+@pytest.mark.parametrize("path", ["/fleet", "/fleet/nodes/node07"])
+def test_the_fleet_is_accessible_and_fits(served: Served, path: str) -> None:
+    page = served.open(path)
+    results = Axe().run(page)
+    assert results.violations_count == 0, results.generate_report()
+    for width in (390, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert overflow(page) <= 0
+    expect(page.get_by_text("suspect").first).to_be_attached()

@@ -25,7 +25,7 @@ from piolet.watch import Archive
 from piolet.web.gate import Gate, Headers
 from piolet.web.limits import Limits
 from piolet.web.login import Login, TokenLogin, login_of
-from piolet.web.pages import comparing, console, job, listing, live
+from piolet.web.pages import comparing, console, fleet, job, listing, live
 from piolet.web.rendering import HERE, page
 from piolet.web.views import Views
 
@@ -57,6 +57,7 @@ def build(settings: Settings, *, login: Login | None = None, root: Path | None =
         exception_handlers={PioletError: failed},
     )
     application.state.views = Views()
+    application.state.ledger = fleet.Ledger(settings.fleet)
     application.state.closing = asyncio.Event()
     return application
 
@@ -78,6 +79,8 @@ def routes() -> list[Route | Mount]:
         Route("/sql", console.sql),
         Route("/sql/plot", console.plot),
         Route("/sql/answer.csv", console.csv_file),
+        Route("/fleet", fleet.fleet),
+        Route("/fleet/nodes/{node}", fleet.node),
         Route("/logout", logout, methods=["POST"]),
         Route("/health", health),
         Mount("/static", StaticFiles(directory=HERE / "static")),

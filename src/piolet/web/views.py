@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,8 +48,9 @@ class Heat:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """Everything that a job's page says without its plots."""
+    """Everything that a job's page says without its plots; `stamp` tells which state of the logbook it shows."""
 
+    stamp: str
     overview: Overview
     heat: Heat | None
     metrics: tuple[Metric, ...]
@@ -60,7 +62,7 @@ class Views:
     """The views of jobs, the latest ones kept; safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str], tuple[tuple[int, ...], JobView]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], JobView] = OrderedDict()
         self._lock = Lock()
 
     def of(self, book: Book) -> JobView:
@@ -68,29 +70,31 @@ class Views:
         key, now = (book.grant.job.cluster, book.grant.job.job_id), stamp(book.logbook)
         with self._lock:
             kept = self._kept.get(key)
-        if kept and kept[0] == now:
-            return kept[1]
-        view = job_view(book)
+        if kept and kept.stamp == now:
+            return kept
+        view = job_view(book, now)
         with self._lock:
-            self._kept[key] = (now, view)
+            self._kept[key] = view
             self._kept.move_to_end(key)
             while len(self._kept) > _MOST_KEPT:
                 self._kept.popitem(last=False)
         return view
 
 
-def stamp(logbook: Logbook) -> tuple[int, ...]:
-    """Return what changes when a logbook does: the times of its records and of its directories of segments."""
+def stamp(logbook: Logbook) -> str:
+    """Return what changes when a logbook does: from the times of its records and of its directories of segments."""
     paths = (logbook.job, logbook.outcome, logbook.findings, *(logbook.family(name) for name in FAMILIES))
-    return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
+    times = [path.stat().st_mtime_ns if path.exists() else 0 for path in paths]
+    return hashlib.sha256(repr(times).encode()).hexdigest()[:16]
 
 
-def job_view(book: Book) -> JobView:
+def job_view(book: Book, now: str) -> JobView:
     """Compute the view of a book."""
     shown = overview(book.reader)
     metrics = book.metrics()
     wanted = [Metric(*each) for each in FIRST_PLOTS]
     return JobView(
+        stamp=now,
         overview=shown,
         heat=heat(book),
         metrics=metrics,

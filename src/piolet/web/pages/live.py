@@ -29,13 +29,13 @@ def _logbook(request: Request) -> Logbook:
 
 
 async def _changes(request: Request, logbook: Logbook) -> AsyncIterator[str]:
-    before = await run_in_threadpool(stamp, logbook)
+    before = request.query_params.get("since", "")  # what the page shows; it may be older than this request
     yield ": the logbook is watched\n\n"
     while not await request.is_disconnected() and not request.app.state.closing.is_set():
         if logbook.outcome.exists():
             yield "event: ended\ndata:\n\n"
             return
-        await asyncio.sleep(PERIOD_S)
         now = await run_in_threadpool(stamp, logbook)
         yield "event: changed\ndata:\n\n" if now != before else ": nothing new\n\n"
         before = now
+        await asyncio.sleep(PERIOD_S)
