@@ -221,6 +221,22 @@ def export(job: str, port: int) -> None:
 
 
 @command.command()
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+def dashboards(directory: Path) -> None:
+    """Write Grafana dashboards of a job, a node and the fleet into DIRECTORY, to import or to provision.
+
+    They ask for the metrics of `piolet watch export`. Files of the same names are replaced.
+    """
+    from piolet.core.files import write_json  # noqa: PLC0415 - help needs none of this
+    from piolet.watch.dashboards import DASHBOARDS, document  # noqa: PLC0415 - same
+
+    for dashboard in DASHBOARDS:
+        path = directory / f"piolet-{dashboard.name}.json"
+        write_json(path, document(dashboard))
+        click.echo(path)
+
+
+@command.command()
 @click.argument("family", required=False)
 @format_option
 def schema(family: str | None, output: Format) -> None:

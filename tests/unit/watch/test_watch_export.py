@@ -1,78 +1,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
 import made_logbooks
-import metric_stores
 import pytest
-from metric_stores import Samples, Store
+from metric_stores import Store
+from running_jobs import GPUS, NODES, RunningJob, made
 
 from piolet.cli.main import run_command
 from piolet.core.errors import PioletError, UsageError
 from piolet.logbook.layout import Logbook
 from piolet.logbook.records import Outcome, write_outcome
 from piolet.logbook.writer import SegmentWriter
-from piolet.watch import archive, exporter
-from piolet.watch.export import LATEST_S, exported, exposition
+from piolet.watch import exporter
+from piolet.watch.export import LATEST_S, exported
 
-NODES, GPUS = ("node1", "node2"), 2
-STORES = ("prometheus", "victoria-metrics")
 TWELVE_DIGITS = 1e-11
 """VictoriaMetrics keeps no more."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunningJob:
-    """A logbook without an outcome, whose samples are of now."""
-
-    logbook: Logbook
-    writers: dict[str, SegmentWriter] = field(default_factory=dict)
-
-    def sample(self) -> int:
-        """One more sample of everything; returns its time."""
-        now_ns = time.time_ns()
-        for node in NODES:
-            writer = self.writers.setdefault(node, SegmentWriter(self.logbook, node))
-            for gpu in range(GPUS):
-                row = made_logbooks.row(
-                    node, gpu, 0, sm_active=0.5 + gpu / 7, power_w=300 + now_ns % 97, energy_j=now_ns // 10**6
-                )
-                writer.append("gpu", row | {"time_ns": now_ns + gpu * 1_000_000})
-            writer.append("host", {"time_ns": now_ns, "node": node, "cpu_busy_ratio": 0.25})
-            loss = {"time_ns": now_ns, "node": node, "rank": 0, "name": 'the "loss"', "value": 2.5}
-            writer.append("user", loss)
-            writer.flush()
-        return now_ns
-
-    def open(self) -> archive.Book:
-        return archive.open_logbook(self.logbook)
-
-    def text(self) -> str:
-        with self.open() as book:
-            return exposition(book, time.time_ns())
-
-    def raw(self, column: str) -> Samples:
-        with self.open() as book:
-            rows = book.table("gpu").relation.project(f"node, gpu, time_ns // 1000000, {column}").fetchall()
-        found: Samples = {}
-        for node, gpu, time_ms, value in rows:
-            found.setdefault((node, str(gpu)), {})[time_ms] = value
-        return found
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> RunningJob:
     return made(tmp_path)
-
-
-def made(root: Path) -> RunningJob:
-    record = made_logbooks.job(NODES, GPUS, account="climate")
-    return RunningJob(made_logbooks.write(root, replace(record, program_ended_ns=None), []))
 
 
 def test_series_have_no_job_and_the_info_series_has(job: RunningJob) -> None:
@@ -109,21 +60,6 @@ def test_every_metric_has_its_own_name_and_labels() -> None:
     assert known["piolet_gpu_power_w"].labels == ("node", "gpu", "uuid")
     assert not [name for name in known if name.startswith(("piolet_proc", "piolet_events"))]
     assert not [each for each in known.values() if "job" in each.labels]
-
-
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningJob, list[Store]]]:
-    """A running job that both stores have scraped three times."""
-    root = tmp_path_factory.mktemp("stored")
-    job = made(root)
-    with ExitStack() as stack:
-        target = stack.enter_context(exporter.serving(job.open, 0)).removeprefix("http://").removesuffix("/metrics")
-        stores = [stack.enter_context(metric_stores.running(name, target, root / name)) for name in STORES]
-        for _ in range(3):
-            job.sample()
-            while not all(store.raw("piolet_gpu_power_w") == job.raw("power_w") for store in stores):
-                time.sleep(0.2)
-        yield job, stores
 
 
 @pytest.mark.parametrize("column", ["power_w", "sm_active_ratio", "energy_j"])
