@@ -237,6 +237,32 @@ def dashboards(directory: Path) -> None:
 
 
 @command.command()
+@click.argument("job")
+@click.option("--file", "path", type=click.Path(dir_okay=False, path_type=Path), help="Default: piolet-JOBID.py here.")
+@click.option("--no-open", is_flag=True, help="Only write it; a file that is there stays as it is.")
+def notebook(job: str, path: Path | None, *, no_open: bool) -> None:
+    """Open a marimo notebook on JOB with worked examples: stragglers, step times, energy.
+
+    A notebook that is there already is opened as it is. It runs on this machine, as you.
+    """
+    import os  # noqa: PLC0415 - help needs none of this
+
+    from piolet.watch import archive  # noqa: PLC0415 - same
+    from piolet.watch import notebook as worked  # noqa: PLC0415 - same
+
+    worked.check_installed()
+    with archive.find_configured(job) as book:
+        path = path or Path(f"piolet-{book.job.job_id}.py")
+        if no_open or not path.exists():
+            worked.write(path, book.logbook)
+    if no_open:
+        click.echo(path)
+        return
+    argv = worked.editor(path)
+    os.execv(argv[0], argv)  # noqa: S606 - becomes the editor, no shell
+
+
+@command.command()
 @click.argument("family", required=False)
 @format_option
 def schema(family: str | None, output: Format) -> None:
