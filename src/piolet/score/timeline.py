@@ -73,7 +73,7 @@ def timeline(reader: Reader, window: Window) -> Timeline:
         length_s=window.duration_s,
         series=_series(reader, window),
         metrics=_metrics(reader, window),
-        heat=_heat(reader, window),
+        heat=heat_rows(reader, window),
         events=_events(reader, window),
         last_step=reader.database.execute("SELECT max(step) FROM user").fetchall()[0][0],
     )
@@ -130,7 +130,8 @@ def _columns(found: Sequence[Sequence[Any]]) -> Series:
     return Series(tuple(times), tuple(mean), tuple(low), tuple(high))
 
 
-def _heat(reader: Reader, window: Window) -> tuple[HeatRow, ...]:
+def heat_rows(reader: Reader, window: Window) -> tuple[HeatRow, ...]:
+    """Return the rows of the heat strip of a logbook whose `seconds` table is prepared."""
     width_s = _width_s(window, MOST_CELLS)
     gpus = reader.database.execute("SELECT count(*) FROM allocated").fetchall()[0][0]
     name = "a.node || ':' || a.gpu" if gpus <= MOST_GPU_ROWS else "a.node"

@@ -14,7 +14,7 @@ from piolet.score import drawing
 from piolet.score.measure import window_of
 from piolet.score.overview import Overview, overview
 from piolet.score.report import lowest, render
-from piolet.score.timeline import HeatRow, timeline
+from piolet.score.timeline import heat_rows
 from piolet.watch import Book, Metric
 from piolet.watch.book import Event
 
@@ -106,7 +106,7 @@ def job_view(book: Book, now: str) -> JobView:
 def heat(book: Book) -> Heat | None:
     """Draw the heat map of a book whose overview was taken; None without samples."""
     window = window_of(book.reader, book.job)
-    rows: tuple[HeatRow, ...] = timeline(book.reader, window).heat if window else ()
+    rows = heat_rows(book.reader, window) if window else ()
     if not window or not rows:
         return None
     height_px = max(3, min(16, 640 // len(rows))) * len(rows)

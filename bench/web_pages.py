@@ -1,0 +1,169 @@
+"""How fast the web application answers for a job of 64 nodes x 4 GPUs x 1 h at 1 Hz: time and size of each page.
+
+    .venv/bin/python bench/web_pages.py [--nodes 64] [--seconds 3600] [--runs 5]
+
+The logbook is generated with DuckDB. `first` is a page that the server has not seen yet (a new server each time),
+`again` one that it has; `load` are requests of the same page by 16 clients at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import duckdb
+import httpx2
+
+from piolet.core.nouns import Gpu
+from piolet.logbook import layout
+from piolet.logbook.records import JobRecord, NodeAllocation, Outcome, Request, write_job, write_outcome
+
+START_NS = 1_767_000_000_000_000_000
+GPUS = 4
+CLIENTS, REQUESTS = 16, 400
+PAGES = {
+    "list": "/",
+    "job": "/jobs/bench/1",
+    "node": "/jobs/bench/1/nodes/n001",
+    "plot of the job": "/jobs/bench/1/series?metric=gpu.power_w",
+    "plot of a node": "/jobs/bench/1/series?metric=gpu.power_w&split=device&node=n001",
+}
+
+
+def made_logbook(root: Path, nodes: int, seconds: int) -> None:
+    """Write the logbook of a job that computed with noise and checkpointed every ten minutes."""
+    logbook = layout.create(root, "bench", "1")
+    names = [f"n{number:03d}" for number in range(1, nodes + 1)]
+    held = [
+        NodeAllocation(
+            name, tuple(Gpu(index, f"GPU-{name}-{index}", "NVIDIA H100 80GB HBM3", 80 << 30) for index in range(GPUS))
+        )
+        for name in names
+    ]
+    end_ns = START_NS + seconds * 10**9
+    write_job(
+        logbook.job,
+        JobRecord(
+            "1", "bench", os.environ.get("USER", "root"), ("python", "train.py"), Request(nodes=nodes, record=True),
+            name="bench", allocation=tuple(held), started_ns=START_NS, program_started_ns=START_NS,
+            program_ended_ns=end_ns, sample_interval_s=1.0,
+        ),
+    )  # fmt: skip
+    write_outcome(logbook.outcome, Outcome("COMPLETED", 0, ended_ns=end_ns))
+    directory = logbook.family("gpu")
+    directory.mkdir(parents=True, exist_ok=True)
+    with duckdb.connect() as database:
+        database.execute("SELECT setseed(0.4711)")
+        for name in names:
+            database.execute(
+                f"""
+                COPY (
+                    SELECT {START_NS} + t * 1000000000 AS time_ns, '{name}' AS node, g::INTEGER AS gpu,
+                        'GPU-{name}-' || g AS uuid, level AS gr_engine_active_ratio,
+                        (0.85 * level)::FLOAT AS sm_active_ratio, (0.5 * level)::FLOAT AS tensor_active_ratio,
+                        (0.4 * level)::FLOAT AS dram_active_ratio, (90 + 560 * level)::FLOAT AS power_w,
+                        (40 + 20 * level)::FLOAT AS temperature_c, 1980000000::BIGINT AS sm_clock_hz,
+                        1980000000::BIGINT AS sm_clock_max_hz
+                    FROM (
+                        SELECT t, g, round(CASE WHEN t % 600 < 20 THEN 0.05 ELSE 0.9 + 0.1 * random() END, 3) AS level
+                        FROM range({seconds}) a(t), range({GPUS}) b(g)
+                    )
+                ) TO '{directory}/{name}-000001.parquet' (FORMAT parquet, COMPRESSION zstd)
+                """  # noqa: S608 - our own names and numbers
+            )
+
+
+class Server:
+    """A server of its own on a free port, and a client that is logged in."""
+
+    def __init__(self, root: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "piolet", "web", "--port", "0"],
+            env=os.environ | {"PIOLET_ROOT": str(root), "PIOLET_WEB_REQUESTS_PER_MINUTE": "1000000"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        link = re.search(r"http\S+", self.process.stderr.readline() if self.process.stderr else "")
+        if not link:
+            raise SystemExit("the server did not start")
+        self.client = httpx2.Client(base_url=link[0].split("/login")[0], follow_redirects=True, timeout=60)
+        self.client.get(link[0]).raise_for_status()
+
+    def timed(self, path: str) -> tuple[float, int]:
+        """Return seconds and bytes of one answer."""
+        began = time.perf_counter()
+        answer = self.client.get(path).raise_for_status()
+        return time.perf_counter() - began, len(answer.content)
+
+    def rate(self, path: str) -> float:
+        """Return answers a second to CLIENTS clients."""
+        began = time.perf_counter()
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            list(pool.map(lambda _: self.client.get(path).raise_for_status(), range(REQUESTS)))
+        return REQUESTS / (time.perf_counter() - began)
+
+    def memory_mb(self) -> float:
+        """Return the highest resident memory of the server so far."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        found = re.search(r"VmHWM:\s+(\d+)", status)
+        return int(found[1]) / 1024 if found else 0.0
+
+    def close(self) -> None:
+        """End the server."""
+        self.client.close()
+        self.process.terminate()
+        self.process.wait()
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--nodes", type=int, default=64)
+    parser.add_argument("--seconds", type=int, default=3600)
+    parser.add_argument("--runs", type=int, default=5)
+    given = parser.parse_args()
+    first: dict[str, list[float]] = {name: [] for name in PAGES}
+    again: dict[str, list[float]] = {name: [] for name in PAGES}
+    sizes: dict[str, int] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        made_logbook(root, given.nodes, given.seconds)
+        for _ in range(given.runs):
+            server = Server(root)
+            for name, path in PAGES.items():
+                taken, sizes[name] = server.timed(path)
+                first[name].append(taken)
+                again[name].append(server.timed(path)[0])
+            rates = {name: server.rate(PAGES[name]) for name in ("list", "job")}
+            memory = server.memory_mb()
+            server.close()
+    print(
+        f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, DuckDB {duckdb.__version__}"
+    )
+    print(
+        f"{given.nodes} nodes x {GPUS} GPUs x {given.seconds} s, n = {given.runs}: median (lowest to highest), seconds"
+    )
+    for name in PAGES:
+        print(f"{name:18} first {_spread(first[name])}  again {_spread(again[name])}  {sizes[name] / 1000:.0f} kB")
+    print(
+        f"load, last run: {', '.join(f'{name} {rate:.0f}/s' for name, rate in rates.items())}; memory {memory:.0f} MB"
+    )
+    print(json.dumps({"first_s": first, "again_s": again, "bytes": sizes, "per_s": rates, "memory_mb": memory}))
+
+
+def _spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+if __name__ == "__main__":
+    main()
