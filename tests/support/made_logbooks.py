@@ -249,7 +249,7 @@ def _training_rows(nodes: Sequence[str], gpus: int, scale: float) -> Iterable[tu
         ),
     )
     for node in nodes:
-        yield "events", _event(node, 0, "collector", "nic", "no InfiniBand device on this node")
+        yield "events", _event(node, 0, "collector", "unavailable", "nic: no InfiniBand device on this node")
 
 
 def _event(

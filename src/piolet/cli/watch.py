@@ -347,6 +347,7 @@ def _print_quality(found: DataQuality) -> None:
         *(f"{family}.{column}: {count} blanks" for (family, column), count in found.blanks.items()),
         *(f"{node}:{device} {name} fell {count} times" for (node, device, name), count in found.resets.items()),
         *(f"{node}: {source} not available: {why}" for node, source, why in found.unavailable),
+        *([f"not applicable: {', '.join(found.not_applicable)}"] if found.not_applicable else []),
         *(f"unreadable: {path}" for path in found.torn),
         *([f"{found.dropped_rows} rows dropped by the recorder"] if found.dropped_rows else []),
     ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from piolet.core.nouns import Interval
 from piolet.logbook.reader import Reader
 from piolet.logbook.records import JobRecord
+from piolet.logbook.schema import NOT_APPLICABLE
 
 GAP_PERIODS = 3
 """A hole longer than this many sampling periods is a gap; shorter ones are jitter."""
@@ -47,11 +48,16 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """The data quality of a logbook: coverage per node and family, agent events, unreadable segments."""
+    """The data quality of a logbook: coverage per node and family, agent events, unreadable segments.
+
+    unavailable      (node, collector, why) of sources that failed at some time
+    not_applicable   collectors whose source is not there at all, such as Lustre on a laptop, and on how many nodes
+    """
 
     coverage: tuple[Coverage, ...]
     agent_restarts: tuple[tuple[str, int], ...]
     unavailable: tuple[tuple[str, str, str], ...]
+    not_applicable: tuple[str, ...]
     torn: tuple[Path, ...]
 
 
@@ -76,7 +82,8 @@ def assess(reader: Reader, job: JobRecord, families: Sequence[str] = ("gpu", "ho
     return Quality(
         coverage=tuple(_coverage(reader, job, families)),
         agent_restarts=_restarts(reader),
-        unavailable=_unavailable(reader),
+        unavailable=unavailable(reader),
+        not_applicable=not_applicable(reader),
         torn=reader.torn,
     )
 
@@ -113,8 +120,20 @@ def _restarts(reader: Reader) -> tuple[tuple[str, int], ...]:
     return tuple((str(node), int(count)) for node, count in rows)
 
 
-def _unavailable(reader: Reader) -> tuple[tuple[str, str, str], ...]:
+def unavailable(reader: Reader) -> tuple[tuple[str, str, str], ...]:
+    """Return (node, collector, why) of every source that failed at some time."""
     rows = reader.database.execute(
-        "SELECT DISTINCT node, code, message FROM events WHERE kind = 'collector' ORDER BY ALL"
+        "SELECT DISTINCT node, split_part(message, ': ', 1), substr(message, instr(message, ': ') + 2) "
+        "FROM events WHERE kind = 'collector' AND code = 'unavailable' ORDER BY ALL"
     ).fetchall()
-    return tuple((str(node), str(code), str(message)) for node, code, message in rows)
+    return tuple((str(node), str(source), str(why)) for node, source, why in rows)
+
+
+def not_applicable(reader: Reader) -> tuple[str, ...]:
+    """Return the collectors that had nothing to read, each as ``cgroup (64 nodes)``."""
+    rows = reader.database.execute(
+        "SELECT split_part(message, ': ', 1), count(DISTINCT node) "
+        "FROM events WHERE kind = 'collector' AND code = ? GROUP BY 1 ORDER BY 1",
+        [NOT_APPLICABLE],
+    ).fetchall()
+    return tuple(f"{source} ({nodes} node{'s' if nodes > 1 else ''})" for source, nodes in rows)

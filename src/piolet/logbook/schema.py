@@ -13,6 +13,9 @@ from dataclasses import dataclass
 VERSION = 1
 """Of the schema; written into the metadata of every segment."""
 
+NOT_APPLICABLE = "not-applicable"
+"""Code of the event of a collector whose source is not there at all; `unavailable` is one that should have worked."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -258,7 +261,9 @@ EVENTS = Family(
         Column("gpu", "INTEGER", 0, "index on the node, null if not about a GPU"),
         Column("uuid", "VARCHAR", 0, "UUID of the GPU"),
         Column("kind", "VARCHAR", 0, "xid, throttle, gpu, agent, collector, phase, user, clock"),
-        Column("code", "VARCHAR", 0, "number or word within the kind, such as 79, start, restart, unavailable"),
+        Column(
+            "code", "VARCHAR", 0, "number or word within the kind, such as 79, restart, unavailable, not-applicable"
+        ),
         Column("severity", "VARCHAR", 0, "info, warning, error"),
         Column("message", "VARCHAR", 0, "what happened, for people"),
     ),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from piolet.core.errors import StorageError
+from piolet.core.errors import PioletError, StorageError
 from piolet.core.nouns import Severity
 from piolet.tools.kmsg import KernelLog
 from piolet.tools.nvml import Device
@@ -37,8 +37,14 @@ class Context:
     devices: list[Device] = field(default_factory=list)
 
 
+class NotApplicable(PioletError):  # noqa: N818 - reads as the fact it states
+    """The node has nothing that a collector could read: no trouble, unlike a source that is there and fails."""
+
+
 class Collector(Protocol):
     """Samples one source. The constructor takes a Context and raises if the source cannot work here.
+
+    NotApplicable says that the source is not there at all; any other error that it should have worked.
 
     One that has `least_interval_s` is not asked more often than that.
     """

@@ -96,7 +96,7 @@ class Sampler:
     def _collectors(self) -> Mapping[str, Callable[[Context], Collector]]:
         found = plugins.load(GROUP)
         for finding in found.broken:
-            self._note("collector", "unavailable", f"{finding.subject} {finding.reason}", Severity.WARNING)
+            self._note("collector", "unavailable", f"{finding.subject}: {finding.reason}", Severity.WARNING)
         return found.loaded
 
     def _worker(self, name: str, factory: Callable[[Context], Collector]) -> Worker:

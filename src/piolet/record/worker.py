@@ -11,8 +11,9 @@ from typing import TypeVar
 from piolet.core.errors import PioletError
 from piolet.core.log import logger
 from piolet.core.nouns import Severity
+from piolet.logbook.schema import NOT_APPLICABLE
 from piolet.record.clock import ticks
-from piolet.record.collector import Collector, Context, Entry, Listener, event
+from piolet.record.collector import Collector, Context, Entry, Listener, NotApplicable, event
 
 T = TypeVar("T")
 
@@ -104,6 +105,9 @@ class Worker:
         self._busy_since_s = time.monotonic()
         try:
             return call()
+        except NotApplicable as error:
+            self._report(NOT_APPLICABLE, error.what, Severity.INFO)
+            return None
         except Exception as error:  # noqa: BLE001 - a collector may fail in any way; the loop goes on
             if not self._failing:
                 self._failing = True

@@ -219,7 +219,9 @@ def _quality(view: Overview) -> Iterator[RenderableType]:
     if view.quality.coverage:
         yield table
     yield from (Text(f"torn segment left out: {path.name}", "yellow") for path in view.quality.torn)
-    yield from (Text(f"{node}: {code} not collected: {why}") for node, code, why in view.quality.unavailable)
+    yield from (Text(f"{node}: {source} not collected: {why}") for node, source, why in view.quality.unavailable)
+    if view.quality.not_applicable:
+        yield Text(f"not applicable here: {', '.join(view.quality.not_applicable)}", "dim")
     if view.never_collected:
         yield Text(f"never collected: {', '.join(view.never_collected)}", "dim")
     yield from (Text(note, "yellow") for note in view.score.notes)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from piolet.core.nouns import CheckResult, Interval
-from piolet.logbook.quality import GAP_PERIODS
+from piolet.logbook.quality import GAP_PERIODS, not_applicable, unavailable
 from piolet.logbook.reader import Reader
 from piolet.logbook.records import JobRecord
 from piolet.logbook.schema import FAMILIES, Family
@@ -56,6 +56,7 @@ class DataQuality:
     resets           (node, device, counter) -> how often it fell
     dropped_rows     rows lost by the recorder while the file system refused; `restarts` of its agents by node
     unavailable      (node, source, why) that a collector told
+    not_applicable   sources that are not there, each with how many nodes said so
     """
 
     interval: Interval | None
@@ -67,6 +68,7 @@ class DataQuality:
     dropped_rows: int
     restarts: Mapping[str, int]
     unavailable: tuple[tuple[str, str, str], ...]
+    not_applicable: tuple[str, ...]
     torn: tuple[str, ...]
 
     def coverage(self, family: str) -> float | None:
@@ -98,7 +100,8 @@ def assess(reader: Reader, job: JobRecord, interval: Interval | None, checks: Se
         resets=_resets(reader),
         dropped_rows=_dropped(reader),
         restarts=_restarts(reader),
-        unavailable=_unavailable(reader),
+        unavailable=unavailable(reader),
+        not_applicable=not_applicable(reader),
         torn=tuple(str(path.relative_to(reader.logbook.path)) for path in reader.torn),
     )
 
@@ -227,10 +230,3 @@ def _dropped(reader: Reader) -> int:
 def _restarts(reader: Reader) -> Counter[str]:
     found = reader.database.execute("SELECT node FROM events WHERE kind = 'agent' AND code = 'restart'").fetchall()
     return Counter(str(node) for (node,) in found)
-
-
-def _unavailable(reader: Reader) -> tuple[tuple[str, str, str], ...]:
-    found = reader.database.execute(
-        "SELECT DISTINCT node, code, message FROM events WHERE kind = 'collector' ORDER BY ALL"
-    ).fetchall()
-    return tuple((str(node), str(code), str(message)) for node, code, message in found)

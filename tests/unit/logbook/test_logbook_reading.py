@@ -146,9 +146,8 @@ def test_quality_tells_what_is_missing_on_which_node(logbook: Logbook) -> None:
         recorder.append("host", {"time_ns": second * SECOND, "node": "n1"})
         recorder.append("gpu", {"time_ns": second * SECOND, "node": "n1", "gpu": 0})
     recorder.append("events", {"time_ns": 14 * SECOND, "node": "n1", "kind": "agent", "code": "restart"})
-    recorder.append(
-        "events", {"time_ns": 1, "node": "n1", "kind": "collector", "code": "unavailable", "message": "nvml: no"}
-    )
+    for code, message in (("unavailable", "nvml: no: why"), ("not-applicable", "fs: none"), ("recovered", "nvml: yes")):
+        recorder.append("events", {"time_ns": 1, "node": "n1", "kind": "collector", "code": code, "message": message})
     recorder.close()
     with read(logbook) as opened:
         found = quality.assess(opened, job)
@@ -159,7 +158,8 @@ def test_quality_tells_what_is_missing_on_which_node(logbook: Logbook) -> None:
     ]
     assert [each.coverage_ratio for each in found.coverage] == [0.7, 0.7, 0.0]
     assert found.agent_restarts == (("n1", 1),)
-    assert found.unavailable == (("n1", "unavailable", "nvml: no"),)
+    assert found.unavailable == (("n1", "nvml", "no: why"),)
+    assert found.not_applicable == ("fs (1 node)",)
 
 
 def test_a_job_that_never_ran_has_no_expectations(logbook: Logbook) -> None:

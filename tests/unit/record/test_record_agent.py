@@ -182,12 +182,24 @@ def test_without_a_driver_or_a_kernel_log_the_host_is_recorded_and_the_reasons_a
     agent = node.agent(logbook, env={"LD_LIBRARY_PATH": ""}, kernel_log=tmp_path / "none")
     wait_until(lambda: _recorded(rows, logbook, "host") > 10)
     _terminate(agent)
-    messages = rows(logbook, "SELECT message FROM events WHERE kind = 'collector' AND code = 'unavailable' ORDER BY 1")
-    reasons = dict(message.split(": ", 1) for (message,) in messages)
+    told = rows(logbook, "SELECT code, message FROM events WHERE kind = 'collector'")
+    reasons = dict(message.split(": ", 1) for code, message in told if code == "unavailable")
+    absent = dict(message.split(": ", 1) for code, message in told if code == "not-applicable")
     assert reasons["kernel_log"].startswith("cannot read the kernel log: No such file")
-    assert reasons["nvml"].startswith("libnvidia-ml.so.1 was not found")
-    assert "host" not in reasons
+    assert absent["nvml"] == "the node has no NVIDIA driver"
+    assert absent["cgroup"] == "the recorder is in no cgroup of a Slurm job"
+    assert "host" not in reasons | absent
     assert _recorded(rows, logbook) == 0
+
+
+def test_a_driver_that_is_missing_where_slurm_gave_gpus_is_a_failure(
+    node: Any, logbook: Logbook, rows: Rows, wait_until: Callable[..., Any]
+) -> None:
+    agent = node.agent(logbook, env={"LD_LIBRARY_PATH": "", "SLURM_JOB_GPUS": "0,1"})
+    wait_until(lambda: _recorded(rows, logbook, "host") > 1)
+    _terminate(agent)
+    ((message,),) = rows(logbook, "SELECT message FROM events WHERE code = 'unavailable' AND message LIKE 'nvml%'")
+    assert message.startswith("nvml: libnvidia-ml.so.1 was not found")
 
 
 def test_a_full_disk_never_stops_it_and_is_reported(

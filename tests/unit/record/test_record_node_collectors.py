@@ -14,8 +14,8 @@ import pytest
 
 from piolet import metrics
 from piolet.core.errors import PioletError, StorageError
-from piolet.record.collector import Context
-from piolet.record.collectors import cgroup, energy, nic, processes
+from piolet.record.collector import Context, NotApplicable
+from piolet.record.collectors import cgroup, energy, fs, nic, processes
 
 IDLE_V1 = "9:name=systemd:/\n4:memory:/slurm/uid_0/job_12/step_0/task_0\n3:cpu,cpuacct:/slurm/uid_0/job_12/step_0\n"
 V2 = "0::/system.slice/slurmstepd.scope/job_12/step_0/user/task_0\n"
@@ -106,7 +106,7 @@ def test_this_machine_has_an_adapter_and_a_bare_tree_has_none(tmp_path: Path) ->
     rows = nic.NicCollector(Context({}, StorageError("no log"))).collect(1)
     assert {row["time_ns"] for _, row in rows} == {1}
     assert all(row["rx_bytes_per_s"] is None or row["rx_bytes_per_s"] >= 0 for _, row in rows)
-    with pytest.raises(PioletError, match="no network adapter"):
+    with pytest.raises(NotApplicable, match="no network adapter"):
         nic.NicCollector(_context(tmp_path))
 
 
@@ -168,7 +168,7 @@ def test_version_1_of_a_job(tmp_path: Path) -> None:
 
 
 def test_outside_a_job_there_is_no_cgroup_to_record(tmp_path: Path) -> None:
-    with pytest.raises(PioletError, match="in no cgroup of a job"):
+    with pytest.raises(NotApplicable, match="in no cgroup of a Slurm job"):
         cgroup.CgroupCollector(_context(_tree(tmp_path, {"proc/self/cgroup": "0::/user.slice"})))
 
 
@@ -215,7 +215,10 @@ def test_rapl_wraps_around(tmp_path: Path) -> None:
 
 
 def test_without_a_counter_the_remedy_is_said(tmp_path: Path) -> None:
-    with pytest.raises(PioletError, match="no energy counter"):
+    with pytest.raises(NotApplicable, match="no energy counters"):
+        energy.EnergyCollector(_context(tmp_path))
+    _tree(tmp_path, {"sys/class/powercap/intel-rapl:0/name": "package-0"})
+    with pytest.raises(PioletError, match="no energy counter can be read"):
         energy.EnergyCollector(_context(tmp_path))
 
 
@@ -265,3 +268,144 @@ def test_a_name_may_hold_parentheses_and_a_reused_number_has_no_rate() -> None:
 
 def test_processes_are_read_at_most_every_ten_seconds() -> None:
     assert processes.ProcessCollector.least_interval_s == 10.0
+
+
+# File systems
+
+MOUNTINFO = """\
+22 27 0:21 / /proc rw,relatime - proc proc rw
+27 1 259:2 / / rw,relatime shared:1 - ext4 /dev/nvme0n1p2 rw
+28 27 253:0 / /tmp rw,relatime - xfs /dev/mapper/vg-tmp rw
+29 27 7:0 / /snap ro - squashfs /dev/loop0 ro
+30 27 0:44 / /home\\040of\\040all rw - nfs4 filer:/home rw,vers=4.2
+31 27 0:44 /me /binds/home rw - nfs4 filer:/home rw,vers=4.2
+32 27 0:50 / /scratch rw - lustre 10.0.0.1@o2ib:10.0.0.2@o2ib:/work rw
+33 27 0:60 / /data rw - btrfs /dev/sdb rw
+"""
+DISKSTATS = """\
+   7       0 loop0 49 0 2090 3 0 0 0 0 0 4 3 0 0 0 0
+ 259       0 nvme0n1 900 0 9000 90 900 0 9000 90 0 99 180
+ 259       2 nvme0n1p2 {reads} 0 {sectors} {ms} 50 0 100 25 0 {busy} 180 0 0 0 0
+ 253       0 dm-0 1 0 8 1 2 0 16 4 0 5 5
+   8      16 sdb 3 0 24 1 2 0 16 4 0 5 5
+"""
+NFS = """\
+device proc mounted on /proc with fstype proc
+device filer:/home mounted on /home\\040of\\040all with fstype nfs4 statvers=1.1
+\topts:\trw,vers=4.2,rsize=1048576,wsize=1048576,namlen=255,hard,proto=tcp,timeo=600,retrans=2
+\tage:\t7200
+\tcaps:\tcaps=0xfffbc0b7,wtmult=512,dtsize=32768,bsize=0,namlen=255
+\tnfsv4:\tbm0=0xfdffbfff,bm1=0xf9be3e,bm2=0x68800,acl=0x3,sessions,pnfs=not configured
+\tsec:\tflavor=1,pseudoflavor=1
+\tevents:\t9 9 9 9 77 9 9 9 9 9 9 9 9 9 9 9 9 9 9 9 9 9 9 9 9 9 9
+\tbytes:\t111 222 333 444 {read} 600 7 8
+\tRPC iostats version: 1.1  p/v: 100003/4 (nfs)
+\txprt:\ttcp 0 0 2 0 10 400 400 0 500 0 2 10 10
+\tper-op statistics
+\t        NULL: 1 1 0 44 24 0 0 0 0
+\t        READ: {reads} {sent} 0 1000 9000 100 700 {ms} 0
+\t       WRITE: 5 5 0 9000 1000 10 70 90 0
+\t      COMMIT: 5 5 0 9000 1000 10 70 90 0
+\t        OPEN: 6 6 0 9000 1000 10 70 90 0
+\tOPEN_NOATTR: 2 2 0 9000 1000 10 70 90 0
+\t     GETATTR: 10 11 0 9000 1000 10 70 90 0
+
+device filer:/home mounted on /binds/home with fstype nfs4 statvers=1.1
+\tbytes:\t1 1 1 1 1 1 1 1
+"""
+LLITE = """\
+snapshot_time             1700000000.123456789 secs.nsecs
+start_time                1690000000.123456789 secs.nsecs
+elapsed_time              10000000.000000000 secs.nsecs
+read_bytes                {reads} samples [bytes] 4096 1048576 {read} 99999
+write_bytes               2 samples [bytes] 4096 1048576 8192 99999
+read                      {reads} samples [usecs] 1 900 {us} 99999
+write                     2 samples [usecs] 1 900 1000 99999
+open                      12 samples [usecs] 1 2 30 400
+close                     12 samples [usecs] 1 2 30 400
+mmap                      99 samples [usecs] 1 2 30 400
+getattr                   3 samples [usecs] 1 2 30 400
+inode_permission          500 samples [usecs] 1 2 30 400
+"""
+
+
+def _mounted(root: Path, **changes: int) -> dict[str, Any]:
+    values = {"reads": 100, "sectors": 200, "ms": 50, "busy": 10, "read": 5000, "sent": 103, "us": 1000} | changes
+    _tree(
+        root,
+        {
+            "proc/self/mountinfo": MOUNTINFO,
+            "proc/diskstats": DISKSTATS.format(**values).rstrip(),
+            "proc/self/mountstats": NFS.format(**values),
+            "proc/fs/lustre/llite/work-ffff8a0123456789/stats": LLITE.format(**values),
+        },
+    )
+    return fs.read(root / "proc", root / "sys")
+
+
+def test_every_mounted_file_system_and_disk_is_read_once(tmp_path: Path) -> None:
+    found = _mounted(tmp_path)
+    assert {name: counters.kind for name, counters in found.items()} == {
+        "/home of all": "nfs",
+        "/scratch": "lustre",
+        "nvme0n1p2": "disk",
+        "dm-0": "disk",
+        "sdb": "disk",
+    }
+
+
+def test_rates_latencies_and_resets_of_file_systems(tmp_path: Path) -> None:
+    before = _mounted(tmp_path)
+    after = _mounted(tmp_path, reads=120, sectors=280, ms=90, busy=510, read=9096, sent=128, us=5000)
+    nfs, lustre, disk = (
+        fs.derive(before[name], after[name], 2.0) for name in ("/home of all", "/scratch", "nvme0n1p2")
+    )
+    assert (nfs["read_bytes_per_s"], nfs["read_ops_per_s"], nfs["write_ops_per_s"]) == (2048, 10, 0)
+    assert (nfs["read_latency_s"], nfs["write_latency_s"]) == (pytest.approx(0.002), None)
+    assert nfs["retransmits"] == 8 + 1  # those of READ and one of GETATTR
+    assert (lustre["read_bytes_per_s"], lustre["read_ops_per_s"]) == (2048, 10)
+    assert lustre["read_latency_s"] == pytest.approx(200e-6)
+    assert (disk["read_bytes_per_s"], disk["read_ops_per_s"]) == (80 * 512 / 2, 10)
+    assert (disk["read_latency_s"], disk["busy_ratio"]) == (pytest.approx(0.002), pytest.approx(0.25))
+    assert fs.derive(after["/scratch"], before["/scratch"], 2.0)["read_bytes_per_s"] is None
+    assert fs.derive(None, after["/scratch"], 2.0)["read_bytes_per_s"] is None
+
+
+def test_metadata_counts_what_is_neither_read_nor_write(tmp_path: Path) -> None:
+    found = _mounted(tmp_path)
+    assert (found["/home of all"].open_ops, found["/home of all"].metadata_ops) == (8, 18)
+    assert (found["/scratch"].open_ops, found["/scratch"].metadata_ops) == (12, 27)
+    assert found["sdb"].metadata_ops is None
+
+
+def test_nfs_3_has_no_open_and_an_old_lustre_no_times() -> None:
+    nfs = fs.parse_mountstats(NFS.format(read=1, reads=1, sent=1, ms=1).replace("OPEN", "LOOKUP"))[
+        "/home\\040of\\040all"
+    ]
+    assert nfs.open_ops is None
+    old = fs.parse_llite("read_bytes 3 samples [bytes] 1 2 300\nopen 4 samples [regs]\nread 3 samples [regs]\n")
+    assert (old.read_bytes, old.read_ops, old.open_ops, old.read_s) == (300, 3, 4, None)
+    assert fs.parse_llite("snapshot_time 1.5 secs.nsecs\n").read_bytes == 0
+
+
+def test_lustre_that_hides_its_counters_is_told_once(tmp_path: Path) -> None:
+    lustre = next(line for line in MOUNTINFO.splitlines() if "lustre" in line)
+    _tree(tmp_path, {"proc/self/mountinfo": lustre})
+    collector = fs.FileSystemCollector(_context(tmp_path))
+    (told,) = collector.collect(1)
+    assert told[1]["code"] == "unavailable"
+    assert told[1]["message"] == "fs: the counters of /scratch can be read by root only"
+    assert collector.collect(2) == []
+
+
+def test_the_disk_of_this_machine_counts_what_is_written(tmp_path: Path) -> None:
+    collector = fs.FileSystemCollector(Context({}, StorageError("no log")))
+    with (tmp_path / "data").open("wb") as file:
+        file.write(os.urandom(1 << 20))
+        os.fsync(file.fileno())
+    rows = [row for family, row in collector.collect(1) if family == "fs"]
+    assert rows
+    assert all(row["read_bytes_per_s"] >= 0 for row in rows)
+    assert all(0 <= row["busy_ratio"] <= 1 for row in rows if row["kind"] == "disk")
+    with pytest.raises(NotApplicable, match="no NFS, Lustre or local disk"):
+        fs.FileSystemCollector(_context(tmp_path))

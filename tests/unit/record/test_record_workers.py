@@ -14,7 +14,7 @@ from piolet.core.errors import PioletError, StorageError
 from piolet.logbook.layout import Logbook
 from piolet.record import sampler
 from piolet.record import worker as worker_module
-from piolet.record.collector import Context, Entry
+from piolet.record.collector import Context, Entry, NotApplicable
 from piolet.record.sampler import Output
 from piolet.record.spec import AgentSpec
 from piolet.record.worker import Mailbox, Worker
@@ -54,6 +54,11 @@ class _Broken:
 
     def collect(self, _time_ns: int) -> Iterable[Entry]:
         return []
+
+
+class _Elsewhere(_Steady):
+    def __init__(self, context: Context) -> None:
+        raise NotApplicable("no such thing", where=str(context.proc))
 
 
 class _Run:
@@ -128,6 +133,17 @@ def test_a_collector_that_cannot_be_made_is_reported_with_a_traceback(
     wait_until(run.events)
     assert run.events() == [("unavailable", "broken: unexpected 0")]
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_source_that_is_not_there_is_told_apart_from_one_that_failed(
+    run: _Run, wait_until: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.start("elsewhere", _Elsewhere)
+    wait_until(run.events)
+    assert [(row["code"], row["severity"], row["message"]) for _, row in run.entries] == [
+        ("not-applicable", "info", "elsewhere: no such thing")
+    ]
+    assert capsys.readouterr().err == ""
 
 
 def test_the_mailbox_is_bounded_and_counts_what_it_drops() -> None:

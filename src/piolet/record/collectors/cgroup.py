@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from piolet.core.errors import ParseError, PioletError
-from piolet.record.collector import Context, Entry, rate
+from piolet.core.errors import ParseError
+from piolet.record.collector import Context, Entry, NotApplicable, rate
 from piolet.tools import proc, sysfs
 
 _JOB = re.compile(r"(.*/job_\d+)(?:/.*)?$")
@@ -49,8 +49,8 @@ class CgroupCollector:
         self._root = context.sys / "fs/cgroup"
         self._paths = job_paths(sysfs.text(context.proc / "self/cgroup") or "")
         if not self._paths:
-            raise PioletError(
-                "the recorder is in no cgroup of a job",
+            raise NotApplicable(
+                "the recorder is in no cgroup of a Slurm job",
                 where=str(context.proc / "self/cgroup"),
                 remedy="nothing to do outside Slurm; else set ProctrackType=proctrack/cgroup",
             )

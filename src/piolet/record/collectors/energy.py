@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from piolet.core.errors import PioletError
-from piolet.record.collector import Context, Entry
+from piolet.record.collector import Context, Entry, NotApplicable
 from piolet.tools import sysfs
 
 _ZONE = re.compile(r"intel-rapl:(\d+)(?::\d+)?")
@@ -36,6 +36,8 @@ class EnergyCollector:
     def __init__(self, context: Context) -> None:
         self._sys = context.sys
         self._before_s, self._before = time.monotonic(), read(self._sys)
+        if not any(sysfs.entries(self._sys / place) for place in ("cray/pm_counters", "class/powercap")):
+            raise NotApplicable("the node has no energy counters", where=str(self._sys))
         if not self._before:
             raise PioletError(
                 "no energy counter can be read",

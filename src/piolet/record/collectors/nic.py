@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from piolet.core.errors import PioletError
-from piolet.record.collector import Context, Entry, rate
+from piolet.record.collector import Context, Entry, NotApplicable, rate
 from piolet.tools import sysfs
 
 _ETHERNET = 1
@@ -59,7 +58,7 @@ class NicCollector:
         self._classes = context.sys / "class"
         self._before_s, self._before = time.monotonic(), read(self._classes)
         if not self._before:
-            raise PioletError(
+            raise NotApplicable(
                 "the node has no network adapter", where=str(self._classes), remedy="record outside a bare container"
             )
 

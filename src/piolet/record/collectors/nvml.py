@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from piolet.core.errors import PioletError
+from piolet.core.errors import PioletError, ToolMissing
 from piolet.core.nouns import Severity
-from piolet.record.collector import Context, Entry, event, rate
+from piolet.record.collector import Context, Entry, NotApplicable, event, rate
 from piolet.record.devices import select
 from piolet.tools import nvml
 from piolet.tools.nvml import THROTTLES, Device, Gpm, GpuLost, Reading
@@ -40,15 +40,31 @@ class NvmlCollector:
     """Samples the GPUs that the job was given."""
 
     def __init__(self, context: Context) -> None:
-        devices = nvml.devices(nvml.start())
+        devices = _devices(context)
         context.devices[:] = devices
         self._gpus = [_Tracked(device) for device in select(devices, context.environ)]
+        if not self._gpus and not _promised(context):
+            raise NotApplicable("the job was given no GPU", where="this node")
         if not self._gpus:
             raise PioletError("NVML lists no GPU", where="this node", remedy="ask Slurm for GPUs: --gpus-per-node")
 
     def collect(self, time_ns: int) -> list[Entry]:
         """Return a row for each GPU, all null for one that is lost, and what changed as events."""
         return [entry for gpu in self._gpus for entry in gpu.collect(time_ns)]
+
+
+def _devices(context: Context) -> tuple[Device, ...]:
+    try:
+        return nvml.devices(nvml.start())
+    except ToolMissing as error:
+        if _promised(context) or (context.proc / "driver/nvidia").exists():
+            raise
+        raise NotApplicable("the node has no NVIDIA driver", where="this node") from error
+
+
+def _promised(context: Context) -> bool:
+    """Return whether Slurm, or who set CUDA_VISIBLE_DEVICES, says that there are GPUs for the job."""
+    return any(context.environ.get(name) for name in ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "CUDA_VISIBLE_DEVICES"))
 
 
 class _Tracked:
