@@ -233,9 +233,9 @@ CLOCK = Family(
     (
         TIME,
         NODE,
-        Column("reference", "VARCHAR", 0, "node whose clock it was compared with: the first of the job"),
-        Column("offset_s", "DOUBLE", 1e-6, "this node's clock less that of the reference"),
-        Column("uncertainty_s", "DOUBLE", 1e-6, "half of the round trip: the offset is within this"),
+        Column("reference", "VARCHAR", 0, "what the clock was compared with: utc is the time service's idea of it"),
+        Column("offset_s", "DOUBLE", 1e-6, "this node's clock less the reference"),
+        Column("uncertainty_s", "DOUBLE", 1e-6, "most that the offset may be wrong by"),
     ),
 )
 

@@ -50,7 +50,7 @@ class Presence:
 class DataQuality:
     """What the data of a job are worth. Empty `presence` with a None `interval`: nobody knows when the program ran.
 
-    clock_offset_s   how far off each node's clock was: against the first node's, else as vetted; absent if unknown
+    clock_offset_s   how far off each node's clock was: as recorded last, else as vetted; absent if unknown
     blanks           (family, column) -> samples without a value, of a column that has some
     never            (family, column) that nobody could read, or (family, "") without a single row
     resets           (node, device, counter) -> how often it fell

@@ -15,7 +15,9 @@ import pytest
 from piolet import metrics
 from piolet.core.errors import PioletError, StorageError
 from piolet.record.collector import Context, NotApplicable
-from piolet.record.collectors import cgroup, energy, fs, nic, processes
+from piolet.record.collectors import cgroup, clock, energy, fs, nic, processes
+from piolet.tools import timex
+from piolet.tools.timex import KernelClock
 
 IDLE_V1 = "9:name=systemd:/\n4:memory:/slurm/uid_0/job_12/step_0/task_0\n3:cpu,cpuacct:/slurm/uid_0/job_12/step_0\n"
 V2 = "0::/system.slice/slurmstepd.scope/job_12/step_0/user/task_0\n"
@@ -409,3 +411,35 @@ def test_the_disk_of_this_machine_counts_what_is_written(tmp_path: Path) -> None
     assert all(0 <= row["busy_ratio"] <= 1 for row in rows if row["kind"] == "disk")
     with pytest.raises(NotApplicable, match="no NFS, Lustre or local disk"):
         fs.FileSystemCollector(_context(tmp_path))
+
+
+# The clock
+
+KEPT = timex.parse(offset=-1500, max_error_us=4000, status=0x2001)
+
+
+def test_the_unit_of_the_kernels_offset_is_in_its_status() -> None:
+    assert timex.parse(-1500, 4000, 0x2001) == KernelClock(synchronised=True, to_add_s=-1.5e-6, max_error_s=4e-3)
+    assert timex.parse(-1500, 16_000_000, 0x41) == KernelClock(synchronised=False, to_add_s=-1.5e-3, max_error_s=16.0)
+
+
+def test_a_clock_from_which_the_kernel_takes_is_ahead() -> None:
+    ((family, row),) = clock.ClockCollector(_context(Path("/none")), lambda: KEPT).collect(5)
+    assert (family, row["time_ns"], row["reference"]) == ("clock", 5, "utc")
+    assert (row["offset_s"], row["uncertainty_s"]) == (pytest.approx(1.5e-6), pytest.approx(4e-3))
+
+
+def test_a_clock_that_nobody_keeps_is_not_applicable_and_one_given_up_is_a_failure() -> None:
+    lost = timex.parse(0, 16_000_000, 0x40)
+    with pytest.raises(NotApplicable, match="no time service"):
+        clock.ClockCollector(_context(Path("/none")), lambda: lost)
+    states = iter((KEPT, lost))
+    collector = clock.ClockCollector(_context(Path("/none")), lambda: next(states))
+    with pytest.raises(PioletError, match="no longer keeps the clock"):
+        collector.collect(1)
+
+
+def test_the_kernel_of_this_machine_bounds_its_error() -> None:
+    told = timex.kernel_clock()
+    assert told.max_error_s >= 0
+    assert abs(told.to_add_s) <= 0.5, "adjtimex(2): the kernel slews by at most half a second"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -12,10 +10,9 @@ from annotated_types import Gt
 from piolet.core.errors import ParseError, ToolError, ToolMissing
 from piolet.core.nouns import Status
 from piolet.core.run import Runner, SystemRunner
+from piolet.tools.timex import kernel_clock
 from piolet.vet.check import Check, Context, Judgement
 
-_UNSYNCHRONISED = 0x40
-_NANOSECONDS = 0x2000
 _CHRONY = ("chronyc", "-c", "-n", "tracking")
 _CHRONY_FIELDS = 14
 _CHRONY_OFFSET = 4
@@ -38,20 +35,6 @@ class Clock:
     source: str = "kernel"
 
 
-class _Timex(ctypes.Structure):
-    """The beginning of struct timex, adjtimex(2)."""
-
-    _fields_ = (
-        ("modes", ctypes.c_uint),
-        ("offset", ctypes.c_long),
-        ("freq", ctypes.c_long),
-        ("maxerror", ctypes.c_long),
-        ("esterror", ctypes.c_long),
-        ("status", ctypes.c_int),
-        ("rest", ctypes.c_char * 256),
-    )
-
-
 def observe(parameters: Parameters, context: Context) -> Clock:  # noqa: ARG001 - the interface of checks
     """Ask the kernel; where it knows of no time service, chrony, which need not tell it (rtcsync)."""
     told = from_kernel()
@@ -59,12 +42,9 @@ def observe(parameters: Parameters, context: Context) -> Clock:  # noqa: ARG001 
 
 
 def from_kernel() -> Clock:
-    """Return what adjtimex(2) says; it changes nothing, as no mode is given."""
-    state = _Timex()
-    if ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(state)) < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    unit_s = 1e-9 if state.status & _NANOSECONDS else 1e-6
-    return Clock(not state.status & _UNSYNCHRONISED, state.offset * unit_s)
+    """Return what the kernel says."""
+    told = kernel_clock()
+    return Clock(told.synchronised, told.to_add_s)
 
 
 def from_chrony(runner: Runner) -> Clock | None:
