@@ -77,7 +77,7 @@ def argv(name: str, port: int, config: Path, data: Path) -> list[str]:
 @contextmanager
 def running(name: str, target: str, directory: Path) -> Iterator[Store]:
     """Start a server that scrapes `target` (HOST:PORT), and end it."""
-    directory.mkdir()
+    directory.mkdir(exist_ok=True)
     config = directory / "scrape.yml"
     config.write_text(CONFIG.format(target=target))
     port = free_port()
