@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 from piolet.core.nouns import Status
+from piolet.vet.protocol import DEFAULT_TIMEOUT_S
 
 GROUP = "piolet.checks"
 
@@ -23,10 +24,11 @@ Better = Literal["", "higher", "lower"]
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a check may need to know of the place it runs in."""
+    """What a check may need to know of the place it runs in; `timeout_s` is what it may take, this time."""
 
     environ: Mapping[str, str]
     kernel_log: str = "/dev/kmsg"
+    timeout_s: float = DEFAULT_TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Check(Generic[P, Seen]):
     differently. The values of a `uniform` check must be equal on all nodes: piolet.vet.peers compares them.
 
     `better` says which way its value is, so that a protocol may compare values. A `quiet` check measures: nothing else
-    is checked on its node meanwhile.
+    is checked on its node meanwhile. `timeout_s` is what it may take unless a protocol says otherwise.
     """
 
     name: str
@@ -64,3 +66,4 @@ class Check(Generic[P, Seen]):
     uniform: bool = False
     better: Better = ""
     quiet: bool = False
+    timeout_s: float = DEFAULT_TIMEOUT_S

@@ -14,7 +14,7 @@ from piolet.core.nouns import Severity
 from piolet.core.text import did_you_mean
 from piolet.core.toml import Document
 from piolet.vet.check import Check
-from piolet.vet.protocol import DEFAULT_STAGE, DEFAULT_TIMEOUT_S, Comparison, Criteria, Repeat
+from piolet.vet.protocol import DEFAULT_STAGE, Comparison, Criteria, Repeat
 
 T = TypeVar("T")
 
@@ -64,9 +64,9 @@ def severity(entry: Entry) -> Severity:
     return Severity(value)
 
 
-def timeout_s(entry: Entry) -> float:
+def timeout_s(entry: Entry, check: Check[Any, Any]) -> float:
     """Return the seconds that a check may take, each time."""
-    value = entry.values.get("timeout", DEFAULT_TIMEOUT_S)
+    value = entry.values.get("timeout", check.timeout_s)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_TIMEOUT_S:
         raise entry.error(f"timeout cannot be {value!r}", "timeout", remedy=f"seconds, up to {MAX_TIMEOUT_S:g}")
     return float(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from piolet.core.toml import Document
 from piolet.vet import entry as keys
 from piolet.vet import vetnode, yamlfile
 from piolet.vet.catalogue import check_types, find_protocol, registered
+from piolet.vet.check import Check
 from piolet.vet.entry import Entry
 from piolet.vet.protocol import DEFAULT_TIMEOUT_S, PlannedCheck, Protocol
 
@@ -119,15 +121,25 @@ def _translated(entry: Entry) -> dict[str, dict[str, tuple[str, Any]]]:
     for name in entry.parameters:
         if name not in known:
             raise entry.error(f'{theirs} has no parameter "{name}"', name, remedy=did_you_mean(name, known))
+    refused = vetnode.refused_value(theirs, entry.parameters)
+    if refused:
+        raise entry.error(f"{theirs} cannot be taken as it is: {refused}", remedy="write `method: allreduce`")
     checks: dict[str, dict[str, tuple[str, Any]]] = {}
     for name, (ours, parameter) in known.items():
         if not parameter:
             checks.setdefault(ours, {})
         elif name in entry.values:
-            checks.setdefault(ours, {})[parameter] = (name, entry.values[name])
+            checks.setdefault(ours, {})[parameter] = (name, _converted(entry, name))
         elif name not in vetnode.OPTIONAL:
             raise entry.error(f'the parameter "{name}" is missing', remedy=f"{theirs} needs {', '.join(known)}")
     return checks
+
+
+def _converted(entry: Entry, name: str) -> Any:  # noqa: ANN401 - what a user wrote
+    try:
+        return vetnode.value(name, entry.values[name])
+    except ValueError as error:
+        raise entry.error(f"{name} cannot be {entry.values[name]!r}", name, remedy=str(error)) from error
 
 
 def _refuse(entry: Entry, theirs: str) -> None:
@@ -149,7 +161,7 @@ def _planned(entry: Entry, name: str, check_type: str, given: Mapping[str, tuple
         type=check_type,
         reference=found.reference,
         parameters=_validated(entry, found.check.parameters, given),
-        timeout_s=_timeout_s(entry, given),
+        timeout_s=_timeout_s(entry, found.check, given),
         requirements=tuple(_requirements(entry)),
         uniform=found.check.uniform,
         quiet=found.check.quiet,
@@ -184,17 +196,22 @@ def _wrong_value(entry: Entry, error: ValidationError, given: Mapping[str, tuple
     return entry.error(f"{theirs}: {first['msg']} (got {value!r})", theirs, remedy="correct the value")
 
 
-def _timeout_s(entry: Entry, given: Mapping[str, tuple[str, Any]]) -> float:
+def _timeout_s(entry: Entry, check: Check[Any, Any], given: Mapping[str, tuple[str, Any]]) -> float:
     """Return the seconds of the whole check; a `timeout` that is a parameter of its own must be over before."""
     own = any(name == "timeout" for name, _ in given.values())
-    return keys.timeout_s(entry) + (DEFAULT_TIMEOUT_S if own else 0)
+    return keys.timeout_s(entry, check) + (DEFAULT_TIMEOUT_S if own else 0)
 
 
 def _requirements(entry: Entry) -> Iterator[str]:
     """Yield the distributions that an entry names; vetnode allows lists in the list, for one installation each."""
     value = entry.values.get("requirements") or []
     listed = value if isinstance(value, list) else [value]
-    for name in [name for each in listed for name in (each if isinstance(each, list) else [each])]:
+    for name in [name for each in listed for name in (_packages(each) if isinstance(each, list) else [each])]:
         if not isinstance(name, str):
             raise entry.error("requirements must be a list of package names", "requirements", remedy="write [torch]")
         yield name
+
+
+def _packages(arguments: list[Any]) -> Iterator[Any]:
+    """Yield what stands before the options of pip."""
+    return takewhile(lambda each: not str(each).startswith("-"), arguments)

@@ -79,9 +79,10 @@ class _Run:
             return json.dumps(["", asdict(_without(missing))])
         check = find(self.planned.reference)
         parameters = check.parameters(**_frozen(self.planned.parameters))
+        context = replace(self.context, timeout_s=self.planned.timeout_s)
 
         def once() -> Judgement:
-            return check.judge(check.observe(parameters, self.context), parameters)
+            return check.judge(check.observe(parameters, context), parameters)
 
         return json.dumps([f"{check.name}/{check.version}", asdict(repeated(once, self.planned.repeat))])
 

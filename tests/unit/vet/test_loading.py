@@ -46,6 +46,36 @@ evals:
     assert protocol.checks[0].requirements == ("torch", "numpy", "scipy")
 
 
+def test_the_bandwidth_entries_of_a_vetnode_file_become_all_reduce(load):
+    protocol = load(
+        """
+evals:
+- {name: plain, type: vetnode.evaluations.nccl_eval.NCCLEval, min_bandwidth: 90.0, requirements: [torch]}
+- name: lib
+  type: vetnode.evaluations.nccl_lib_eval.NcclLibEval
+  requirements: [cuda-python, numpy]
+  payload: 4 GB
+  warmup: {payload: 256 MB, runs: 5}
+  topology: intranode
+  min_bandwidth: 15 GB/s
+- name: pytorch
+  type: vetnode.evaluations.nccl_pytorch_eval.NcclPytorchEval
+  requirements: [[torch, --index-url, "https://packages.example/cu130"], numpy]
+  scheduler: slurm
+  method: allreduce
+- {name: rccl, type: vetnode.evaluations.rccl_lib_eval.RcclLibEval, timeout: 90}
+"""
+    )
+
+    plain, lib, pytorch, rccl = protocol.checks
+    assert {check.type for check in protocol.checks} == {"all_reduce"}
+    assert (plain.parameters["min_gb_per_s"], plain.requirements, plain.timeout_s) == (90.0, ("torch",), 60)
+    assert (lib.parameters["sizes_mib"], lib.parameters["warmup"], lib.parameters["scope"]) == ((4096,), 5, "intranode")
+    assert lib.parameters["min_gb_per_s"] == 15 * 2**30 / 1e9  # its units are binary
+    assert pytorch.requirements == ("torch", "numpy")
+    assert rccl.timeout_s == 90
+
+
 def test_variables_and_internet_access_of_a_vetnode_file_become_checks(load):
     protocol = load(
         """
@@ -108,11 +138,23 @@ WRONG = {
     "empty": ("", None, "no checks", "list them"),
     "a tag of Python": ("evals: !!python/object:os.system {}\n", 1, "not valid YAML", "correct"),
     "key that is not text": ("evals:\n- type: gpu_count\n  3: x\n", 3, "not text", "quotes"),
-    "vetnode without our check": (
-        "evals:\n- name: n\n  type: vetnode.evaluations.nccl_eval.NCCLEval\n  min_bandwidth: 90.0\n",
+    "vetnode method that is another figure": (
+        "evals:\n- {type: vetnode.evaluations.nccl_pytorch_eval.NcclPytorchEval, min_bandwidth: 15 GB/s}\n",
+        2,
+        "its method is broadcast, whose bandwidth is another figure",
+        "method: allreduce",
+    ),
+    "vetnode payload without a unit that there is": (
+        "evals:\n- type: vetnode.evaluations.nccl_eval.NCCLEval\n  payload: 4 bananas\n",
         3,
-        "vetnode.evaluations.nccl_eval.NCCLEval has no counterpart here: no check here yet",
-        "take this entry out",
+        "payload cannot be '4 bananas'",
+        "4 GB",
+    ),
+    "vetnode warm-up that is a number": (
+        "evals:\n- type: vetnode.evaluations.nccl_eval.NCCLEval\n  warmup: 3\n",
+        3,
+        "warmup cannot be 3",
+        "runs: 3",
     ),
     "vetnode by chance": (
         "evals:\n- name: n\n  type: vetnode.evaluations.random.RandomEval\n",
