@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import duckdb
 
 from piolet.core.errors import PioletError, UsageError
 from piolet.core.log import logger
@@ -15,7 +17,7 @@ from piolet.watch.book import Book
 from piolet.watch.export import exposition
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-LOOK_S = 5.0
+LOOK_S = 20.0
 LINGER_S = 60.0
 """How long the samples of a job's end can still be fetched: Prometheus comes once a minute unless told otherwise."""
 
@@ -66,8 +68,18 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
 
     def metrics(self) -> str:
-        """Read the logbook as it is now; one reader at a time, which bounds memory."""
-        with self.reading, self.opener() as book:
+        """Read the logbook as it is now; one reader at a time, which bounds memory.
+
+        Its recorder merges segments now and then: a file that went away while it was read is read anew in another.
+        """
+        with self.reading:
+            try:
+                return self._read()
+            except duckdb.IOException:
+                return self._read()
+
+    def _read(self) -> str:
+        with self.opener() as book:
             return exposition(book, time.time_ns())
 
 
@@ -81,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             self._answer(HTTPStatus.OK, self.server.metrics())
-        except PioletError as error:
+        except (PioletError, duckdb.Error) as error:
             logger("watch").warning("not exported", reason=str(error))
             self._answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}\n")
 
@@ -93,8 +105,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", CONTENT_TYPE)
         self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        with suppress(ConnectionError):  # whoever asked has gone: a scrape that took too long
+            self.end_headers()
+            self.wfile.write(body)
 
 
 def _ended(opener: Opener) -> bool:

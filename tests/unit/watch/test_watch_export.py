@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import socket
+import struct
+import threading
 import time
 from pathlib import Path
 
@@ -12,9 +15,11 @@ from running_jobs import GPUS, NODES, RunningJob, made
 from piolet.cli.main import run_command
 from piolet.core.errors import PioletError, UsageError
 from piolet.logbook.layout import Logbook
+from piolet.logbook.merging import merge_node
 from piolet.logbook.records import Outcome, write_outcome
 from piolet.logbook.writer import SegmentWriter
 from piolet.watch import exporter
+from piolet.watch.book import Book
 from piolet.watch.export import LATEST_S, exported
 
 TWELVE_DIGITS = 1e-11
@@ -95,6 +100,42 @@ def test_the_server_has_one_page_and_says_when_it_cannot_read(job: RunningJob) -
             exporter.serving(job.open, httpx.URL(address).port or 0),
         ):
             pass
+
+
+def test_segments_that_are_merged_while_they_are_read_are_read_anew(job: RunningJob) -> None:
+    job.sample()
+    job.sample()
+    opened: list[Book] = []
+
+    def open_then_merge() -> Book:
+        opened.append(job.open())
+        for node in NODES:
+            merge_node(job.logbook, node, new=True)
+        return opened[-1]
+
+    with exporter.serving(open_then_merge, 0) as address:
+        answer = httpx.get(address)
+    assert answer.status_code == 200
+    assert answer.text.count("piolet_gpu_power_w{") == len(NODES) * GPUS
+    assert len(opened) == 2
+
+
+def test_a_scraper_that_goes_away_is_no_error(job: RunningJob, capfd: pytest.CaptureFixture[str]) -> None:
+    job.sample()
+    gone = threading.Event()
+
+    def open_late() -> Book:
+        gone.wait(10)
+        return job.open()
+
+    with exporter.serving(open_late, 0) as address:
+        with socket.create_connection(("127.0.0.1", httpx.URL(address).port or 0)) as scraper:
+            scraper.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            scraper.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            time.sleep(0.2)
+        gone.set()
+        assert httpx.get(address).status_code == 200
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_export_follows_a_job_to_its_end(job: RunningJob) -> None:
