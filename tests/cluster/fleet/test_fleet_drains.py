@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 import secrets
-from collections.abc import Iterator
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,9 +18,9 @@ import pytest
 from piolet.core.nodeset import NodeSet
 from piolet.core.nouns import Gpu
 from piolet.core.run import SystemRunner
-from piolet.fleet import applying, center, gathering, policy
-from piolet.fleet.evidence import Evidence, Kind, Source, made_id
-from piolet.fleet.ledger import State, Step
+from piolet.fleet import center, gathering, policy
+from piolet.fleet.evidence import Evidence, Kind, made_id
+from piolet.fleet.ledger import Instruction, Order, State, Step, Verb
 from piolet.lab import Lab, Spec, up
 from piolet.logbook import layout, records
 from piolet.logbook.writer import SegmentWriter
@@ -64,6 +71,11 @@ def reasons(runner: SystemRunner) -> dict[str, str]:
     return {node.name: node.reason for node in sinfo.nodes(runner) if NodeFlag.DRAIN in node.state.flags}
 
 
+def fatal(node: str, job: int) -> Evidence:
+    """An Xid 79 of the GPU of `node`, which the site itself saw."""
+    return Evidence(made_id(node, job), 10**18 + job, Kind.XID, "79", node, gpu=f"GPU-{node}", job=str(job))
+
+
 def logbook_with_xid(root: Path, job: str, node: str, time_ns: int) -> None:
     made = layout.create(root, "lab", job)
     gpu = Gpu(0, "GPU-broken", simulated=True)
@@ -83,7 +95,7 @@ def test_from_two_logbooks_to_a_drain_in_slurm_and_back(small_lab, runner, setti
     def fleet(*argv: str, check: bool = True) -> str:
         return run("piolet", "fleet", *argv, env=settings, check=check).stdout
 
-    now_ns = center.time.time_ns()
+    now_ns = time.time_ns()
     logbook_with_xid(tmp_path / "root", "1", "node2", now_ns - 10**12)
     logbook_with_xid(tmp_path / "root", "2", "node2", now_ns - 10**9)
     assert "2 new pieces of evidence" in fleet("gather", str(tmp_path / "root"))
@@ -108,67 +120,130 @@ def test_from_two_logbooks_to_a_drain_in_slurm_and_back(small_lab, runner, setti
     assert "ordered return of node2" in fleet("ledger", "print")
 
 
-class Killed(BaseException):
-    """As if the process was killed here."""
+WRAPPER = """#!/bin/sh
+# Slurm's command {name}, which stops for good at its Nth call, before or after it has run, if the file `stop` says so.
+cd {directory} || exit
+echo "{name} $*" >> calls
+call="{name} $(grep -c "^{name} " calls)"
+stop() {{ if [ "$call $1" = "$(cat stop)" ]; then echo $$ > stopped; exec sleep 1000; fi; }}
+stop before
+{real} "$@" || exit
+stop after
+"""
 
 
-class DyingRunner:
-    """Dies before or after the command that changes a node."""
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where `piolet fleet apply` is killed: at the Nth call of a command of Slurm, before or after it has run."""
 
-    def __init__(self, inner: SystemRunner, when: str) -> None:
-        self._inner, self._when, self.updates = inner, when, 0
-
-    def run(self, argv, **how):
-        changes = list(argv[:2]) == ["scontrol", "update"]
-        if changes and self._when == "before":
-            raise Killed
-        result = self._inner.run(argv, **how)
-        self.updates += changes
-        if changes and self._when == "after":
-            raise Killed
-        return result
+    command: str
+    call: int
+    when: str
+    begun: bool
+    changed: bool
 
 
-@pytest.mark.parametrize("when", ["before", "after", "unwritten"])
-def test_a_kill_at_any_step_neither_loses_nor_doubles_a_drain(runner, settings, when, monkeypatch) -> None:
+# apply looks at Slurm (sinfo 1), plans, writes "begun", looks again (sinfo 2), changes Slurm (scontrol 1) and then
+# writes "done".
+STAGES = [
+    Stage("sinfo", 1, "before", begun=False, changed=False),
+    Stage("sinfo", 2, "before", begun=True, changed=False),
+    Stage("scontrol", 1, "before", begun=True, changed=False),
+    Stage("scontrol", 1, "after", begun=True, changed=True),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Applying:
+    """`piolet fleet apply` with Slurm's commands wrapped, to be killed or left to its end."""
+
+    directory: Path
+    environment: dict[str, str]
+
+    def killed_at(self, stage: Stage) -> None:
+        """Run it until it is at `stage`, then kill -9 it and the command that it waits for."""
+        self._prepare(f"{stage.command} {stage.call} {stage.when}")
+        process = subprocess.Popen(["piolet", "fleet", "apply"], env=self.environment, stdout=subprocess.DEVNULL)
+        while not (self.directory / "stopped").exists() or not (self.directory / "stopped").read_text():
+            assert process.poll() is None, f"it ended before {stage}"
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+        os.kill(int((self.directory / "stopped").read_text()), signal.SIGKILL)
+
+    def whole(self) -> str:
+        """Run it to its end."""
+        self._prepare("nowhere")
+        argv = ["piolet", "fleet", "apply"]
+        return subprocess.run(argv, check=True, env=self.environment, capture_output=True, text=True, timeout=60).stdout
+
+    def _prepare(self, stop: str) -> None:
+        (self.directory / "stopped").unlink(missing_ok=True)
+        with (self.directory / "all-calls").open("a") as kept:
+            kept.write((self.directory / "calls").read_text())
+        (self.directory / "calls").write_text("")
+        (self.directory / "stop").write_text(stop)
+
+    def updates(self, state: str) -> int:
+        """How often Slurm was told to set `state`."""
+        told = (self.directory / "all-calls").read_text() + (self.directory / "calls").read_text()
+        return len(re.findall(f"(?mi)^scontrol update .*state={state}", told))
+
+
+@pytest.fixture
+def applying(small_lab, settings, tmp_path, commands_on) -> Applying:
+    directory = tmp_path / "wrapped"
+    directory.mkdir()
+    for name in ("calls", "all-calls"):
+        (directory / name).touch()
+    for name in ("sinfo", "scontrol"):
+        wrapper = directory / "bin" / name
+        wrapper.parent.mkdir(exist_ok=True)
+        wrapper.write_text(WRAPPER.format(name=name, real=shutil.which(name), directory=directory))
+        wrapper.chmod(0o755)
+    environment = commands_on(small_lab).environment() | settings
+    return Applying(directory, environment | {"PATH": f"{directory / 'bin'}:{environment['PATH']}"})
+
+
+def steps(path: Path, verb: Verb) -> list[str]:
+    contents = [entry.content for entry in center.entries(path)]
+    return [one.phase.value for one in contents if isinstance(one, Step) and one.verb is verb]
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: f"{stage.when} {stage.command} {stage.call}")
+def test_a_kill_at_any_stage_neither_loses_nor_doubles_an_action(runner, settings, applying, stage) -> None:
     path, rules = Path(settings["PIOLET_FLEET_DATABASE"]), policy.load(Path(settings["PIOLET_FLEET_POLICY"]))
-    dying = DyingRunner(runner, when)
-    evidence = [
-        Evidence(made_id(job), 10**18 + job, Kind.XID, "79", "node3", gpu="GPU-b", job=str(job), source=Source.NODE)
-        for job in (1, 2)
-    ]
     with center.opened(path, rules) as opened:
-        opened.gather(evidence, 4)
-        plan = opened.plan(gathering.cluster_now(runner))
-        assert [action.node for action in plan.actions] == ["node3"]
-        if when == "unwritten":  # begun is written, and nothing after it
-            monkeypatch.setattr(applying, "carry_out", lambda *_: (_ for _ in ()).throw(Killed))
-        with pytest.raises(Killed):
-            opened.apply(plan, dying)
-        monkeypatch.undo()
-    assert ("node3" in reasons(runner)) is (when == "after")
-    counting = DyingRunner(runner, "never")
-    with center.opened(path, rules) as opened:
-        assert [step.node for step in opened.finish(counting)] == ["node3"]
-        assert opened.fleet.node("node3").state is State.DRAINED
-        assert opened.plan(gathering.cluster_now(runner)).actions == ()
+        opened.gather([fatal("node3", job) for job in (1, 2)], 4)
+    killed_and_finished(applying, stage, path, Verb.DRAIN, lambda: "node3" in reasons(runner))
+    assert center.look(path).node("node3").state is State.DRAINED
     assert reasons(runner)["node3"].startswith("piolet: again")
-    assert dying.updates + counting.updates == 1
-    steps = [entry.content for entry in center.entries(path) if isinstance(entry.content, Step)]
-    assert [step.phase.value for step in steps] == ["begun", "done"]
+    with center.opened(path, rules) as opened:
+        opened.instruct(Instruction(Order.RETURN, "node3", "ann"))
+    killed_and_finished(applying, stage, path, Verb.RESUME, lambda: "node3" not in reasons(runner))
+    assert center.look(path).node("node3").state is State.PROBATION
+    assert center.verify_ledger(path)[0] == len(center.entries(path))
+
+
+def killed_and_finished(applying: Applying, stage: Stage, path: Path, verb: Verb, changed: Callable[[], bool]) -> None:
+    """Kill `apply` at `stage` of `verb`, then run it again, twice: what was begun is finished, once."""
+    applying.killed_at(stage)
+    assert steps(path, verb) == ["begun"] * stage.begun
+    assert changed() is stage.changed
+    before = applying.updates(verb.value)
+    assert ("finished what had been begun" in applying.whole()) is stage.begun
+    assert steps(path, verb) == ["begun", "done"]
+    assert changed()
+    assert applying.updates(verb.value) - before == (not stage.changed)
+    assert "Nothing to do" in applying.whole()
+    assert steps(path, verb) == ["begun", "done"]
 
 
 def test_an_administrators_drain_is_never_touched(runner, settings) -> None:
     path, rules = Path(settings["PIOLET_FLEET_DATABASE"]), policy.load(Path(settings["PIOLET_FLEET_POLICY"]))
     scontrol.drain(runner, NodeSet("node4"), "RAM, ask Ann")
     with center.opened(path, rules) as opened:
-        opened.gather(
-            [
-                Evidence(made_id("a", job), 10**18 + job, Kind.XID, "79", "node4", gpu="GPU-c", job=str(job))
-                for job in (1, 2)
-            ],
-            4,
-        )
+        opened.gather([fatal("node4", job) for job in (1, 2)], 4)
         plan = opened.plan(gathering.cluster_now(runner))
         assert plan.actions == ()
         assert plan.withheld[0].why == "drained by somebody else: RAM, ask Ann"
