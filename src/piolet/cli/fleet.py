@@ -15,6 +15,7 @@ import click
 from piolet.cli.common import Format, format_option, print_json, print_table
 from piolet.core import config
 from piolet.core.run import SystemRunner
+from piolet.core.text import plural
 
 if TYPE_CHECKING:
     from piolet.fleet.ledger import Entry
@@ -194,6 +195,20 @@ def incidents(apart: float, output: Format) -> None:
         for one in found
     ]
     print_table(("cause", "began", "ended", "failures", "nodes", "jobs", "rules that fired"), shown)
+
+
+@command.command()
+@click.option("--valid", default=30.0, show_default=True, type=click.FloatRange(0), help="Minutes until they expire.")
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+def verdicts(directory: Path, valid: float) -> None:
+    """Write into DIRECTORY a verdict on each node that is not simply in, and what Slurm runs on nodes to read it."""
+    from piolet.fleet import center, gathering  # noqa: PLC0415 - as above
+    from piolet.fleet import verdicts as judged  # noqa: PLC0415 - as above
+
+    seen = gathering.cluster_now(SystemRunner())
+    lines = judged.of(center.look(_database()), seen, round(time.time() + valid * 60))
+    judged.write(directory, lines)
+    click.echo(f"verdicts on {len(lines)} of {plural(len(seen), 'node')} in {directory}")
 
 
 @command.command()

@@ -6,5 +6,5 @@ policy     rules, limits as a file    deciding  evidence -> firings and transiti
 store      the ledger in SQLite       planning  wishes -> actions within limits (pure)
 gathering  logbooks and Slurm         applying  the only part that changes Slurm
 views      what people read now       history   what they read of the past
-center     all of it, in the order of one turn
+verdicts   what nodes read           center    all of it, in the order of one turn
 """

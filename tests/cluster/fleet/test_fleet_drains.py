@@ -8,6 +8,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -95,6 +96,7 @@ def test_from_two_logbooks_to_a_drain_in_slurm_and_back(small_lab, runner, setti
     def fleet(*argv: str, check: bool = True) -> str:
         return run("piolet", "fleet", *argv, env=settings, check=check).stdout
 
+    fleet("gather")  # the jobs of other tests
     now_ns = time.time_ns()
     logbook_with_xid(tmp_path / "root", "1", "node2", now_ns - 10**12)
     logbook_with_xid(tmp_path / "root", "2", "node2", now_ns - 10**9)
@@ -248,3 +250,54 @@ def test_an_administrators_drain_is_never_touched(runner, settings) -> None:
         assert plan.actions == ()
         assert plan.withheld[0].why == "drained by somebody else: RAM, ask Ann"
     assert reasons(runner) == {"node4": "RAM, ask Ann"}
+
+
+SLURM_CONF = """
+HealthCheckProgram={directory}/health_check.sh
+HealthCheckInterval=1
+HealthCheckNodeState=ANY
+TaskProlog={directory}/task_prolog.sh
+SlurmdDebug=debug2
+CliFilterPlugins=lua
+"""
+
+
+@pytest.fixture
+def with_helpers(small_lab, runner, tmp_path) -> Iterator[Path]:
+    """The directory of verdicts of a cluster that runs the helpers, and the example of the reference page."""
+    directory, conf = tmp_path / "verdicts", small_lab.slurm_conf
+    before = conf.read_text()
+    page = (Path(__file__).parents[3] / "docs/reference/fleet.md").read_text()
+    example = re.search(r"(?ms)^    -- cli_filter.lua.*?^    end$", page)
+    assert example
+    (conf.parent / "cli_filter.lua").write_text(
+        textwrap.dedent(example.group()).replace("/shared/piolet/verdicts", str(directory))
+    )
+    tmp_path.chmod(0o755)
+    conf.write_text(before + SLURM_CONF.format(directory=directory))
+    runner.run(["scontrol", "reconfigure"], timeout=60)
+    yield directory
+    conf.write_text(before)
+    runner.run(["scontrol", "reconfigure"], timeout=60)
+
+
+def test_nodes_and_users_are_told_and_nothing_in_slurm_changes(
+    small_lab, runner, settings, with_helpers, commands_on
+) -> None:
+    run = commands_on(small_lab)
+    with center.opened(Path(settings["PIOLET_FLEET_DATABASE"]), policy.load()) as opened:
+        opened.gather([fatal("node2", 1), fatal("../node9", 1)], 4)
+    assert "verdicts on 1 of 4 nodes" in run("piolet", "fleet", "verdicts", with_helpers, env=settings).stdout
+    job = run("srun", "--nodelist=node2", "--ntasks=2", "sh", "-c", "echo verdict $PIOLET_NODE_VERDICT")
+    told = "node2 is suspect: a fatal error of the GPU (xid:79)"
+    assert job.stdout.count("verdict suspect") == 2
+    assert job.stdout.count(f"piolet: {told}") == 1
+    assert told in job.stderr
+    assert "PIOLET_NODE_VERDICT" not in run("srun", "--nodelist=node1", "env").stdout
+    log = small_lab.directory / "log" / "slurmd-node2.log"
+    for _ in range(600):
+        if "health_check success" in log.read_text() and told in log.read_text():
+            break
+        time.sleep(0.1)
+    assert f"output:piolet: {told}" in log.read_text()
+    assert reasons(runner) == {}
