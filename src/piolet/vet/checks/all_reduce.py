@@ -200,7 +200,8 @@ def judge(observation: Observation, parameters: Parameters) -> Judgement:
     """Fail on any wrong sum, then on the bandwidth of the largest size."""
     if observation.trouble or not observation.durations_s:
         return Judgement(Status.UNKNOWN, observation.trouble, remedy=observation.remedy)
-    group = f"{observation.ranks} ranks on {observation.nodes} nodes ({observation.backend})"
+    nodes = "1 node" if observation.nodes == 1 else f"{observation.nodes} nodes"
+    group = f"{observation.ranks} ranks on {nodes} ({observation.backend})"
     if observation.wrong:
         reason = f"{group}: {observation.wrong} sums are wrong"
         return Judgement(Status.FAIL, reason, observation.wrong, 0, "sums", "vet halves of the nodes to find who it is")
