@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import UTC, date, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from piolet.cli import service_publishing
 from piolet.cli.common import Format, format_option, print_json
-from piolet.core import config
+from piolet.cli.service_publishing import file_argument, site_platform, today
 from piolet.core.files import write_text
 from piolet.core.text import plural
 from piolet.service.starting import Template
 
-if TYPE_CHECKING:
-    from piolet import service
-
 DAYS = 90
 """Days that a new service may run when nothing else is said."""
-
-file_argument = click.argument("path", type=click.Path(path_type=Path), default=Path("service.toml"))
 
 
 @click.group()
@@ -44,7 +39,7 @@ def new(template: Template, path: Path, *, project: str, image: str, name: str |
     """Write a new, commented service.toml from TEMPLATE; no file is ever replaced."""
     from piolet.service import starting  # noqa: PLC0415 - help needs none of this
 
-    expires = _today() + timedelta(days=days)
+    expires = today() + timedelta(days=days)
     written = starting.new(template, path, name=name or template.value, project=project, image=image, expires=expires)
     click.echo(written)
     click.echo(f"look at it, then: piolet service check {written}", err=True)
@@ -58,11 +53,11 @@ def check(path: Path, output: Format) -> int:
     from piolet import service  # noqa: PLC0415 - help needs none of this
 
     file = service.read(path)
-    breaches = service.check(file, _platform(), _today())
+    breaches = service.check(file, site_platform(), today())
     if output is Format.JSON:
         print_json([asdict(breach) for breach in breaches])
     elif breaches:
-        click.echo("\n".join(_shown(breach) for breach in breaches))
+        click.echo("\n".join(map(str, breaches)))
         click.echo(f"\n{file.service.name} breaks {plural(len(breaches), 'rule')}", err=True)
     else:
         click.echo(f"{file.service.name}: right")
@@ -79,7 +74,7 @@ def render(path: Path, output: Path | None) -> None:
     from piolet import service  # noqa: PLC0415 - help needs none of this
 
     file = service.read(path)
-    manifests = service.rendered(file.service, _platform(), file.contents)
+    manifests = service.rendered(file.service, site_platform(), file.contents)
     if output is None:
         click.echo(manifests.text(), nl=False)
         return
@@ -98,25 +93,13 @@ def verify(directory: Path, output: Format) -> int:
     """
     from piolet.service.verifying import verified  # noqa: PLC0415 - help needs none of this
 
-    count, breaches = verified(directory, _platform(), _today())
+    count, breaches = verified(directory, site_platform(), today())
     if output is Format.JSON:
         print_json([asdict(breach) for breach in breaches])
     else:
-        click.echo("\n".join([*map(_shown, breaches), f"{plural(count, 'object')}, {len(breaches)} refused"]))
+        click.echo("\n".join([*map(str, breaches), f"{plural(count, 'object')}, {len(breaches)} refused"]))
     return int(bool(breaches))
 
 
-def _shown(breach: service.Breach) -> str:
-    subject = f"{breach.place} ({breach.key})" if breach.key else breach.place
-    lines = [f"{subject} breaks {breach.policy}: {breach.what}"]
-    return "\n".join([*lines, f"  why:  {breach.why}", f"  next: {breach.fix}"])
-
-
-def _platform() -> service.Platform:
-    from piolet import service  # noqa: PLC0415 - help needs none of this
-
-    return service.of_site(config.load().settings)
-
-
-def _today() -> date:
-    return datetime.now(UTC).date()
+for publishing_command in service_publishing.COMMANDS:
+    command.add_command(publishing_command)

@@ -3,8 +3,9 @@
     file = read(Path("service.toml"))            strict: every error with its line
     check(file, platform, date.today())          every policy that it breaks, with its line and how to mend it
     rendered(file.service, platform, file.contents)   its objects, Pod Security `restricted` by construction
+    publish(deployment(file, platform, date.today()), platform.gitops)   a commit in the repository that Argo CD reads
 
-Nothing here talks to a cluster or to git.
+Nothing here talks to a cluster.
 """
 
 from piolet.service.checking import Breach, check

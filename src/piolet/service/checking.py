@@ -27,6 +27,10 @@ class Breach:
     why: str
     fix: str
 
+    def __str__(self) -> str:
+        subject = f"{self.place} ({self.key})" if self.key else self.place
+        return f"{subject} breaks {self.policy}: {self.what}\n  why:  {self.why}\n  next: {self.fix}"
+
 
 def check(file: ServiceFile, platform: Platform, today: date) -> list[Breach]:
     """Return every policy that the service breaks, in the order of the policies; a thing is said once."""

@@ -64,6 +64,13 @@ class Project(Table):
     storage: Size = "1TiB"
 
 
+class GitOps(Table):
+    """The repository that Argo CD reads, and the branch."""
+
+    url: Annotated[Text, Field(min_length=1)]
+    branch: Annotated[Text, Field(min_length=1)] = "main"
+
+
 class Platform(Table):
     """Everything about a site that services depend on."""
 
@@ -75,6 +82,7 @@ class Platform(Table):
     secret_store: Name = "vault"  # noqa: S105 - a name, not a secret
     lease_days: Annotated[int, Field(ge=1)] = 365
     most_replicas: Annotated[int, Field(ge=1)] = 8
+    gitops: GitOps | None = None
     pools: dict[Literal["commodity", "gpu"], Pool]
     storage: dict[Name, Storage] = Field(default_factory=dict)
     exposure: dict[Circle, Exposure] = Field(default_factory=dict)

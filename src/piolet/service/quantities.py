@@ -23,3 +23,8 @@ def memory(size: str) -> str:
 def processors(cpus: float) -> str:
     """Return processors as a quantity: ``2``, ``500m``; at least a thousandth of one."""
     return str(int(cpus)) if float(cpus).is_integer() else f"{max(1, round(cpus * 1000))}m"
+
+
+def amount(quantity: str) -> float:
+    """Return the number of a quantity of processors or GPUs: ``2``, ``500m``."""
+    return int(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)

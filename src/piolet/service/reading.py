@@ -29,11 +29,12 @@ _MEANINGS = {
 
 @dataclass(frozen=True, slots=True)
 class ServiceFile:
-    """A service, the document that says where each key stands, and the content of its configuration files."""
+    """A service, the document that says where each key stands, its configuration files, and its file as written."""
 
     service: Service
     document: toml.Document
     contents: Mapping[str, str]
+    source: str
 
 
 def read(path: Path) -> ServiceFile:
@@ -43,10 +44,18 @@ def read(path: Path) -> ServiceFile:
         ConfigError, UsageError: one problem, or all of them.
         StorageError: a file cannot be read.
     """
-    document = toml.read(path / "service.toml" if path.is_dir() else path)
+    place = path / "service.toml" if path.is_dir() else path
+    with storage_errors(place, "read"):
+        source = place.read_bytes()
+    return parse(source, place)
+
+
+def parse(source: bytes, place: Path) -> ServiceFile:
+    """Check the service that `source` describes, as if it stood at `place`; see `read`."""
+    document = toml.parse(source, place)
     service = validated(document, Service)
     raise_all([document.error(what, key, remedy=remedy) for key, what, remedy in contradictions(service)])
-    return ServiceFile(service, document, _contents(service, document))
+    return ServiceFile(service, document, _contents(service, document), source.decode())
 
 
 def validated(document: toml.Document, model: type[M]) -> M:

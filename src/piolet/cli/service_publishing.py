@@ -1,0 +1,177 @@
+"""`piolet service diff`, `deploy`, `renew`, `rm`, `status`, `cost`: services in the repository that Argo CD reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from piolet.cli.common import Format, format_option, print_json, print_table, progress
+from piolet.core import config
+from piolet.core.errors import UsageError
+from piolet.core.files import write_text
+
+if TYPE_CHECKING:
+    from piolet.service.listing import Deployed
+    from piolet.service.platform import GitOps, Platform
+    from piolet.service.publishing import Change
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+file_argument = click.argument("path", type=click.Path(path_type=Path), default=Path("service.toml"))
+dry_run_option = click.option("--dry-run", is_flag=True, help="Print what would be committed.")
+
+
+def where_options(function: F) -> F:
+    """Add the options that say which repository and which branch."""
+    branch = click.option("--branch", default="", help="Push to this branch, for a merge request.")
+    repository = click.option("--repository", help="The repository's address. [default: the platform's]")
+    return branch(repository(function))
+
+
+@click.command()
+@file_argument
+@where_options
+def diff(path: Path, *, repository: str | None, branch: str) -> int:
+    """Print what `deploy` would change in the repository. Exits with 1 if that is anything."""
+    from piolet.service import publishing  # noqa: PLC0415 - help needs none of this
+
+    platform = site_platform()
+    patch = publishing.preview(_deployment(path, platform), _gitops(platform, repository), branch)
+    click.echo(patch, nl=False)
+    return int(bool(patch))
+
+
+@click.command()
+@file_argument
+@where_options
+@dry_run_option
+def deploy(path: Path, *, repository: str | None, branch: str, dry_run: bool) -> None:
+    """Check the service, and commit its manifests to the repository that Argo CD reads."""
+    platform = site_platform()
+    _publish(_deployment(path, platform), _gitops(platform, repository), branch, dry_run=dry_run)
+
+
+@click.command()
+@click.argument("service", metavar="PROJECT/SERVICE")
+@where_options
+@dry_run_option
+def rm(service: str, *, repository: str | None, branch: str, dry_run: bool) -> None:
+    """Take a service out of the repository; Argo CD then deletes its objects, and its volumes with them."""
+    from piolet.service import publishing  # noqa: PLC0415 - help needs none of this
+
+    change = publishing.removal(*publishing.named(service))
+    _publish(change, _gitops(site_platform(), repository), branch, dry_run=dry_run)
+
+
+@click.command()
+@file_argument
+@click.option("--days", type=click.IntRange(1), default=90, show_default=True, help="How long from today.")
+@where_options
+@dry_run_option
+def renew(path: Path, *, days: int, repository: str | None, branch: str, dry_run: bool) -> None:
+    """Move the end of the service's lease in its file, and deploy the file as it then is."""
+    from piolet.service import publishing, reading, renewing  # noqa: PLC0415 - help needs none of this
+
+    platform = site_platform()
+    file = renewing.renewed(reading.read(path), today() + timedelta(days=days))
+    change = publishing.deployment(file, platform, today())
+    _publish(change, _gitops(platform, repository), branch, dry_run=dry_run)
+    if not dry_run:
+        write_text(file.document.path, file.source)
+        click.echo(f"{file.document.path}: expires = {file.service.expires}")
+
+
+@click.command()
+@click.argument("project", default="")
+@where_options
+@format_option
+def status(project: str, *, repository: str | None, branch: str, output: Format) -> None:
+    """Print the services that the repository has, of PROJECT or of all. The cluster is not asked."""
+    from piolet.service import listing  # noqa: PLC0415 - help needs none of this
+
+    gitops = _gitops(site_platform(), repository)
+    commit, found = listing.deployed(gitops, project, branch)
+    if output is Format.JSON:
+        print_json([asdict(each) for each in found])
+        return
+    rows = [(each.project, each.service, *_described(each)) for each in found]
+    print_table(("project", "service", "runs on", "replicas", "reached by", "expires", "image"), rows)
+    click.echo(f"as {gitops.url} has it at {commit[:12]}; what runs in the cluster cannot be seen from here", err=True)
+
+
+@click.command()
+@file_argument
+@format_option
+def cost(path: Path, output: Format) -> None:
+    """Print what the service reserves in a month, used or not, before anything is deployed."""
+    from piolet.service import estimating, reading, render  # noqa: PLC0415 - help needs none of this
+
+    file = reading.read(path)
+    found = estimating.monthly(render.rendered(file.service, site_platform(), file.contents).objects)
+    if output is Format.JSON:
+        print_json(asdict(found))
+        return
+    rows = [("GPU-hours", *found.gpu_hours), ("CPU-hours", *found.cpu_hours)]
+    shown = [(name, f"{least:g}", f"{most:g}") for name, least, most in rows]
+    print_table(("a month", "least", "most"), [*shown, ("GiB of storage", *[f"{found.storage_gib:g}"] * 2)])
+
+
+COMMANDS = (diff, deploy, renew, rm, status, cost)
+
+
+def _described(each: Deployed) -> tuple[str, ...]:
+    if each.problem:
+        return ("", "", "", "", f"unreadable: {each.problem}")
+    expires = str(each.expires or "never")
+    over = " (over)" if each.expires and each.expires < today() else ""
+    return each.run_on, str(each.most_replicas), each.expose, expires + over, each.image
+
+
+def _publish(change: Change, gitops: GitOps, branch: str, *, dry_run: bool) -> None:
+    from piolet.service import publishing  # noqa: PLC0415 - help needs none of this
+
+    if dry_run:
+        click.echo(publishing.preview(change, gitops, branch), nl=False)
+        return
+    with progress(f"pushing to {gitops.url}"):
+        done = publishing.publish(change, gitops, branch)
+    if not done.commit:
+        click.echo(f"{change.directory}: nothing to change on {done.branch}")
+        return
+    click.echo(f"{change.directory}: pushed {done.commit[:12]} to {done.branch}")
+    if done.branch != gitops.branch:
+        click.echo(f"it takes effect once {done.branch} is merged into {gitops.branch}", err=True)
+
+
+def _deployment(path: Path, platform: Platform) -> Change:
+    from piolet.service import publishing, reading  # noqa: PLC0415 - help needs none of this
+
+    return publishing.deployment(reading.read(path), platform, today())
+
+
+def today() -> date:
+    """Return the date that leases are compared with."""
+    return datetime.now(UTC).date()
+
+
+def site_platform() -> Platform:
+    """Read the platform that the setting `service.platform` names."""
+    from piolet.service import platform  # noqa: PLC0415 - help needs none of this
+
+    return platform.of_site(config.load().settings)
+
+
+def _gitops(platform: Platform, repository: str | None) -> GitOps:
+    """Return the platform's repository, with another address if one is given."""
+    from piolet.service.platform import GitOps  # noqa: PLC0415 - help needs none of this
+
+    if repository:
+        return GitOps(url=repository, branch=platform.gitops.branch if platform.gitops else "main")
+    if platform.gitops is None:
+        raise UsageError("the platform names no repository", remedy="add [gitops] to it, or say --repository URL")
+    return platform.gitops
