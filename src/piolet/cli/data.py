@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from piolet.cli import data_ckpt
 from piolet.cli.common import Format, counting, format_option, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from piolet.data.advice import Facts
-    from piolet.data.cadence import Cadence, Footprint
     from piolet.data.tally import Tally
 
 FINDINGS = 1
@@ -21,7 +21,7 @@ _SHOWN = 20
 
 @click.group()
 def command() -> None:
-    """Storage for machine learning: how data lies, and how often to write checkpoints."""
+    """Storage for machine learning: how data lies, and what to do about checkpoints."""
 
 
 @command.command()
@@ -191,87 +191,4 @@ def _verified(packed: Path) -> int:
     return FINDINGS if wrong else 0
 
 
-@command.group()
-def ckpt() -> None:
-    """Checkpoints."""
-
-
-@ckpt.command()
-@click.option("--write", "write_s", type=float, required=True, help="Seconds that training stands still for one.")
-@click.option("--mtbf-hours", type=float, help="Mean hours between failures of the whole job.")
-@click.option("--node-mtbf-hours", type=float, help="Mean hours between failures of one node; needs --nodes.")
-@click.option("--nodes", type=click.IntRange(1), help="Nodes of the job.")
-@click.option("--persist", "persist_s", type=float, default=0.0, help="Seconds until an asynchronous one is safe.")
-@click.option("--restart", "restart_s", type=float, default=0.0, help="Seconds from a failure until training goes on.")
-@click.option("--like", type=click.Path(path_type=Path, exists=True), help="A checkpoint, to count bytes and inodes.")
-@click.option("--keep", type=click.IntRange(1), default=3, show_default=True, help="Checkpoints that are kept.")
-@format_option
-def plan(
-    *,
-    write_s: float,
-    mtbf_hours: float | None,
-    node_mtbf_hours: float | None,
-    nodes: int | None,
-    persist_s: float,
-    restart_s: float,
-    like: Path | None,
-    keep: int,
-    output: Format,
-) -> None:
-    """Say how often to write a checkpoint, and what that costs.
-
-    The failure rate is that of the job (--mtbf-hours), or of its nodes (--node-mtbf-hours and --nodes).
-    """
-    from piolet.core.errors import UsageError  # noqa: PLC0415 - help needs none of this
-    from piolet.data import cadence  # noqa: PLC0415 - same
-
-    mtbf_s = _mtbf_s(mtbf_hours, node_mtbf_hours, nodes)
-    try:
-        found = cadence.cadence(write_s, mtbf_s, persist_s=persist_s, restart_s=restart_s)
-    except ValueError as error:
-        raise UsageError(str(error), where="--write, --mtbf-hours, --persist, --restart") from error
-    taken = None
-    if like:
-        amount, files = _measured(like)
-        taken = cadence.footprint(found.interval_s, write_s, size_bytes=amount, files=files, keep=keep)
-    if output is Format.JSON:
-        print_json({"mtbf_s": mtbf_s, **asdict(found), "footprint": asdict(taken) if taken else None})
-        return
-    _print_plan(found, taken, mtbf_s)
-
-
-def _mtbf_s(job_hours: float | None, node_hours: float | None, nodes: int | None) -> float:
-    from piolet.core.errors import UsageError  # noqa: PLC0415 - help needs none of this
-    from piolet.data.cadence import job_mtbf_s  # noqa: PLC0415 - same
-
-    if job_hours is not None and node_hours is None and nodes is None:
-        return job_hours * 3600
-    if job_hours is None and node_hours is not None and nodes is not None:
-        return job_mtbf_s(node_hours * 3600, nodes)
-    raise UsageError(
-        "the failure rate is not known, or given twice",
-        where="--mtbf-hours, --node-mtbf-hours",
-        remedy="give either --mtbf-hours, or --node-mtbf-hours and --nodes",
-    )
-
-
-def _measured(path: Path) -> tuple[int, int]:
-    """Return bytes and inodes of a checkpoint: a file, or a directory with all that is in it."""
-    import os  # noqa: PLC0415 - only here
-
-    from piolet.core.errors import storage_errors  # noqa: PLC0415 - help needs none of this
-
-    with storage_errors(path, "read the checkpoint"):
-        every = [path, *path.rglob("*")]
-        return sum(os.lstat(each).st_size for each in every if each.is_file()), len(every)
-
-
-def _print_plan(found: Cadence, taken: Footprint | None, mtbf_s: float) -> None:
-    from piolet.core.text import count, size  # noqa: PLC0415 - help needs none of this
-
-    bound = f" (not less: {found.bounded_by})" if found.bounded_by else ""
-    click.echo(f"a checkpoint every {found.interval_s:.0f} s of work{bound}; Young: {found.young_s:.0f} s")
-    click.echo(f"{found.lost_ratio:.1%} of the time is lost, with a failure every {mtbf_s / 3600:.1f} h")
-    if taken:
-        a_day = f"{taken.a_day:.0f} a day: {size(taken.bytes_a_day)}, {count(taken.inodes_a_day)} inodes"
-        click.echo(f"{a_day}; kept at most: {size(taken.kept_bytes)}, {count(taken.kept_inodes)} inodes")
+command.add_command(data_ckpt.ckpt)

@@ -1,0 +1,1 @@
+"""Checkpoints on disk: which are complete, and which may go. One module a format; nothing here runs what it reads."""
