@@ -13,6 +13,7 @@ from piolet.cli.common import Format, counting, format_option, print_json, print
 
 if TYPE_CHECKING:
     from piolet.data.advice import Facts
+    from piolet.data.probing import Probe
     from piolet.data.tally import Tally
 
 FINDINGS = 1
@@ -129,7 +130,9 @@ def pack(source: Path, target: Path, shard_size: str, seed: int | None, *, shard
             show(f"packing {source}: {count(files)} files")
 
         if shards:
-            packed = pack_shards(source, target, shard_bytes=_shard_bytes(shard_size), seed=seed, report=report)
+            packed = pack_shards(
+                source, target, shard_bytes=_bytes(shard_size, "--shard-size"), seed=seed, report=report
+            )
         else:
             packed = pack_squashfs(source, target, SystemRunner(), report)
     click.echo(
@@ -143,14 +146,14 @@ def pack(source: Path, target: Path, shard_size: str, seed: int | None, *, shard
     return 0
 
 
-def _shard_bytes(text: str) -> int:
+def _bytes(text: str, option: str) -> int:
     from piolet.core.errors import UsageError  # noqa: PLC0415 - help needs none of this
     from piolet.core.text import parse_size  # noqa: PLC0415 - same
 
     try:
         return parse_size(text)
     except ValueError as error:
-        raise UsageError(f"the size of a shard {error}", where="--shard-size") from error
+        raise UsageError(f"the size {error}", where=option) from error
 
 
 def _usage(source: Path, target: Path, *, shards: bool) -> str:
@@ -189,6 +192,61 @@ def _verified(packed: Path) -> int:
         click.echo(f"and {count(len(wrong) - _SHOWN)} more")
     click.echo(f"{packed}: {count(files)} files read back, {count(len(wrong))} differences")
     return FINDINGS if wrong else 0
+
+
+@command.command()
+@click.argument("directory", metavar="PATH", type=click.Path(path_type=Path))
+@click.option("--size", "amount", default="256MiB", show_default=True, help="Size of the temporary file.")
+@click.option("--rounds", type=click.IntRange(1, 100), default=5, show_default=True, help="Pairs of measurements.")
+@format_option
+def probe(directory: Path, amount: str, rounds: int, output: Format) -> int:
+    """Measure how the file system of PATH reads in order and at random, with a temporary file.
+
+    Exit status: 0 small random reads are quick, 1 they take as long as on disks.
+    """
+    from piolet.data import probing  # noqa: PLC0415 - help needs none of this
+
+    with counting() as show:
+        found = probing.probe(directory, size_bytes=_bytes(amount, "--size"), rounds=rounds, report=show)
+    if output is Format.JSON:
+        print_json(asdict(found) | {"median_piece_s": found.piece_s, "slow": found.slow})
+    else:
+        _print_probe(directory, found)
+    return FINDINGS if found.slow else 0
+
+
+def _print_probe(directory: Path, found: Probe) -> None:
+    from statistics import median  # noqa: PLC0415 - help needs none of this
+
+    from piolet.core.text import size  # noqa: PLC0415 - same
+    from piolet.data.probing import PIECE_BYTES, SLOW_S  # noqa: PLC0415 - same
+    from piolet.tools import mountinfo  # noqa: PLC0415 - same
+
+    kind = mountinfo.holding(directory.resolve(), mountinfo.mounted()).kind
+    how = "O_DIRECT" if found.direct else "posix_fadvise, since O_DIRECT does not work here"
+    if kind in {"tmpfs", "ramfs"}:
+        click.echo(f"{directory} on {kind}: in the memory of this node")
+    else:
+        click.echo(f"{directory} on {kind}, past this node's cache by {how}; caches of servers may help")
+    rates = [pair.sequential_rate for pair in found.pairs]
+    pieces_ms = [each * 1e3 for pair in found.pairs for each in pair.piece_s]
+    shares = [pair.share for pair in found.pairs]
+    rows = [
+        ("in order", len(rates), f"{size(median(rates))}/s", f"{size(min(rates))}/s - {size(max(rates))}/s"),
+        (
+            f"at random, {size(PIECE_BYTES)}",
+            len(pieces_ms),
+            f"{median(pieces_ms):.2f} ms",
+            f"{min(pieces_ms):.2f} - {max(pieces_ms):.2f} ms",
+        ),
+        ("random to order", len(shares), f"{median(shares):.0%}", f"{min(shares):.0%} - {max(shares):.0%}"),
+    ]
+    print_table(("read", "n", "median", "range"), rows)
+    limit = f"{SLOW_S * 1e3:g} ms, between disks (13.5 ms) and flash (0.5 ms)"
+    if found.slow:
+        click.echo(f"slow at random: over {limit}. Pack small files (piolet data pack), or move them to flash")
+    else:
+        click.echo(f"quick at random: under {limit}")
 
 
 command.add_command(data_ckpt.ckpt)
