@@ -191,25 +191,10 @@ def _hang(case: Case) -> Iterator[Suspicion]:
     from_ns, to_ns = case.time_ns(last), case.interval.end_ns
     if to_ns - from_ns < HANG_S * SECOND_NS or len(working) < _SIDE:
         return
-    writing, waiting, cpu = case.query(
-        """
-        SELECT avg(disk_write), avg(greatest(coalesce(io_pressure, 0), coalesce(iowait, 0))), avg(cpu)
-        FROM h WHERE bin >= $last
-        """,
-        last=last,
-    )[0]
     engine = statistics.fmean(row[4] or 0 for row in bins if row[0] >= last) if bins[-1][0] >= last else 0.0
-    if (writing or 0) > 50e6 or (waiting or 0) > 0.2 or (engine < BUSY and (cpu or 0) > 0.15):
+    if _does_something_else(case, last, engine):
         return
-    odd = case.query(
-        """
-        SELECT node, gpu FROM g WHERE bin >= $last
-        GROUP BY ALL HAVING avg(engine) < 0.05 AND $engine > 0.5 ORDER BY ALL
-        """,
-        last=last,
-        engine=engine,
-    )
-    named = odd if 0 < len(odd) <= 8 else []
+    named = _idle_among_waiting(case, last, engine)
     facts = (
         Evidence(
             "tensor active since",
@@ -236,6 +221,31 @@ def _hang(case: Case) -> Iterator[Suspicion]:
     gpu = named[0][1] if len(named) == 1 else None
     confidence = 0.9 if named else 0.75 if engine > 0.5 else 0.55
     yield Suspicion(nodes, from_ns, to_ns, confidence, reason, facts, gpu=gpu, severity=Severity.ERROR)
+
+
+def _does_something_else(case: Case, last: int, engine: float) -> bool:
+    """Return whether since bin `last` the job writes, waits for I/O, or computes on its processors."""
+    writing, waiting, cpu = case.query(
+        """
+        SELECT avg(disk_write), avg(greatest(coalesce(io_pressure, 0), coalesce(iowait, 0))), avg(cpu)
+        FROM h WHERE bin >= $last
+        """,
+        last=last,
+    )[0]
+    return (writing or 0) > 50e6 or (waiting or 0) > 0.2 or (engine < BUSY and (cpu or 0) > 0.15)
+
+
+def _idle_among_waiting(case: Case, last: int, engine: float) -> list[tuple[str, int]]:
+    """Return the GPUs that are idle while the others wait in a collective; none if there are too many to name."""
+    odd = case.query(
+        """
+        SELECT node, gpu FROM g WHERE bin >= $last
+        GROUP BY ALL HAVING avg(engine) < 0.05 AND $engine > 0.5 ORDER BY ALL
+        """,
+        last=last,
+        engine=engine,
+    )
+    return [(str(node), int(gpu)) for node, gpu in odd] if len(odd) <= 8 else []
 
 
 HANG = Rule(
