@@ -286,8 +286,16 @@ def _print_findings(found: Findings, start_ns: int) -> None:
         click.echo("nothing found")
     if found.unanswered:
         click.echo("\nnot enough data:")
-        for missing in found.unanswered:
-            click.echo(f"  {missing.rule:20} {missing.missing}")
+        for missing, rules in _by_missing(found).items():
+            click.echo(f"  {missing}: {', '.join(rules)}")
+
+
+def _by_missing(found: Findings) -> dict[str, list[str]]:
+    """Return the rules that could not judge, by what they lacked."""
+    rules: dict[str, list[str]] = {}
+    for each in found.unanswered:
+        rules.setdefault(each.missing, []).append(each.rule)
+    return rules
 
 
 def _shown(number: int, each: Diagnosis, start_ns: int) -> str:

@@ -17,6 +17,9 @@ from piolet.watch.series import SECOND_NS, Metric, device, numeric, value
 SAMPLED = tuple(name for name in FAMILIES if name not in {"clock", "user", "events"})
 """Families with a row every sampling period."""
 
+STEADY = tuple(name for name in SAMPLED if name != "proc")
+"""Of these, families whose lines last as long as the job; processes come and go."""
+
 MOST_GAPS = 20
 """Gaps listed a line; all are counted in its coverage."""
 
@@ -108,7 +111,7 @@ def assess(reader: Reader, job: JobRecord, interval: Interval | None, checks: Se
 
 def _presence(reader: Reader, job: JobRecord, interval: Interval) -> Iterator[Presence]:
     period_s = job.sample_interval_s or 1.0
-    for name in SAMPLED:
+    for name in STEADY:
         counted = _counted(reader, FAMILIES[name], interval)
         for node, line in _expected(job, name, counted):
             found = counted.get((node, line))
