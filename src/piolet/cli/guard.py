@@ -1,4 +1,4 @@
-"""`piolet guard`: secrets in text, and model files that run code."""
+"""`piolet guard`: secrets in text, model files that run code, and what container images hold."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from piolet.cli.common import Format, format_option, print_json, print_table, progress
+from piolet.core.errors import UsageError
 
 if TYPE_CHECKING:
     from piolet.guard.finding import Scan
@@ -49,7 +50,7 @@ def scanning(function: F) -> F:
 
 @click.group()
 def command() -> None:
-    """Secrets and leaking habits in text, and model files that run code.
+    """Secrets and leaking habits in text, model files that run code, and what images hold.
 
     Exit status: 0 nothing fails, 1 something does, 3 nothing fails but something could not be checked. Nothing that is
     scanned is ever executed.
@@ -93,6 +94,31 @@ def model(paths: tuple[Path, ...], policy_file: Path | None, report: Report, dig
     from piolet.guard.models import scan_models  # noqa: PLC0415 - `piolet --help` stays fast
 
     return _judged(policy_file, report, lambda policy: scan_models(paths, policy.model, digests))
+
+
+@command.command()
+@scanning
+@click.option("--osv", type=click.Path(path_type=Path), help="Directory of OSV advisories. [default: guard.osv]")
+@click.option("--sbom", type=click.Path(path_type=Path, dir_okay=False), help="Write the packages as CycloneDX JSON.")
+def image(
+    paths: tuple[Path, ...], policy_file: Path | None, report: Report, osv: Path | None, sbom: Path | None
+) -> int:
+    """Scan images: OCI archives and directories (every layer), squashfs files, root directories."""
+    from piolet.core import config, files  # noqa: PLC0415 - `piolet --help` stays fast
+    from piolet.guard.finding import joined  # noqa: PLC0415 - same
+    from piolet.guard.image import packages, scan  # noqa: PLC0415 - same
+
+    if sbom and len(paths) > 1:
+        raise UsageError("one file of packages is of one image", where="--sbom", remedy="scan one image at a time")
+    advisories = osv or config.load().settings.guard.osv
+
+    def scanned(policy: Policy) -> Scan:
+        every = [scan.scan_image(path, policy.image, advisories) for path in paths]
+        if sbom:
+            files.write_json(sbom, packages.sbom(every[0][1], paths[0].name))
+        return joined("image", [each for each, _ in every])
+
+    return _judged(policy_file, report, scanned)
 
 
 @command.command("rules")

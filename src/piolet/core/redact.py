@@ -43,6 +43,9 @@ _FORMS = {
 }
 """Tokens with a form of their own, as their issuers document it; each begins where a word does."""
 
+TOKENS = frozenset(_FORMS)
+"""The kinds of secrets that are known by their form alone."""
+
 _KEYWORD = (
     r"(?:api[_-]?key|secret[_-]?(?:access[_-]?)?key|access[_-]?key|private[_-]?key|encryption[_-]?key"
     r"|secret|token|passw(?:or)?d|passphrase|credentials?)"

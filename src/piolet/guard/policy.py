@@ -4,7 +4,7 @@
     "habit/*" = "warn"            # fail, warn, ignore; unchecked/* also unknown
     [[allow]]
     rule = "secret/value"
-    path = "examples/*.sh"
+    path = "examples/*.sh"        # inside = "*.pem*" for what of the file
     reason = "the public demonstration account"
     expires = 2027-01-31
     [model]
@@ -34,11 +34,12 @@ _STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
 class Allowance(BaseModel):
-    """A risk that was looked at and accepted: which rule, where (patterns), why, and until which day."""
+    """A risk that was looked at and accepted: which rule, where and inside of what (patterns), why, until which day."""
 
     model_config = _STRICT
     rule: Text
     path: Text = "*"
+    inside: Text = "*"
     reason: Text
     expires: dt.date
 
@@ -53,6 +54,15 @@ class ModelLimits(BaseModel):
     max_depth: int = Field(default=3, ge=1)
 
 
+class ImageLimits(BaseModel):
+    """What an image may be: bytes of a layer once unpacked, their ratio (from 64 MiB on), files of all layers."""
+
+    model_config = _STRICT
+    max_bytes: int = Field(default=1 << 40, gt=0)
+    max_ratio: float = Field(default=200.0, gt=1)
+    max_files: int = Field(default=10_000_000, gt=0)
+
+
 class Policy(BaseModel):
     """A policy file."""
 
@@ -60,6 +70,7 @@ class Policy(BaseModel):
     levels: dict[str, Level] = {}
     allow: tuple[Allowance, ...] = ()
     model: ModelLimits = ModelLimits()
+    image: ImageLimits = ImageLimits()
 
     def level(self, rule: str) -> Level:
         """Return the level of a rule: the last pattern that matches, else the rule's own."""
@@ -142,7 +153,8 @@ def _judged(each: Risk, policy: Policy, today: dt.date) -> Judged:
 
 
 def _matches(allowance: Allowance, each: Risk) -> bool:
-    return fnmatchcase(each.rule, allowance.rule) and fnmatchcase(each.path, allowance.path)
+    seen = ((each.rule, allowance.rule), (each.path, allowance.path), (each.inside, allowance.inside))
+    return all(fnmatchcase(text, pattern) for text, pattern in seen)
 
 
 def _patterns(policy: Policy) -> Iterator[tuple[str, str]]:

@@ -118,6 +118,69 @@ OUTSIDE = Rule("model/outside-path", Level.FAIL, "the file names data outside of
 DIGEST = Rule(
     "model/digest", Level.FAIL, "a file is not the one that the manifest names", "fetch it again from its source"
 )
+CREDENTIAL_FILE = Rule(
+    "image/credential-file",
+    Level.FAIL,
+    "a file has the name of one that holds credentials; whoever has the image has it, also if a later layer deletes it",
+    "build the image again without it (a build secret is never in a layer), and revoke what it holds",
+)
+SETUID = Rule(
+    "image/setuid",
+    Level.WARN,
+    "a program takes the rights of its owner or has file capabilities",
+    "chmod a-s it if nobody needs it; in a user namespace or under no_new_privs it gives nothing",
+)
+LIBRARY_PATH = Rule(
+    "image/library-path",
+    Level.WARN,
+    "a variable changes where every program takes its libraries from",
+    "put the directories in /etc/ld.so.conf.d and run ldconfig",
+)
+SEARCH_PATH = Rule(
+    "image/search-path",
+    Level.FAIL,
+    "programs or libraries are searched in a directory that others may write to, or in any",
+    "take the directory out of the variable, or its right to be written to by all",
+)
+IMAGE_BROKEN = Rule(
+    "image/broken",
+    Level.FAIL,
+    "the image is torn or is not what its manifest says",
+    "pull or save it again; what a scanner cannot read may still run",
+)
+IMAGE_LIMITS = Rule(
+    "image/limits",
+    Level.FAIL,
+    "the image goes beyond the limits of size, ratio or number of files",
+    "do not use it; if it is sound, raise the limit under [image] of the policy",
+)
+FIXED = Rule(
+    "vulnerability/fixed",
+    Level.FAIL,
+    "a package has a known vulnerability, and a later version has not",
+    "build the image again with the version that is fixed",
+)
+UNFIXED = Rule(
+    "vulnerability/unfixed",
+    Level.WARN,
+    "a package has a known vulnerability, and no version without it is known",
+    "do without the package, or see in the advisory what it takes to be hit",
+)
+VULNERABILITIES = Rule(
+    "unchecked/vulnerabilities",
+    Level.UNKNOWN,
+    "nothing can be said of the vulnerabilities of these packages",
+    "mirror the OSV advisories of the ecosystem into a directory, and give it with --osv or guard.osv",
+)
+PACKAGES = Rule(
+    "unchecked/packages",
+    Level.UNKNOWN,
+    "a database of packages is not read, so neither they nor their vulnerabilities are known",
+    "scan it with the tool of its distribution, or set the level of unchecked/* in the policy",
+)
+UNREADABLE = Rule(
+    "unchecked/unreadable", Level.UNKNOWN, "a file cannot be read by you", "scan as its owner, or scan the archive"
+)
 UNCHECKED = Rule(
     "unchecked/format",
     Level.UNKNOWN,

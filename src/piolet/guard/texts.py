@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from piolet.core.errors import UsageError, storage_errors
@@ -56,26 +56,31 @@ def scan_log(path: Path) -> Scan:
         while piece := log.read(_CHUNK_BYTES):
             piece += log.readline(_CHUNK_BYTES)
             size_bytes += len(piece)
-            risks.update(_in_log(str(path), piece.decode("utf-8", "replace"), line))
+            risks.update(in_lines(piece.decode("utf-8", "replace"), str(path), line))
             line += piece.count(b"\n")
     return Scan("log", 1, size_bytes, tuple(sorted(risks | set(_readable(path, risks)))))
 
 
-def secrets_in(text: str, path: str, first_line: int = 1, inside: str = "") -> Iterator[Risk]:
-    """Yield a risk for each secret of `text`."""
+def secrets_in(
+    text: str, path: str, first_line: int = 1, *, inside: str = "", only: Collection[str] | None = None
+) -> Iterator[Risk]:
+    """Yield a risk for each secret of `text`, or for those of the kinds `only`."""
     for secret in secrets(text):
-        line = first_line + text.count("\n", 0, secret.start)
-        yield risk(rules.SECRET, Place(path, line, inside), _described(secret))
+        if only is None or secret.kind in only:
+            line = first_line + text.count("\n", 0, secret.start)
+            yield risk(rules.SECRET, Place(path, line, inside), _described(secret))
 
 
-def _in_log(path: str, text: str, first_line: int) -> Iterator[Risk]:
-    """Look only at lines that may hold a secret, and at a private key as a whole."""
+def in_lines(
+    text: str, path: str, first_line: int, *, inside: str = "", only: Collection[str] | None = None
+) -> Iterator[Risk]:
+    """The same for much text: look only at lines that may hold a secret, and at a private key as a whole."""
     if "PRIVATE KEY-----" in text:
-        yield from secrets_in(text, path, first_line)
+        yield from secrets_in(text, path, first_line, inside=inside, only=only)
         return
     for number, line in enumerate(text.split("\n"), first_line):
         if hints(line):
-            yield from secrets_in(line, path, number)
+            yield from secrets_in(line, path, number, inside=inside, only=only)
 
 
 def _scan_whole(path: Path, risks_of: Callable[[str, str], Iterator[Risk]]) -> Scan:

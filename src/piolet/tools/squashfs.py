@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -71,6 +72,21 @@ def text_of(runner: Runner, image: Path, inside: str) -> str:
     argv = ["unsquashfs", "-cat", str(image), inside.lstrip("/")]
     result = runner.run(argv, timeout=_TIMEOUT_S, ok=None)
     return result.stdout if result.rc == 0 else ""
+
+
+@contextlib.contextmanager
+def mounted(runner: Runner, image: Path) -> Iterator[Path]:
+    """Yield a directory that shows what is in `image`, mounted with squashfuse as this user; nothing is unpacked.
+
+    Raises:
+        ToolMissing, ToolError: squashfuse is not installed, or cannot mount it.
+    """
+    with tempfile.TemporaryDirectory(prefix="piolet-image-") as root:
+        runner.run(["squashfuse", "-o", "ro,nosuid,nodev", str(image), root], timeout=_TIMEOUT_S)
+        try:
+            yield Path(root)
+        finally:
+            runner.run(["fusermount3", "-u", root], timeout=_TIMEOUT_S)
 
 
 def pack(image: Path, feed: Callable[[BinaryIO], None], *, said: Path) -> None:
