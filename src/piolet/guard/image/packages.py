@@ -68,7 +68,7 @@ def inventory(texts: Mapping[str, str]) -> Inventory:
     for path, text in texts.items():
         try:
             found.update(_packages(path, text) if path not in owned else ())
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, RecursionError, TypeError, ValueError):
             unread.append(path)
     releases = [_release(text) for path, text in texts.items() if _RELEASE.fullmatch(path)]
     return Inventory(releases[0] if releases else Release(), tuple(sorted(found)), tuple(sorted(unread)))
