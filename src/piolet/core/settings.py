@@ -152,9 +152,7 @@ class GuardSettings:
     """Security."""
 
     policy: Path | None = setting(None, path, "policy of `piolet guard`: what fails, warns and is allowed")
-    osv: Path | None = setting(
-        None, path, "directory of OSV advisories for `piolet guard image`"
-    )
+    osv: Path | None = setting(None, path, "directory of OSV advisories for `piolet guard image`")
 
 
 @dataclass(frozen=True, slots=True)
