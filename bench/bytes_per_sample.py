@@ -24,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
 
-import httpx
+import httpx2
 from metric_stores import Store, free_port, running
 
 from piolet import __version__
@@ -161,9 +161,9 @@ def victoria(directory: Path, text: Path, names: list[str], count: int) -> dict[
         with text.open() as file:
             while batch := file.readlines(1 << 24):
                 lines = (line[:-1] + "000\n" for line in batch if line[0] != "#")  # milliseconds
-                httpx.post(f"{store.url}/api/v1/import/prometheus", content="".join(lines), timeout=120)
+                httpx2.post(f"{store.url}/api/v1/import/prometheus", content="".join(lines), timeout=120)
         for action in ("force_flush", "force_merge"):
-            httpx.get(f"{store.url}/internal/{action}", timeout=300).raise_for_status()
+            httpx2.get(f"{store.url}/internal/{action}", timeout=300).raise_for_status()
         held(store, names, count)
         settle(directory / "data")
     return {"data": size(directory / "data/data"), "index": size(directory / "data/indexdb")}

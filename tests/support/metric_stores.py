@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 
 CONFIG = """
 global: {{scrape_interval: 1s, scrape_timeout: 1s}}
@@ -36,7 +36,7 @@ class Store:
     url: str
 
     def query(self, query: str) -> list[dict]:
-        answer = httpx.get(f"{self.url}/api/v1/query", params={"query": query}, timeout=30)
+        answer = httpx2.get(f"{self.url}/api/v1/query", params={"query": query}, timeout=30)
         assert answer.status_code == 200, answer.text
         return answer.json()["data"]["result"]
 
@@ -47,7 +47,7 @@ class Store:
                 _key(each): {round(t * 1000): float(v) for t, v in each["values"]}
                 for each in self.query(f"{metric}[1h]")
             }
-        told = httpx.get(f"{self.url}/api/v1/export", params={"match[]": metric}, timeout=30).text
+        told = httpx2.get(f"{self.url}/api/v1/export", params={"match[]": metric}, timeout=30).text
         found = [json.loads(line) for line in told.splitlines()]
         return {_key(each): dict(zip(each["timestamps"], each["values"], strict=True)) for each in found}
 
@@ -97,8 +97,8 @@ def running(name: str, target: str, directory: Path) -> Iterator[Store]:
 def _ready(store: Store) -> bool:
     try:
         return (
-            httpx.get(f"{store.url}/{'-/ready' if store.name == 'prometheus' else 'health'}", timeout=5).status_code
+            httpx2.get(f"{store.url}/{'-/ready' if store.name == 'prometheus' else 'health'}", timeout=5).status_code
             == 200
         )
-    except httpx.TransportError:
+    except httpx2.TransportError:
         return False

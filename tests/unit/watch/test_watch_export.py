@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-import httpx
+import httpx2
 import made_logbooks
 import pytest
 from metric_stores import Store
@@ -89,15 +89,15 @@ def test_stores_join_the_job(stored: tuple[RunningJob, list[Store]]) -> None:
 
 def test_the_server_has_one_page_and_says_when_it_cannot_read(job: RunningJob) -> None:
     with exporter.serving(job.open, 0) as address:
-        assert httpx.get(address).status_code == 200
-        assert httpx.get(address.replace("/metrics", "/")).status_code == 404
+        assert httpx2.get(address).status_code == 200
+        assert httpx2.get(address.replace("/metrics", "/")).status_code == 404
         job.logbook.job.write_text("torn")
-        answer = httpx.get(address)
+        answer = httpx2.get(address)
         assert answer.status_code == 503
         assert "cannot be read" in answer.text
         with (
             pytest.raises(PioletError, match="cannot listen"),
-            exporter.serving(job.open, httpx.URL(address).port or 0),
+            exporter.serving(job.open, httpx2.URL(address).port or 0),
         ):
             pass
 
@@ -114,7 +114,7 @@ def test_segments_that_are_merged_while_they_are_read_are_read_anew(job: Running
         return opened[-1]
 
     with exporter.serving(open_then_merge, 0) as address:
-        answer = httpx.get(address)
+        answer = httpx2.get(address)
     assert answer.status_code == 200
     assert answer.text.count("piolet_gpu_power_w{") == len(NODES) * GPUS
     assert len(opened) == 2
@@ -129,12 +129,12 @@ def test_a_scraper_that_goes_away_is_no_error(job: RunningJob, capfd: pytest.Cap
         return job.open()
 
     with exporter.serving(open_late, 0) as address:
-        with socket.create_connection(("127.0.0.1", httpx.URL(address).port or 0)) as scraper:
+        with socket.create_connection(("127.0.0.1", httpx2.URL(address).port or 0)) as scraper:
             scraper.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             scraper.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
             time.sleep(0.2)
         gone.set()
-        assert httpx.get(address).status_code == 200
+        assert httpx2.get(address).status_code == 200
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -143,13 +143,13 @@ def test_export_follows_a_job_to_its_end(job: RunningJob) -> None:
     seen: list[str] = []
 
     def scrape_then_end(address: str) -> None:
-        seen.extend((httpx.get(address).text, address))
+        seen.extend((httpx2.get(address).text, address))
         write_outcome(job.logbook.outcome, Outcome("COMPLETED", 0))
 
     exporter.follow(job.open, 0, scrape_then_end, linger_s=0)
     assert "piolet_gpu_power_w" in seen[0]
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(seen[1])
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(seen[1])
     with pytest.raises(UsageError, match="has ended"):
         exporter.follow(job.open, 0, seen.append)
 

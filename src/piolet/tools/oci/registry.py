@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Self
 
-import httpx
+import httpx2
 
 from piolet.core.errors import ParseError, PioletError
 from piolet.tools.oci import manifest as manifests
@@ -26,7 +26,7 @@ from piolet.tools.oci.manifest import Descriptor
 from piolet.tools.oci.reference import HUB, Reference
 
 PATIENCE_S = 180.0
-_TIMEOUT = httpx.Timeout(30, connect=10)
+_TIMEOUT = httpx2.Timeout(30, connect=10)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _ACCEPTED = ", ".join((*manifests.INDEXES, *manifests.MANIFESTS))
 _PARAMETER = re.compile(r'([A-Za-z_]+)="([^"]*)"')
@@ -69,7 +69,7 @@ class Registry:
         self._sleep = sleep
         self._authorization = ""
         self._base = f"{_scheme(reference.registry)}://{_host(reference.registry)}/v2/{reference.repository}"
-        self._client = httpx.Client(timeout=_TIMEOUT, follow_redirects=True)
+        self._client = httpx2.Client(timeout=_TIMEOUT, follow_redirects=True)
 
     def __enter__(self) -> Self:
         return self
@@ -96,7 +96,7 @@ class Registry:
         """
         headers = {"Range": f"bytes={from_byte}-"} if from_byte else {}
         with self._asked(f"/blobs/{descriptor.digest}", headers) as response:
-            if from_byte and response.status_code != httpx.codes.PARTIAL_CONTENT:
+            if from_byte and response.status_code != httpx2.codes.PARTIAL_CONTENT:
                 raise RangeIgnored
             yield response.iter_raw(_CHUNK_BYTES)
 
@@ -110,7 +110,7 @@ class Registry:
         while True:
             try:
                 return attempt()
-            except (_Again, httpx.TransportError) as error:
+            except (_Again, httpx2.TransportError) as error:
                 asked_s = error.pause_s if isinstance(error, _Again) else 0.0
                 reason = str(error) or type(error).__name__
             pause_s = max(asked_s, pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - to spread clients, not to hide
@@ -121,9 +121,9 @@ class Registry:
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
     @contextmanager
-    def _asked(self, path: str, headers: dict[str, str]) -> Iterator[httpx.Response]:
+    def _asked(self, path: str, headers: dict[str, str]) -> Iterator[httpx2.Response]:
         response = self._sent(path, headers)
-        if response.status_code == httpx.codes.UNAUTHORIZED:
+        if response.status_code == httpx2.codes.UNAUTHORIZED:
             response.read()
             self._authorization = self._authorized(response)
             response = self._sent(path, headers)
@@ -133,24 +133,24 @@ class Registry:
         finally:
             response.close()
 
-    def _sent(self, path: str, headers: dict[str, str]) -> httpx.Response:
+    def _sent(self, path: str, headers: dict[str, str]) -> httpx2.Response:
         known = {"Authorization": self._authorization} if self._authorization else {}
         return self._client.send(
             self._client.build_request("GET", self._base + path, headers=headers | known), stream=True
         )
 
-    def _check(self, response: httpx.Response) -> None:
+    def _check(self, response: httpx2.Response) -> None:
         status = response.status_code
-        if status == httpx.codes.TOO_MANY_REQUESTS or status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        if status == httpx2.codes.TOO_MANY_REQUESTS or status >= httpx2.codes.INTERNAL_SERVER_ERROR:
             raise _Again(f"HTTP {status} {response.reason_phrase}", _retry_after_s(response))
-        if status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
+        if status in {httpx2.codes.UNAUTHORIZED, httpx2.codes.FORBIDDEN}:
             raise self._refused(status)
-        if status == httpx.codes.NOT_FOUND:
+        if status == httpx2.codes.NOT_FOUND:
             raise PioletError("the registry has no such image", where=str(self._reference), remedy=_NOT_FOUND_REMEDY)
         if not response.is_success:
             raise PioletError(f"the registry answered HTTP {status}", where=str(response.url), remedy="try by hand")
 
-    def _authorized(self, response: httpx.Response) -> str:
+    def _authorized(self, response: httpx2.Response) -> str:
         """Return the Authorization header that the registry's challenge asks for."""
         challenge = response.headers.get("WWW-Authenticate", "")
         if challenge.lower().startswith("basic"):
@@ -170,7 +170,7 @@ class Registry:
             form = wanted | {"grant_type": "refresh_token", "client_id": "piolet", "refresh_token": credential.secret}
             response = self._client.post(parameters["realm"], data=form)
         else:
-            auth = httpx.BasicAuth(credential.user, credential.secret) if credential else None
+            auth = httpx2.BasicAuth(credential.user, credential.secret) if credential else None
             response = self._client.get(parameters["realm"], params=wanted, auth=auth)
         self._check(response)
         try:
@@ -230,7 +230,7 @@ def _scheme(registry: str) -> str:
         return "https"
 
 
-def _retry_after_s(response: httpx.Response) -> float:
+def _retry_after_s(response: httpx2.Response) -> float:
     """Return the pause that the registry asks for, in seconds; 0 if it asks for none."""
     text = response.headers.get("Retry-After", "")
     if text.isdigit():
