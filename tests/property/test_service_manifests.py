@@ -18,7 +18,7 @@ from piolet.service.model import Service, contradictions
 from piolet.service.policies import violations
 from piolet.service.render.yamltext import dump
 
-PLATFORM = platforms.read(Path(__file__).parents[2] / "examples/03-services/platform.toml")
+PLATFORM = platforms.read(Path(__file__).parents[2] / "examples/04-services/platform.toml")
 TODAY = date(2027, 1, 15)
 
 TEXT = st.text(

@@ -21,6 +21,6 @@ def logger(name: str) -> FilteringBoundLogger:
                 structlog.processors.format_exc_info,
                 structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
             ],
-            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+            logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # stderr as it is when something is logged
         )
     return cast("FilteringBoundLogger", structlog.get_logger(name=name))

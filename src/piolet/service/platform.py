@@ -129,6 +129,6 @@ def of_site(settings: Settings) -> Platform:
         raise UsageError(
             "no service platform is described here",
             where=f"{path} (setting service.platform)",
-            remedy="operators write one, as examples/03-services/platform.toml; to try: PIOLET_SERVICE_PLATFORM=FILE",
+            remedy="operators write one, as examples/04-services/platform.toml; to try: PIOLET_SERVICE_PLATFORM=FILE",
         )
     return read(path)

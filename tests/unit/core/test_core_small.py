@@ -15,7 +15,7 @@ from piolet.core.text import did_you_mean, plural
 HEAVY = (
     "ClusterShell",
     "duckdb",
-    "httpx",
+    "httpx2",
     "jinja2",
     "numpy",
     "piolet.lab",

@@ -11,7 +11,7 @@ import pytest
 from piolet.service import Breach, Manifests, Platform, ServiceFile, check, read, rendered
 from piolet.service import platform as platforms
 
-EXAMPLES = Path(__file__).parents[3] / "examples/03-services"
+EXAMPLES = Path(__file__).parents[3] / "examples/04-services"
 TODAY = date(2027, 1, 15)
 IMAGE = f"ghcr.io/example/web@sha256:{'a' * 64}"
 RIGHT = f"""name = "web"

@@ -12,7 +12,7 @@ import pytest
 from piolet.service import check, read
 from piolet.service.policies import KINDS, policies, violations
 
-EXAMPLES = Path(__file__).parents[3] / "examples/03-services"
+EXAMPLES = Path(__file__).parents[3] / "examples/04-services"
 TODAY = date(2027, 1, 15)
 
 EXPECTED = {

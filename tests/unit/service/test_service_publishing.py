@@ -20,7 +20,7 @@ from piolet.service.publishing import Change, deployment, named, preview, publis
 from piolet.service.renewing import renewed
 from piolet.service.verifying import verified
 
-EXAMPLES = Path(__file__).parents[3] / "examples/03-services"
+EXAMPLES = Path(__file__).parents[3] / "examples/04-services"
 TODAY = date(2027, 1, 15)
 
 PROTECTED = """#!/bin/sh

@@ -8,7 +8,7 @@ import pytest
 from piolet.service import read, rendered
 from piolet.service.verifying import verified
 
-EXAMPLES = Path(__file__).parents[3] / "examples/03-services"
+EXAMPLES = Path(__file__).parents[3] / "examples/04-services"
 TODAY = date(2027, 1, 15)
 
 

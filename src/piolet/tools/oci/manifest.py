@@ -1,6 +1,7 @@
 """What a registry or an archive says of an image: index, manifest, configuration. Pure.
 
 Both forms that are in use are read: those of the OCI image specification 1.1 and of Docker's image manifest 2.2.
+An index without an image for the machine is WrongArchitecture.
 """
 
 from __future__ import annotations

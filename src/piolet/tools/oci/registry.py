@@ -1,7 +1,7 @@
 """A registry, over its HTTP interface (OCI distribution specification 1.1), with patience.
 
 A registry that is busy (429) or ill (5xx), or a connection that breaks, is tried again with growing pauses, or after
-the pause that it asks for, until `patience_s` is over; then the error says what the registry said last.
+the pause that it asks for, until `patience_s` is over; then Busy says what the registry said last.
 """
 
 from __future__ import annotations
