@@ -9,7 +9,7 @@ import sys
 import click
 
 from piolet import __version__
-from piolet.core.errors import PioletError
+from piolet.core.errors import PioletError, ToolMissing
 
 COMMANDS = {
     "run": ("piolet.cli.run", "Run a program on good nodes, in its container, recorded."),
@@ -27,6 +27,25 @@ COMMANDS = {
     "lab": ("piolet.cli.lab", "A real Slurm cluster with simulated GPUs on this machine."),
     "config": ("piolet.cli.config", "Settings in force and where each comes from."),
 }
+
+EXTRAS = {
+    "altair": "notebook",
+    "authlib": "web",
+    "blake3": "data",
+    "cel": "service",
+    "itsdangerous": "web",
+    "limits": "web",
+    "marimo": "notebook",
+    "packageurl": "guard",
+    "pamela": "web",
+    "pandas": "frames",
+    "polars": "frames",
+    "sqlalchemy": "fleet",
+    "starlette": "web",
+    "univers": "guard",
+    "uvicorn": "web",
+}
+"""Which extra brings a module that not everybody needs."""
 
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -76,6 +95,13 @@ def run_command(args: list[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        missing = ToolMissing(f"the Python package {error.name}", remedy=f'pip install "piolet[{extra}]"')
+        click.echo(f"piolet: {missing}", err=True)
+        return missing.exit_status
     except (click.Abort, KeyboardInterrupt):
         click.echo("piolet: interrupted", err=True)
         return INTERRUPTED

@@ -15,10 +15,6 @@ def command(host: str, port: int) -> None:
     open it through a tunnel: ssh -L 8418:127.0.0.1:8418 LOGIN-NODE. Settings: `piolet config keys`, web.
     """
     from piolet.core import config  # noqa: PLC0415 - help needs none of this
-    from piolet.core.errors import ToolMissing  # noqa: PLC0415 - same
+    from piolet.web.app import serve  # noqa: PLC0415 - same
 
-    try:
-        from piolet.web.app import serve  # noqa: PLC0415 - same
-    except ModuleNotFoundError as error:
-        raise ToolMissing(str(error.name), remedy='pip install "piolet[web]"') from error
     serve(config.load().settings, host, port)

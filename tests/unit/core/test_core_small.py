@@ -129,3 +129,14 @@ def test_a_node_set_says_what_it_holds() -> None:
     assert str(nodes.first(0)) == ""
     assert nodes.first(99) == nodes
     assert NodeSet("a1") != "a1"
+
+
+def test_a_package_of_an_extra_that_is_missing_is_named_with_its_extra() -> None:
+    code = (
+        "import sys; sys.modules['starlette'] = None\n"
+        "from piolet.cli.main import run_command; sys.exit(run_command(['web', '--port', '0']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 3
+    assert 'pip install "piolet[web]"' in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,7 +1,7 @@
 """DeepSpeed: `mp_rank_XX_model_states.pt` and, with ZeRO, one `zero_pp_rank_N_mp_rank_XX_optim_states.pt` a rank.
 
 How many there must be stands in the model states: dp_world_size, mp_world_size and the stage of ZeRO in ds_config.
-ZeRO 3 writes the model states once a rank too. Source: DeepSpeedEngine.save_checkpoint (deepspeed/runtime/engine.py).
+ZeRO 3 writes the model states once a rank too. Names as DeepSpeed writes them, from memory: no DeepSpeed was run.
 Not judged: the experts of mixtures, which have files of their own; those that are there must be whole.
 """
 
