@@ -76,8 +76,9 @@ def test_the_cap_holds_and_the_last_attempt_says_so(piolet_run, faulty):
 
     assert done.returncode == 3
     (_, first, _), (_, last, _) = logbooks(piolet_run)
-    assert first["bad_nodes"] == ["node1", "node2"]
-    assert (last["bad_nodes"], last["next_job"]) == (["node3", "node4"], "")
+    assert len(first["bad_nodes"]) == len(last["bad_nodes"]) == 2
+    assert set(first["bad_nodes"]).isdisjoint(last["bad_nodes"])
+    assert last["next_job"] == ""
     assert "the last that --restarts allows" in done.stdout + done.stderr
 
 
