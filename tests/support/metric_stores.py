@@ -41,7 +41,10 @@ class Store:
         return answer.json()["data"]["result"]
 
     def raw(self, metric: str) -> Samples:
-        """Every sample as it is stored, of the series of a GPU metric."""
+        """Every sample as it is stored, of the series of a GPU metric.
+
+        VictoriaMetrics adds a null when a series is no longer scraped; that is no sample.
+        """
         if self.name == "prometheus":
             return {
                 _key(each): {round(t * 1000): float(v) for t, v in each["values"]}
@@ -49,7 +52,10 @@ class Store:
             }
         told = httpx2.get(f"{self.url}/api/v1/export", params={"match[]": metric}, timeout=30).text
         found = [json.loads(line) for line in told.splitlines()]
-        return {_key(each): dict(zip(each["timestamps"], each["values"], strict=True)) for each in found}
+        return {
+            _key(each): {t: v for t, v in zip(each["timestamps"], each["values"], strict=True) if v is not None}
+            for each in found
+        }
 
 
 def _key(series: dict) -> tuple[str, str]:

@@ -25,9 +25,12 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Logbook:
     return made_logbooks.training(root, nodes=2, gpus=2, scale=0.5)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningJob, list[Store]]]:
-    """A running job that both stores have scraped three times."""
+    """A running job that both stores have scraped three times.
+
+    A session's fixture could be minutes old when a test gets it, and both stores forget a series after five.
+    """
     root = tmp_path_factory.mktemp("stored")
     job = running_jobs.made(root)
     with ExitStack() as stack:
