@@ -5,20 +5,19 @@ Which jobs a visitor may see is not decided here: `piolet.watch` binds every que
 
 from __future__ import annotations
 
-import grp
 import hmac
 import os
 import pwd
 import secrets
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlencode
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from piolet.core.config import WebSettings
@@ -26,6 +25,7 @@ from piolet.core.errors import ConfigError, UsageError, storage_errors
 from piolet.watch import Viewer
 from piolet.web.limits import Limits
 from piolet.web.rendering import page
+from piolet.web.sessions import remember, remembered, system_groups, viewer
 
 PROXY_SECRET = "X-Piolet-Proxy"  # noqa: S105 - the name of a header
 PROXY_USER = "X-Remote-User"
@@ -63,39 +63,6 @@ def login_of(settings: WebSettings, limits: Limits) -> Login:
             return OpenIdLogin(settings, _secret(settings))
         case _:
             return TokenLogin(limits)
-
-
-def viewer(settings: WebSettings, user: str, groups: Iterable[str]) -> Viewer:
-    """Return `user` as a viewer, an operator if the settings name the user or one of the groups.
-
-    A group is a project: sites name the groups of their file systems and identity providers as Slurm's accounts.
-    """
-    projects = frozenset(groups)
-    names = {user, *(f"@{group}" for group in projects)}
-    return Viewer(user, projects, operator=not names.isdisjoint(settings.operators))
-
-
-def system_groups(user: str) -> tuple[str, ...]:
-    """Return the groups of a user of this machine; () for a name that it does not know."""
-    try:
-        found = os.getgrouplist(user, pwd.getpwnam(user).pw_gid)
-    except KeyError:
-        return ()
-    return tuple(grp.getgrgid(gid).gr_name for gid in found if _has_name(gid))
-
-
-def remember(request: Request, who: Viewer) -> Response:
-    """Log `who` in and return to where the visitor came from."""
-    target = str(request.session.get("next") or "/")
-    request.session.clear()
-    request.session.update(user=who.user, groups=sorted(who.projects))
-    return RedirectResponse(target, status_code=303)
-
-
-def remembered(request: Request, settings: WebSettings) -> Viewer | None:
-    """Return who logged in with this browser before."""
-    user = request.session.get("user")
-    return viewer(settings, str(user), request.session.get("groups", ())) if user else None
 
 
 class TokenLogin:
@@ -211,11 +178,3 @@ def _secret(settings: WebSettings) -> str:
             remedy="write one line, and chmod 600 the file",
         )
     return found
-
-
-def _has_name(gid: int) -> bool:
-    try:
-        grp.getgrgid(gid)
-    except KeyError:
-        return False
-    return True

@@ -12,8 +12,8 @@ from starlette.routing import Route
 from piolet.core.config import WebSettings
 from piolet.core.errors import ConfigError
 from piolet.watch import Viewer
-from piolet.web.login import remember, remembered, viewer
 from piolet.web.rendering import page
+from piolet.web.sessions import remember, remembered, viewer
 
 
 class OpenIdLogin:
