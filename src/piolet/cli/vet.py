@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -42,16 +42,17 @@ def run(name: str, names: str, timeout_s: float | None, max_unready: int, output
     judged.
     """
     from piolet import vet  # noqa: PLC0415 - the node's side stays quick to start
+    from piolet.core.stopping import Stopped, stoppable  # noqa: PLC0415 - same
 
     settings = _settings()
     protocol = vet.load_protocol(name, settings)
     nodes = None if local else _nodes(names)
-    with progress(f"vetting {nodes or 'this machine'} with {protocol.name}"):
-        verdict = (
-            vet.vet_nodes(nodes, protocol, timeout_s=timeout_s, least_s=settings.vet.timeout_s)
-            if nodes
-            else vet.vet_here(protocol, timeout_s=timeout_s)
-        )
+    times: dict[str, Any] = {"timeout_s": timeout_s, "least_s": settings.vet.timeout_s}
+    try:
+        with stoppable(), progress(f"vetting {nodes or 'this machine'} with {protocol.name}"):
+            verdict = vet.vet_nodes(nodes, protocol, **times) if nodes else vet.vet_here(protocol, **times)
+    except Stopped as stop:
+        raise click.exceptions.Exit(128 + stop.signal_number) from stop
     if output is Format.JSON:
         print_json(_as_json(protocol, verdict))
     else:

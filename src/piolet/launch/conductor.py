@@ -21,11 +21,11 @@ from piolet.core.errors import PioletError, Refused
 from piolet.core.nodeset import NodeSet
 from piolet.core.nouns import Gpu
 from piolet.core.run import Process, SystemRunner, end
+from piolet.core.stopping import Stopped, stoppable, undisturbed
 from piolet.core.text import plural
 from piolet.launch import outcome as outcomes
 from piolet.launch.machine import Machine
 from piolet.launch.request import RunRequest
-from piolet.launch.stopping import Stopped, stoppable, undisturbed
 from piolet.logbook import records
 from piolet.logbook.layout import Logbook
 from piolet.vet import Protocol as VettingProtocol

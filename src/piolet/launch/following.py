@@ -11,9 +11,9 @@ from pathlib import Path
 
 from piolet.core.errors import PioletError, Refused
 from piolet.core.run import Runner
+from piolet.core.stopping import Stopped, undisturbed
 from piolet.launch import outcome as outcomes
 from piolet.launch.conductor import say, told
-from piolet.launch.stopping import Stopped, undisturbed
 from piolet.logbook import records
 from piolet.logbook.layout import Logbook
 from piolet.tools.slurm import jobs, scancel

@@ -26,10 +26,14 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class LocalMachine:
-    """This machine as the one node of a run; `variables` are what every process of the run gets."""
+    """This machine as the one node of a run; `variables` are what every process of the run gets.
+
+    `vetting_s` are the seconds that a stage of vetting gets at least.
+    """
 
     plan: Path | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
+    vetting_s: float = vet.LEAST_S
 
     @property
     def nodes(self) -> NodeSet:
@@ -47,7 +51,7 @@ class LocalMachine:
 
     def vet(self, protocol: vet.Protocol) -> vet.Verdict:
         """Vet this machine."""
-        return vet.vet_here(protocol, environ=os.environ | dict(self.variables))
+        return vet.vet_here(protocol, environ=os.environ | dict(self.variables), least_s=self.vetting_s)
 
     def give_back(self, nodes: NodeSet) -> NodeSet:  # noqa: ARG002 - the interface of Machine
         """There is nothing to give back."""

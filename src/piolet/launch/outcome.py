@@ -11,11 +11,10 @@ import signal
 from collections.abc import Sequence
 
 from piolet.core.errors import PioletError
-from piolet.launch.program import Ended, Failure
+from piolet.launch.program import EXIT_CODE, Ended, Failure
 from piolet.logbook.records import Domain, Outcome
 from piolet.tools.slurm.job import Job
 
-_EXIT_CODE = re.compile(r"Exited with exit code (\d+)")
 _NODE_FAILED = re.compile(r"node fail", flags=re.IGNORECASE)
 _OUT_OF_MEMORY = re.compile(r"out of memory|oom", flags=re.IGNORECASE)
 
@@ -145,7 +144,7 @@ def _judged(ended: Ended) -> tuple[str, Domain]:
         return "NODE_FAIL", Domain.INFRASTRUCTURE
     if _OUT_OF_MEMORY.search(what):
         return "OUT_OF_MEMORY", Domain.WORKLOAD
-    if _EXIT_CODE.search(what) or ended.status in _WORKLOAD_SIGNALS:
+    if EXIT_CODE.search(what) or ended.status in _WORKLOAD_SIGNALS:
         return "FAILED", Domain.WORKLOAD
     return "FAILED", Domain.UNKNOWN
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 import threading
 import time
@@ -11,14 +12,16 @@ from dataclasses import dataclass
 
 from piolet.core.nodeset import NodeSet
 from piolet.core.run import PIPE, Process, SystemRunner, end, exit_status
+from piolet.core.stopping import Stopped, running
 from piolet.launch.doom import Doom
 from piolet.launch.output import Look, forward
-from piolet.launch.stopping import Stopped
 
 GRACE_S = 10.0
 """Seconds between asking a program to end (SIGTERM) and ending it (SIGKILL); Slurm's own KillWait is usually 30."""
 
 _LOOK_S = 0.2
+
+EXIT_CODE = re.compile(r"Exited with exit code (\d+)")
 
 _TASK_FAILED = re.compile(rb"srun: error: (?P<node>\S+): tasks? (?P<rank>\d+)[\d,-]*: (?P<what>.+)")
 
@@ -53,7 +56,6 @@ def run_step(argv: Sequence[str], runner: SystemRunner, look: Look | None = None
     looks too, and ends the step as soon as it has a reason.
     """
     look = _both(look, doom) if doom else look
-    process = runner.start(argv, stdin=None, stdout=PIPE if look else None, stderr=PIPE, new_session=True)
     failures: list[Failure] = []
 
     def look_at_errors(line: bytes) -> None:
@@ -61,24 +63,48 @@ def run_step(argv: Sequence[str], runner: SystemRunner, look: Look | None = None
         if look:
             look(line)
 
+    def start() -> Process:
+        return runner.start(argv, stdin=None, stdout=PIPE if look else None, stderr=PIPE, new_session=True)
+
+    with running(start, GRACE_S) as process:
+        forwarders = _forwarding(process, look, look_at_errors)
+        try:
+            doomed = _awaited(process, doom) if doom else ""
+            status = exit_status(process.wait())
+        except Stopped as stop:
+            end(process, GRACE_S)
+            _join(forwarders)
+            stop.failed_node = next((each.node for each in failures if each.rank is None), "")
+            raise
+        finally:
+            _join(forwarders)
+    failure = failures[0] if failures else None
+    return Ended(_first_status(failure, status), failure, doomed)
+
+
+def _forwarding(process: Process, look: Look | None, look_at_errors: Look) -> list[threading.Thread]:
+    """Start to pass on what the step says; without a `look` its output does not come by here."""
     streams = [(process.stderr, sys.stderr, look_at_errors)] + ([(process.stdout, sys.stdout, look)] if look else [])
-    forwarders = [
+    threads = [
         threading.Thread(target=forward, args=(source, target.fileno(), each), daemon=True)
         for source, target, each in streams
+        if source
     ]
-    for forwarder in forwarders:
-        forwarder.start()
-    try:
-        doomed = _awaited(process, doom) if doom else ""
-        status = exit_status(process.wait())
-    except Stopped as stop:
-        end(process, GRACE_S)
-        _join(forwarders)
-        stop.failed_node = next((each.node for each in failures if each.rank is None), "")
-        raise
-    finally:
-        _join(forwarders)
-    return Ended(status, failures[0] if failures else None, doomed)
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def _first_status(failure: Failure | None, status: int) -> int:
+    """Return the exit status of the task that failed first; srun's is the highest of all, the others' ends among them.
+
+    `status` is srun's, which stands where it names no task, or a way to end that has no number.
+    """
+    what = failure.what if failure else ""
+    if exited := EXIT_CODE.search(what):
+        return int(exited[1])
+    named = (128 + number for number in signal.valid_signals() if what.startswith(signal.strsignal(number) or "-"))
+    return next(named, status)
 
 
 def _both(look: Look | None, doom: Doom) -> Look:

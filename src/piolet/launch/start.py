@@ -72,7 +72,7 @@ def _run_locally(asked: RunRequest, how: How, settings: Settings) -> int:
         state = layout.root(settings) / LOCAL_CLUSTER / job_id / "gpusim" / "gpu"
         variables = local.simulated_gpus(state, how.simulate)
         settings = load(environ=os.environ | variables).settings
-    machine = local.LocalMachine(plan, variables)
+    machine = local.LocalMachine(plan, variables, settings.vet.timeout_s)
     return _conducted(asked, machine, settings, cluster=LOCAL_CLUSTER, job_id=job_id, plan=plan)
 
 

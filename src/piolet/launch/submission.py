@@ -9,11 +9,11 @@ from piolet import vet
 from piolet.core.config import Settings
 from piolet.core.errors import UsageError, storage_errors
 from piolet.core.run import Runner, SystemRunner
+from piolet.core.stopping import stoppable, undisturbed
 from piolet.core.text import did_you_mean, plural
 from piolet.launch import batch, environment
 from piolet.launch.following import Follower
 from piolet.launch.request import How, RunRequest
-from piolet.launch.stopping import stoppable, undisturbed
 from piolet.logbook import layout
 from piolet.tools.slurm import sbatch, scontrol, sinfo
 

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from piolet.vet.choice import Choice, choose
     from piolet.vet.loading import load_protocol
     from piolet.vet.protocol import Protocol
-    from piolet.vet.step import vet_here, vet_nodes
+    from piolet.vet.step import LEAST_S, vet_here, vet_nodes
 
 __all__ = [
+    "LEAST_S",
     "Choice",
     "Protocol",
     "Verdict",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "LEAST_S": "step",
     "Choice": "choice",
     "Protocol": "protocol",
     "Verdict": "answers",

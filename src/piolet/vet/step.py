@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from piolet.core.errors import ParseError, PioletError, ToolTimeout
 from piolet.core.nodeset import NodeSet
-from piolet.core.run import PIPE, Result, Runner, SystemRunner, end
+from piolet.core.run import PIPE, Result, Runner, SystemRunner, exit_status
+from piolet.core.stopping import running
 from piolet.tools.slurm import squeue, srun
 from piolet.vet.answers import Verdict, judge_answers, merged
 from piolet.vet.listening import listen
@@ -100,15 +101,19 @@ def vet_here(
     *,
     environ: Mapping[str, str] | None = None,
     timeout_s: float | None = None,
+    least_s: float = LEAST_S,
     runner: Runner | None = None,
 ) -> Verdict:
-    """Run `protocol` on this machine, without a step; `environ` is the environment of the checks."""
+    """Run `protocol` on this machine, without a step; `environ` is the environment of the checks.
+
+    Its time is that of `vet_nodes`.
+    """
     environ = os.environ if environ is None else environ
     asking = runner or SystemRunner(environ)
     node = environ.get("SLURMD_NODENAME") or socket.gethostname()
 
     def ask(_: NodeSet, stage: Protocol) -> Verdict:
-        return _vet_here(node, stage, timeout_s or patience_s(stage), asking)
+        return _vet_here(node, stage, timeout_s or patience_s(stage, least_s), asking)
 
     return _by_stages(NodeSet(node), protocol, ask)
 
@@ -148,12 +153,10 @@ def step_argv(nodes: NodeSet, protocol: Protocol, timeout_s: float) -> list[str]
 def _ask(nodes: NodeSet, protocol: Protocol, timeout_s: float, runner: SystemRunner) -> Result:
     """Return what was said until all have answered, those that have not are given up, or the time is over."""
     argv = step_argv(nodes, protocol, timeout_s)
-    step = runner.start(argv, stdout=PIPE, stderr=PIPE, new_session=True)
-    try:
+    with running(lambda: runner.start(argv, stdout=PIPE, stderr=PIPE, new_session=True), _GRACE_S) as step:
         heard = listen(step, len(nodes), timeout_s)
-    finally:
-        status = end(step, _GRACE_S)
-    return Result(tuple(argv), TIMED_OUT if heard.gave_up else status, heard.stdout, heard.stderr)
+    status = TIMED_OUT if heard.gave_up else exit_status(step.wait())
+    return Result(tuple(argv), status, heard.stdout, heard.stderr)
 
 
 def _finished(runner: Runner, argv: Sequence[str], timeout_s: float) -> Result:

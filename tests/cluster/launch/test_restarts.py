@@ -8,6 +8,7 @@ import pytest
 
 pytestmark = pytest.mark.cluster
 
+ONE_FAILS = "[ $SLURM_PROCID = 1 ] && exit 7; exec sleep 60"
 SOON = {"PIOLET_RUN_RESTART_DELAY_S": "1"}
 
 
@@ -83,7 +84,7 @@ def test_the_cap_holds_and_the_last_attempt_says_so(piolet_run, faulty):
 
 
 def test_a_users_error_is_never_tried_again(piolet_run):
-    done = piolet_run("-N", "1", "--restarts", "2", "--", "sh", "-c", "exit 7", env=SOON, check=False)
+    done = piolet_run("-N", "2", "--restarts", "2", "--", "sh", "-c", ONE_FAILS, env=SOON, check=False)
 
     assert done.returncode == 7
     [(job, outcome, _)] = logbooks(piolet_run)

@@ -116,3 +116,18 @@ def test_steps_that_are_printed_reach_the_recorder(redirection, tmp_path):
     began = time.monotonic()
     look(b"step 4 loss 0.25")
     assert time.monotonic() - began < 0.5
+
+
+@pytest.mark.parametrize(
+    ("ends", "status"),
+    [
+        (["node2: task 1: Exited with exit code 7", "node1: task 0: Terminated"], 7),
+        (["node2: task 1: Segmentation fault (core dumped)", "node1: task 0: Killed"], 139),
+        (["node2: task 1: Out Of Memory"], 143),
+        (["Unable to create step"], 143),
+        ([], 143),
+    ],
+)
+def test_the_status_is_that_of_the_rank_that_failed_first(ends, status):
+    lines = "".join(f"srun: error: {end}\n" for end in ends)
+    assert run_step(["sh", "-c", 'printf %s "$1" >&2; exit 143', "sh", lines], SystemRunner()).status == status

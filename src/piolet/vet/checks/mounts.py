@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Gt
 
 from piolet.core.nouns import Status
+from piolet.tools import mountinfo
 from piolet.vet.check import Check, Context, Judgement
 from piolet.vet.isolation import Task, run_isolated
 
@@ -24,8 +23,6 @@ NETWORK_TYPES = frozenset({
 })
 # fmt: on
 """Types of network and parallel file systems, as mountinfo names them."""
-
-_OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +46,10 @@ class Mount:
 
 def observe(parameters: Parameters, context: Context) -> tuple[Mount, ...]:  # noqa: ARG001 - the interface of checks
     """Ask each file system for its free space, all at once, each in a process of its own."""
-    mounted = parse_mountinfo(Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape"))
-    wanted = [_normal(path) for path in parameters.paths]
-    paths = wanted or sorted({path for path, kind in mounted if kind in NETWORK_TYPES})
-    there = {path for path, _ in mounted}
+    mounted = mountinfo.mounted()
+    wanted = [os.path.normpath(path) for path in parameters.paths]  # which does not look at it: it may hang
+    paths = wanted or sorted({mount.path for mount in mounted if mount.kind in NETWORK_TYPES})
+    there = {mount.path for mount in mounted}
     tasks = [Task(path, _Statvfs(path, lenient=not wanted), parameters.answer_s) for path in paths if path in there]
     outcomes = {outcome.name: outcome for outcome in run_isolated(tasks)}
     return tuple(
@@ -71,22 +68,6 @@ def judge(observation: tuple[Mount, ...], parameters: Parameters) -> Judgement: 
     reason = "; ".join(f"{mount.path}: {mount.trouble}" for mount in troubled)
     remedy = "look at this mount and its servers on the node; tell the operators"
     return Judgement(Status.FAIL, reason, count - len(troubled), count, "file systems", remedy)
-
-
-def parse_mountinfo(text: str) -> list[tuple[str, str]]:
-    """Return (mount point, type) of each line; proc(5): the type follows the lone hyphen, blanks are octal escapes."""
-    mounts = []
-    for line in text.splitlines():
-        before, separator, after = line.partition(" - ")
-        fields = before.split(" ")
-        if separator and len(fields) > 4:  # noqa: PLR2004 - the mount point is the fifth field
-            mounts.append((_OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[4]), after.split(" ")[0]))
-    return mounts
-
-
-def _normal(path: str) -> str:
-    """Return the path as mountinfo has it, without looking at the file system, which may hang."""
-    return os.path.normpath(path)
 
 
 @dataclass(frozen=True, slots=True)

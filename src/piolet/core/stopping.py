@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from piolet.core.run import Process, end
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -61,3 +63,17 @@ def undisturbed() -> Iterator[None]:
         waiting, _handler.waiting = _handler.waiting, None
         if waiting is not None and not _handler.holding:
             raise Stopped(waiting)
+
+
+@contextmanager
+def running(start: Callable[[], Process], grace_s: float) -> Iterator[Process]:
+    """Start a process that ends with the block, `grace_s` seconds after it was asked to, whenever a Stopped comes."""
+    process: Process | None = None
+    try:
+        with undisturbed():
+            process = start()
+        yield process
+    finally:
+        if process:
+            with undisturbed():
+                end(process, grace_s)
