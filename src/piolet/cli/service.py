@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import click
 
 from piolet.cli import service_publishing
-from piolet.cli.common import Format, format_option, print_json
+from piolet.cli.common import Format, format_option, print_json, progress
 from piolet.cli.service_publishing import file_argument, site_platform, today
 from piolet.core.files import write_text
 from piolet.core.text import plural
@@ -32,7 +33,7 @@ def command() -> None:
 @click.argument("template", type=click.Choice(Template, case_sensitive=False))
 @click.argument("path", type=click.Path(path_type=Path), default=Path("service.toml"))
 @click.option("--project", required=True, help="The project that the service belongs to.")
-@click.option("--image", required=True, help="Its image, as name@sha256:...")
+@click.option("--image", required=True, help="Its image: NAME@sha256:..., or NAME:TAG and then `pin`.")
 @click.option("--name", help="Its name. [default: the template's]")
 @click.option("--days", type=click.IntRange(1), default=DAYS, show_default=True, help="How long it may run.")
 def new(template: Template, path: Path, *, project: str, image: str, name: str | None, days: int) -> None:
@@ -43,6 +44,24 @@ def new(template: Template, path: Path, *, project: str, image: str, name: str |
     written = starting.new(template, path, name=name or template.value, project=project, image=image, expires=expires)
     click.echo(written)
     click.echo(f"look at it, then: piolet service check {written}", err=True)
+
+
+@command.command()
+@file_argument
+@click.option("--image", default="", help="Another image, as NAME:TAG. [default: the file's]")
+def pin(path: Path, image: str) -> None:
+    """Ask the registry what the image's tag means now, and write its digest into the file."""
+    from piolet import service  # noqa: PLC0415 - help needs none of this
+    from piolet.core.run import SystemRunner  # noqa: PLC0415 - same
+    from piolet.service import rewriting  # noqa: PLC0415 - same
+
+    file = service.read(path)
+    name = rewriting.named(file, image)
+    with progress(f"asking {name.registry}"):
+        digest = rewriting.digest(name, os.environ, SystemRunner())
+    pinned = rewriting.pinned(file, name, digest)
+    write_text(file.document.path, pinned.source)
+    click.echo(f"{name} is {digest}")
 
 
 @command.command()

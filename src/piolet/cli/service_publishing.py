@@ -75,10 +75,10 @@ def rm(service: str, *, repository: str | None, branch: str, dry_run: bool) -> N
 @dry_run_option
 def renew(path: Path, *, days: int, repository: str | None, branch: str, dry_run: bool) -> None:
     """Move the end of the service's lease in its file, and deploy the file as it then is."""
-    from piolet.service import publishing, reading, renewing  # noqa: PLC0415 - help needs none of this
+    from piolet.service import publishing, reading, rewriting  # noqa: PLC0415 - help needs none of this
 
     platform = site_platform()
-    file = renewing.renewed(reading.read(path), today() + timedelta(days=days))
+    file = rewriting.renewed(reading.read(path), today() + timedelta(days=days))
     change = publishing.deployment(file, platform, today())
     _publish(change, _gitops(platform, repository), branch, dry_run=dry_run)
     if not dry_run:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from piolet.core.config import Settings
 from piolet.core.errors import ConfigError
+from piolet.core.problems import kept, raise_all
 from piolet.core.run import Runner, SystemRunner
 from piolet.env import gate, lookup, mounts, pins
 from piolet.env import image as image_files
@@ -23,7 +24,6 @@ from piolet.env.edf import Edf, Value
 from piolet.env.expanding import ExpansionError, expand, expanded
 from piolet.env.model import Image, Mount, Text, Variable
 from piolet.env.plan import ContainerPlan
-from piolet.env.problems import kept, raise_all
 
 # Of the host's locale, since the image may not have it.
 HOST_ONLY = ("LANG", "LANGUAGE", "LC_ALL")
@@ -110,7 +110,7 @@ def _planned(top: Edf, merged: Merged, context: lookup.Context, runner: Runner, 
             own_variables.append(Variable(name, expand(value, context.environ) or None, value.origin))
     with kept(problems):  # last, and not at all if the rest is wrong: nobody waits for an import that is of no use
         image = _image(top, merged, context, runner, fetch=fetch and not problems)
-    raise_all(problems)
+    raise_all(problems, "the environment")
     if image is None:
         raise _no_image(top)
     return ContainerPlan(

@@ -11,8 +11,8 @@ from typing import Any
 
 from piolet.core import toml
 from piolet.core.errors import ConfigError
+from piolet.core.problems import raise_all
 from piolet.core.text import did_you_mean
-from piolet.env.problems import raise_all
 
 KEYS = {
     "base_environment": (str, list),
@@ -75,7 +75,7 @@ def read(path: Path) -> Edf:
 
 def from_document(document: toml.Document) -> Edf:
     """Check a parsed document; see `read`."""
-    raise_all(list(_problems(document)))
+    raise_all(list(_problems(document)), "the environment")
     data = document.data
     return Edf(
         path=document.path,

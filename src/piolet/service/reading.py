@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from piolet.core import toml
-from piolet.core.errors import ConfigError, UsageError, storage_errors
-from piolet.core.text import did_you_mean, plural
+from piolet.core.errors import ConfigError, storage_errors
+from piolet.core.problems import kept, raise_all
+from piolet.core.text import did_you_mean
 from piolet.service.model import Service, contradictions
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def parse(source: bytes, place: Path) -> ServiceFile:
     """Check the service that `source` describes, as if it stood at `place`; see `read`."""
     document = toml.parse(source, place)
     service = validated(document, Service)
-    raise_all([document.error(what, key, remedy=remedy) for key, what, remedy in contradictions(service)])
+    problems = [document.error(what, key, remedy=remedy) for key, what, remedy in contradictions(service)]
+    raise_all(problems, str(place))
     return ServiceFile(service, document, _contents(service, document), source.decode())
 
 
@@ -69,17 +71,8 @@ def validated(document: toml.Document, model: type[M]) -> M:
     try:
         return model.model_validate(document.data)
     except ValidationError as error:
-        raise_all(list(_errors(document, model, error)))
+        raise_all(list(_errors(document, model, error)), str(document.path))
         raise
-
-
-def raise_all(problems: Sequence[ConfigError]) -> None:
-    """Raise the one problem there is, or a UsageError that lists them all; return if there is none."""
-    if len(problems) == 1:
-        raise problems[0]
-    if problems:
-        listed = "\n".join(str(problem) for problem in problems)
-        raise UsageError(f"{plural(len(problems), 'problem')} in {problems[0].path}\n{listed}")
 
 
 def _errors(document: toml.Document, model: type[BaseModel], error: ValidationError) -> Iterator[ConfigError]:
@@ -129,11 +122,9 @@ def _contents(service: Service, document: toml.Document) -> dict[str, str]:
     problems: list[ConfigError] = []
     contents = {}
     for target, name in service.files.items():
-        try:
+        with kept(problems):
             contents[target] = _content(document, f"files.{target}", name)
-        except ConfigError as error:
-            problems.append(error)
-    raise_all(problems)
+    raise_all(problems, str(document.path))
     return contents
 
 

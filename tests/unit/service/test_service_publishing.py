@@ -17,7 +17,7 @@ from piolet.service.estimating import Cost, monthly
 from piolet.service.listing import deployed
 from piolet.service.platform import GitOps
 from piolet.service.publishing import Change, deployment, named, preview, publish, removal
-from piolet.service.renewing import renewed
+from piolet.service.rewriting import renewed
 from piolet.service.verifying import verified
 
 EXAMPLES = Path(__file__).parents[3] / "examples/04-services"
@@ -280,7 +280,7 @@ def test_a_renewal_keeps_the_file_and_stays_within_policy(desk):
     assert "2027-09-01" in deployment(file, desk.platform, TODAY).files["deployment.yaml"]
     with pytest.raises(Refused, match="lease-length"):
         deployment(renewed(file, TODAY + timedelta(days=366)), desk.platform, TODAY)
-    with pytest.raises(ConfigError, match="no line to renew"):
+    with pytest.raises(ConfigError, match="no line with this key"):
         renewed(desk.read(text.replace("expires", "# expires")), TODAY)
 
 

@@ -1,4 +1,4 @@
-"""Reporting every problem of an environment at once, rather than one a run."""
+"""Reporting every problem of what a user wrote at once, rather than one a run."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def kept(problems: list[ConfigError]) -> Iterator[None]:
         problems.append(error)
 
 
-def raise_all(problems: Sequence[ConfigError]) -> None:
-    """Raise the one problem there is, or a UsageError that lists them all; return if there is none."""
+def raise_all(problems: Sequence[ConfigError], subject: str) -> None:
+    """Raise the one problem there is, or a UsageError that lists all of `subject`; return if there is none."""
     if len(problems) == 1:
         raise problems[0]
     if problems:
-        listed = "\n".join(str(problem) for problem in problems)
-        raise UsageError(f"{plural(len(problems), 'problem')} in the environment\n{listed}")
+        listed = "\n".join(map(str, problems))
+        raise UsageError(f"{plural(len(problems), 'problem')} in {subject}\n{listed}")
