@@ -65,7 +65,7 @@ def show(job: str, output: Format, html: Path | None, weights: str, *, brief: bo
     The score says at what share of their attainable speed the allocated GPUs ran, which of four factors costs most,
     what holds the job back, and what was not measured.
     """
-    from piolet.logbook.reader import read  # noqa: PLC0415 - help needs none of this
+    from piolet.logbook.reader import read, rereading  # noqa: PLC0415 - help needs none of this
     from piolet.score.overview import overview  # noqa: PLC0415 - same
     from piolet.score.report import write_page  # noqa: PLC0415 - same
     from piolet.score.terminal import score_lines  # noqa: PLC0415 - same
@@ -73,9 +73,15 @@ def show(job: str, output: Format, html: Path | None, weights: str, *, brief: bo
 
     wanted = parse(weights) if weights else {}
     logbook = _find(job)
-    with progress("reading the logbook"), read(logbook) as reader:
-        view = overview(reader)
-        written = write_page(reader, view, html) if html else None
+
+    @rereading
+    def look() -> tuple[Overview, Path | None]:
+        with read(logbook) as reader:
+            view = overview(reader)
+            return view, write_page(reader, view, html) if html else None
+
+    with progress("reading the logbook"):
+        view, written = look()
     other = weighed(view.score, wanted)
     if output is Format.JSON:
         everything = asdict(view.score) | {

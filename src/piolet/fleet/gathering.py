@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from piolet.core.errors import PioletError
 from piolet.core.nouns import Finding, Severity, Status
@@ -15,7 +16,7 @@ from piolet.fleet.evidence import Evidence, Kind, Source, made_id
 from piolet.fleet.planning import Seen
 from piolet.logbook import records
 from piolet.logbook.layout import Logbook
-from piolet.logbook.reader import read
+from piolet.logbook.reader import read, rereading
 from piolet.logbook.records import Domain, JobRecord
 from piolet.tools.slurm import sinfo, squeue
 from piolet.tools.slurm.job import Job
@@ -55,11 +56,7 @@ def from_logbook(logbook: Logbook) -> list[Evidence]:
 
 def _xids(logbook: Logbook, job: JobRecord) -> Iterator[Evidence]:
     held = {one.node for one in job.allocation}
-    with read(logbook) as reader:
-        rows = reader.database.execute(
-            "SELECT time_ns, node, code, uuid, message FROM events WHERE kind = 'xid' ORDER BY ALL"
-        ).fetchall()
-    for time_ns, node, code, uuid, message in rows:
+    for time_ns, node, code, uuid, message in _logged(logbook):
         if node in held:  # a logbook speaks of no other nodes
             yield Evidence(
                 made_id(job.cluster, job.job_id, "xid", time_ns, node, code, uuid),
@@ -73,6 +70,13 @@ def _xids(logbook: Logbook, job: JobRecord) -> Iterator[Evidence]:
                 message=message or "",
                 source=Source.LOGBOOK,
             )
+
+
+@rereading
+def _logged(logbook: Logbook) -> list[tuple[Any, ...]]:
+    with read(logbook) as reader:
+        query = "SELECT time_ns, node, code, uuid, message FROM events WHERE kind = 'xid' ORDER BY ALL"
+        return reader.database.execute(query).fetchall()
 
 
 def _checks(logbook: Logbook, job: JobRecord) -> Iterator[Evidence]:

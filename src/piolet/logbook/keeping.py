@@ -14,7 +14,7 @@ from piolet.core.errors import ParseError, Refused, UsageError, storage_errors
 from piolet.core.files import replacing
 from piolet.logbook import merging, segments
 from piolet.logbook.layout import Logbook
-from piolet.logbook.reader import read
+from piolet.logbook.reader import read, rereading
 from piolet.logbook.records import JobRecord, read_job, read_outcome
 from piolet.logbook.schema import FAMILIES
 
@@ -94,6 +94,7 @@ def compact(logbook: Logbook) -> list[Path]:
     return [path for node in sorted(nodes) for path in merging.merge_node(logbook, node)]
 
 
+@rereading
 def export(logbook: Logbook, directory: Path, form: ExportFormat) -> list[Path]:
     """Write each family that has rows as one file in `directory`, columns as documented; return the files.
 

@@ -1,14 +1,16 @@
 """Reading a logbook with DuckDB: one view a family over its segments.
 
-Torn segments are left out and named, never a crash; a family that nobody recorded is an empty view.
+Torn segments are left out and named, never a crash; a family that nobody recorded is an empty view. The recorder of a
+running job merges segments now and then, and removes what it merged: who reads one does so in a function `@rereading`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ParamSpec, Self, TypeVar
 
 import duckdb
 
@@ -16,15 +18,26 @@ from piolet.logbook import ownership, segments
 from piolet.logbook.layout import Logbook
 from piolet.logbook.schema import FAMILIES, Family
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """An open logbook: `database` has a view a family, over `paths`; `torn` are unreadable segments."""
+    """An open logbook: `database` has a view a family, over `paths`; `torn` are unreadable segments.
+
+    `owner` is the user whose files alone are read, None for anybody's.
+    """
 
     logbook: Logbook
     database: duckdb.DuckDBPyConnection
     torn: tuple[Path, ...]
     paths: tuple[Path, ...] = ()
+    owner: int | None = None
+
+    def own(self, paths: Iterable[Path]) -> list[Path]:
+        """Return those of the logbook's `paths` that may be read; see ownership."""
+        return list(paths) if self.owner is None else ownership.own_files(self.logbook, paths, self.owner)
 
     def close(self) -> None:
         """Close the database."""
@@ -37,34 +50,52 @@ class Reader:
         self.close()
 
 
+def rereading(use: Callable[P, T]) -> Callable[P, T]:
+    """Decorate a function that opens a logbook and reads it: it begins anew, once, if a segment went away meanwhile."""
+
+    @wraps(use)
+    def again(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return use(*args, **kwargs)
+        except duckdb.IOException:
+            return use(*args, **kwargs)
+
+    return again
+
+
 def read(logbook: Logbook, *, owner: int | None = None, config: Mapping[str, Any] | None = None) -> Reader:
     """Open the segments of `logbook` as they are now.
 
     With `owner`, a user id, files that are not the logbook's own count as torn (see ownership). `config` is DuckDB's.
     """
-    database = duckdb.connect(":memory:", config=dict(config or {}))
+    reader = Reader(logbook, duckdb.connect(":memory:", config=dict(config or {})), (), (), owner)
     torn: list[Path] = []
     paths: list[Path] = []
     for family in FAMILIES.values():
-        found = segments.list_segments(logbook.family(family.name))
-        intact = [segment.path for segment in found if segment.intact()]
-        own = intact if owner is None else ownership.own_files(logbook, intact, owner)
-        unreadable = _view_of_readable(database, family, own)
-        readable = set(own) - set(unreadable)
+        found, readable = _open(reader, family)
+        if any(not path.exists() for path in found - readable):  # merged between the listing and the reading
+            found, readable = _open(reader, family)
         paths += sorted(readable)
-        torn += [segment.path for segment in found if segment.path not in readable]
-    return Reader(logbook, database, tuple(torn), tuple(paths))
+        torn += sorted(found - readable)
+    return replace(reader, torn=tuple(torn), paths=tuple(paths))
+
+
+def _open(reader: Reader, family: Family) -> tuple[set[Path], set[Path]]:
+    """Make the view of a family; return its segments, and those that can be read."""
+    found = segments.list_segments(reader.logbook.family(family.name))
+    own = reader.own(segment.path for segment in found if segment.intact())
+    readable = _view_of_readable(reader.database, family, own)
+    return {segment.path for segment in found}, set(readable)
 
 
 def _view_of_readable(database: duckdb.DuckDBPyConnection, family: Family, paths: list[Path]) -> list[Path]:
-    """Make the view; if DuckDB refuses a file, leave out those whose metadata it cannot read, and return them."""
+    """Make the view; if DuckDB refuses a file, leave out those whose metadata it cannot read. Return what is left."""
     try:
         _view(database, family, paths)
     except duckdb.Error:
-        readable = [path for path in paths if _has_metadata(database, path)]
-        _view(database, family, readable)
-        return [path for path in paths if path not in readable]
-    return []
+        paths = [path for path in paths if _has_metadata(database, path)]
+        _view(database, family, paths)
+    return paths
 
 
 def _has_metadata(database: duckdb.DuckDBPyConnection, path: Path) -> bool:
@@ -80,11 +111,11 @@ def _view(database: duckdb.DuckDBPyConnection, family: Family, paths: list[Path]
     columns = ", ".join(f"NULL::{column.kind} AS {_identifier(column.name)}" for column in family.columns)
     empty = f"SELECT {columns} WHERE false"
     if not paths:
-        database.execute(f"CREATE VIEW {name} AS {empty}")
+        database.execute(f"CREATE OR REPLACE VIEW {name} AS {empty}")
         return
     files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
     database.execute(
-        f"CREATE VIEW {name} AS {empty} UNION ALL BY NAME "  # noqa: S608 - quoted paths, known columns
+        f"CREATE OR REPLACE VIEW {name} AS {empty} UNION ALL BY NAME "  # noqa: S608 - quoted paths, known columns
         f"SELECT * FROM read_parquet([{files}], union_by_name = true)"
     )
 

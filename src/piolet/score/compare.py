@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from piolet.core.errors import UsageError
 from piolet.logbook.layout import Logbook
-from piolet.logbook.reader import Reader, read
+from piolet.logbook.reader import Reader, read, rereading
 from piolet.logbook.records import read_job
 from piolet.score import measure
 from piolet.score.job import score_job
@@ -66,6 +66,7 @@ class Comparison:
     ratio: Ratio
 
 
+@rereading
 def compare(before: Logbook, after: Logbook) -> Comparison:
     """Compare two logbooks.
 

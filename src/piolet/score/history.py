@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from piolet.core.errors import ParseError
 from piolet.logbook.layout import Logbook
-from piolet.logbook.reader import read
+from piolet.logbook.reader import read, rereading
 from piolet.logbook.records import JobRecord, read_job
 from piolet.score.job import score_job
 from piolet.score.model import JobScore
@@ -72,8 +72,10 @@ def history(directories: Sequence[Path], *, name: str = "", user: str = "") -> H
     return History(tuple(sorted(found, key=lambda past: past.job.started_ns or 0)), tuple(unreadable))
 
 
-def _past(logbook: Logbook, name: str, user: str) -> Iterator[Past]:
+@rereading
+def _past(logbook: Logbook, name: str, user: str) -> list[Past]:
     job = read_job(logbook.job)
-    if name in {"", job.name} and user in {"", job.user}:
-        with read(logbook) as reader:
-            yield Past(job, score_job(reader, job))
+    if name not in {"", job.name} or user not in {"", job.user}:
+        return []
+    with read(logbook) as reader:
+        return [Past(job, score_job(reader, job))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from piolet.core.errors import ParseError
@@ -12,7 +13,7 @@ from piolet.core.files import read_json
 from piolet.core.nouns import CheckResult, Interval, Status
 from piolet.logbook.layout import Logbook
 from piolet.logbook.quality import Quality, assess
-from piolet.logbook.reader import Reader, read
+from piolet.logbook.reader import Reader, read, rereading
 from piolet.logbook.records import (
     Diagnosis,
     JobRecord,
@@ -69,6 +70,7 @@ class Overview:
     findings: tuple[Diagnosis, ...] = ()
 
 
+@rereading
 def open_overview(logbook: Logbook) -> Overview:
     """Read `logbook` and return its overview."""
     with read(logbook) as reader:
@@ -79,18 +81,24 @@ def overview(reader: Reader) -> Overview:
     """Return the overview of an open logbook."""
     logbook = reader.logbook
     job = read_job(logbook.job)
+    checks = sorted(logbook.vet.glob("*.jsonl"))
     return Overview(
         logbook=logbook,
         job=job,
-        outcome=read_outcome(logbook.outcome),
+        outcome=read_outcome(logbook.outcome) if _own(reader, logbook.outcome) else None,
         score=score_job(reader, job),
-        nodes=node_stories(job, read_checks(logbook.vet)),
+        nodes=node_stories(job, read_checks(logbook.vet) if _own(reader, *checks) else ()),
         quality=assess(reader, _bounded(reader, job)),
         never_collected=never_collected(reader),
-        environment=environment(logbook),
+        environment=environment(logbook) if _own(reader, logbook.environment_lock) else (),
         step_time=step_time(reader),
-        findings=_findings(logbook),
+        findings=_findings(logbook) if _own(reader, logbook.findings) else (),
     )
+
+
+def _own(reader: Reader, *paths: Path) -> bool:
+    """Return whether the records at `paths` are the logbook's own, and no links to another's; see ownership."""
+    return len(reader.own(paths)) == len(paths)
 
 
 def _findings(logbook: Logbook) -> tuple[Diagnosis, ...]:

@@ -22,7 +22,7 @@ from piolet.core.files import write_text
 from piolet.core.nodeset import NodeSet
 from piolet.core.text import plural
 from piolet.logbook.layout import Logbook
-from piolet.logbook.reader import Reader, read
+from piolet.logbook.reader import Reader, read, rereading
 from piolet.logbook.records import JobRecord
 from piolet.score import drawing, words
 from piolet.score.drawing import Plot
@@ -83,6 +83,7 @@ class HeatGroup:
     holes: tuple[tuple[tuple[float, float], ...], ...]
 
 
+@rereading
 def write_report(logbook: Logbook, path: Path | None = None) -> Path:
     """Write the report of `logbook` to `path` (default: report.html in the logbook) and return where it is.
 

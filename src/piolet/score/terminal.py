@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from piolet.core.text import plural
 from piolet.logbook.layout import Logbook
-from piolet.logbook.reader import read
+from piolet.logbook.reader import read, rereading
 from piolet.logbook.records import read_job
 from piolet.score import words
 from piolet.score.compare import Comparison, Ratio
@@ -26,6 +26,7 @@ MOST_GPUS = 64
 _BAR = 20
 
 
+@rereading
 def summary_lines(logbook: Logbook) -> list[str]:
     """Score `logbook` and return it in two to four plain lines, for the end of a run."""
     with read(logbook) as reader:

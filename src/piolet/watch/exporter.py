@@ -13,6 +13,7 @@ import duckdb
 
 from piolet.core.errors import PioletError, UsageError
 from piolet.core.log import logger
+from piolet.logbook.reader import rereading
 from piolet.watch.book import Book
 from piolet.watch.export import exposition
 
@@ -68,16 +69,11 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
 
     def metrics(self) -> str:
-        """Read the logbook as it is now; one reader at a time, which bounds memory.
-
-        Its recorder merges segments now and then: a file that went away while it was read is read anew in another.
-        """
+        """Read the logbook as it is now; one reader at a time, which bounds memory."""
         with self.reading:
-            try:
-                return self._read()
-            except duckdb.IOException:
-                return self._read()
+            return self._read()
 
+    @rereading
     def _read(self) -> str:
         with self.opener() as book:
             return exposition(book, time.time_ns())

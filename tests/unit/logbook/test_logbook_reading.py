@@ -9,9 +9,9 @@ import pytest
 from piolet.core.config import Settings
 from piolet.core.errors import ParseError, Refused, StorageError, UsageError
 from piolet.core.nouns import CheckResult, Gpu, Interval, Status
-from piolet.logbook import layout, quality, records
+from piolet.logbook import layout, quality, records, segments
 from piolet.logbook.layout import Logbook, create
-from piolet.logbook.reader import read
+from piolet.logbook.reader import read, rereading
 from piolet.logbook.records import JobRecord, NodeAllocation, Outcome
 from piolet.logbook.writer import SegmentWriter
 
@@ -165,3 +165,44 @@ def test_quality_tells_what_is_missing_on_which_node(logbook: Logbook) -> None:
 def test_a_job_that_never_ran_has_no_expectations(logbook: Logbook) -> None:
     with read(logbook) as opened:
         assert quality.assess(opened, _job(allocation=(NodeAllocation("n1"),))).coverage == ()
+
+
+def test_a_segment_merged_between_listing_and_reading_is_read_in_its_other_place(
+    logbook: Logbook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = _flushed(logbook, 2)
+    listed = segments.list_segments
+
+    def then_merge(directory: Path) -> list[segments.Segment]:
+        found = listed(directory)
+        monkeypatch.setattr(segments, "list_segments", listed)
+        writer.close()
+        return found
+
+    monkeypatch.setattr(segments, "list_segments", then_merge)
+    with read(logbook) as reader:
+        assert (reader.torn, len(reader.paths)) == ((), 1)
+        assert reader.database.execute("SELECT count(*) FROM gpu").fetchall() == [(2,)]
+
+
+def test_a_reading_begins_anew_when_a_segment_went_away(logbook: Logbook) -> None:
+    writer = _flushed(logbook, 2)
+    opened = []
+
+    @rereading
+    def count() -> int:
+        with read(logbook) as reader:
+            opened.append(reader.paths)
+            writer.close()
+            return len(reader.database.execute("SELECT * FROM gpu").fetchall())
+
+    assert count() == 2
+    assert [len(paths) for paths in opened] == [2, 1]
+
+
+def _flushed(logbook: Logbook, count: int) -> SegmentWriter:
+    writer = SegmentWriter(logbook, "n1")
+    for second in range(count):
+        writer.append("gpu", {"time_ns": second * SECOND, "node": "n1", "gpu": 0})
+        writer.flush()
+    return writer

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,9 @@ import pytest
 
 from piolet.core.nouns import CheckResult, Status
 from piolet.logbook.layout import Logbook
+from piolet.logbook.reader import read
 from piolet.logbook.records import NodeAllocation, Refusal, Request
-from piolet.score.overview import Role, environment, node_stories, open_overview
+from piolet.score.overview import Role, environment, node_stories, open_overview, overview
 
 
 def held(*names: str, unused: tuple[str, ...] = ()) -> tuple[NodeAllocation, ...]:
@@ -80,3 +82,13 @@ def test_without_any_sample_everything_is_unknown(tmp_path: Path) -> None:
     assert view.never_collected == ("gpu (no sample at all)", "host (no sample at all)", "user (no sample at all)")
     assert view.quality.coverage == ()
     assert environment(view.logbook) == ()
+
+
+def test_records_that_are_links_to_the_files_of_others_are_not_read(training: Logbook, tmp_path: Path) -> None:
+    copy = Logbook(Path(shutil.copytree(training.path, tmp_path / "copy")))
+    for path in (copy.outcome, copy.environment_lock, *copy.vet.glob("*.jsonl")):
+        path.rename(tmp_path / path.name)
+        path.symlink_to(tmp_path / path.name)
+    with read(copy, owner=os.geteuid()) as reader:
+        view = overview(reader)
+    assert (view.outcome, view.environment, sum(story.passed for story in view.nodes)) == (None, (), 0)
