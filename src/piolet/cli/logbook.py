@@ -1,4 +1,4 @@
-"""`piolet logbook`: list, verify, merge, export and remove logbooks."""
+"""`piolet logbook`: list, verify, merge, export, import and remove logbooks."""
 
 from __future__ import annotations
 
@@ -79,13 +79,47 @@ def compact(job: str) -> None:
 @command.command()
 @click.argument("job")
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--as", "form", type=click.Choice(["parquet", "csv"]), default="parquet", show_default=True)
+@click.option("--as", "form", type=click.Choice(["parquet", "csv", "arrow"]), default="parquet", show_default=True)
 def export(job: str, directory: Path, form: str) -> None:
-    """Write each family of JOB as one file into DIRECTORY."""
+    """Write each family of JOB as one file into DIRECTORY; arrow is an Arrow IPC file, as Feather readers take it."""
     from piolet.logbook import keeping  # noqa: PLC0415 - help needs none of this
 
     for path in keeping.export(_find(job), directory, keeping.ExportFormat(form)):
         click.echo(path)
+
+
+@command.command("import")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--as", "form", default="", help="The tool that wrote the files.  [default: told by their content]")
+@click.option("--job", default="", help="Id of the job.  [default: the files' own, else the first one's name]")
+@click.option("--cluster", default="", help='Cluster of the job.  [default: the files\' own, else "imported"]')
+@click.option("--node", default="", help="Node of files that do not name it.  [default: the name of the file]")
+@click.option("--gpu-model", default="", help='Model of the GPUs, such as "NVIDIA GH200 120GB"; the score needs it.')
+@click.option("--interval", type=click.FloatRange(min=0, min_open=True), help="Seconds between samples without times.")
+@click.option("--started", type=click.DateTime(), help="Start of samples without times, UTC.  [default: by the file's]")
+def bring_in(  # noqa: PLR0917 - one argument an option
+    paths: tuple[Path, ...],
+    form: str,
+    job: str,
+    cluster: str,
+    node: str,
+    gpu_model: str,
+    interval: float | None,
+    started: datetime | None,
+) -> None:
+    """Make a logbook of recordings of GSSR, dcgmi dmon, dcgm-exporter, Omnistat, jobstats or ClusterCockpit.
+
+    PATHS are files of one job, or directories of them. What those tools did not measure stays unknown.
+    """
+    from piolet.logbook import importing, layout  # noqa: PLC0415 - help needs none of this
+
+    started_ns = round(started.replace(tzinfo=UTC).timestamp() * 1e9) if started else None
+    given = importing.Given(job, cluster, node, gpu_model, interval, started_ns)
+    done = importing.bring(paths, layout.root(_settings()), given, form)
+    click.echo(done.logbook.path)
+    click.echo(f"{done.rows} rows from {', '.join(done.tools)}", err=True)
+    if done.left_out:
+        click.echo(f"left out, having no column: {', '.join(done.left_out)}", err=True)
 
 
 @command.command()

@@ -40,6 +40,7 @@ EXTRAS = {
     "pamela": "web",
     "pandas": "frames",
     "polars": "frames",
+    "pyarrow": "frames",
     "sqlalchemy": "fleet",
     "starlette": "web",
     "univers": "guard",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import duckdb
 import made_logbooks
+import pyarrow as pa
 import pytest
 
 from piolet.cli.main import run_command
@@ -73,6 +74,15 @@ def test_export_writes_a_file_a_family_and_replaces_none(
     assert found.fetchall() == [(6, pytest.approx(0.5))]
     assert run_command(["logbook", "export", str(book.path), str(target), "--as", form]) == 2
     assert "the file is there already" in capsys.readouterr().err
+
+
+def test_an_exported_arrow_file_holds_every_value(book: Logbook, tmp_path: Path) -> None:
+    assert run_command(["logbook", "export", str(book.path), str(tmp_path / "out"), "--as", "arrow"]) == 0
+    with pa.OSFile(str(tmp_path / "out/gpu.arrow")) as file:
+        table = pa.ipc.open_file(file).read_all()
+    assert table.num_rows == 6
+    assert table["sm_active_ratio"].to_pylist() == pytest.approx([0.5] * 6)
+    assert table.schema.field("time_ns").type == pa.int64()
 
 
 def test_rm_shows_what_it_would_remove_then_removes_it(book: Logbook, capsys: pytest.CaptureFixture[str]) -> None:
