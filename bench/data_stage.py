@@ -1,0 +1,140 @@
+"""1 GB onto 16 nodes whose links are shaped: `piolet data stage`, `sbcast`, and every node reading one server.
+
+    sudo python bench/data_stage.py [--nodes 16] [--size 1GB] [--rate 400mbit] [--rounds 3] [--direct-rounds 1]
+
+Makes a lab whose nodes have an address each, and gives each link `tc tbf` in both directions. The source lies on the
+first node's disk for `stage` and `sbcast`; for direct copies the first node serves it over HTTP to all the others, as
+a file server with one such link would. Copies go to a directory of the node's own on this machine's disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import secrets
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from piolet.core.text import parse_size, size
+from piolet.lab import Lab, Network, Spec, up
+from piolet.lab.network import link_name
+
+TARGET = "/run/piolet-node/staged.bin"
+PIOLET = f"{sys.executable} -m piolet data"
+
+
+def main() -> None:
+    """Measure and print."""
+    asked = arguments()
+    lab = up(Spec(name=f"bench-{secrets.token_hex(3)}", nodes=asked.nodes, gpus=1, network=Network.NETNS))
+    try:
+        shape(lab, asked.rate)
+        with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+            measure(lab, Path(name), asked)
+    finally:
+        lab.down()
+
+
+def arguments() -> argparse.Namespace:
+    """Return what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nodes", type=int, default=16)
+    parser.add_argument("--size", type=parse_size, default=10**9)
+    parser.add_argument("--rate", default="400mbit")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--direct-rounds", type=int, default=1)
+    return parser.parse_args()
+
+
+def shape(lab: Lab, rate: str) -> None:
+    """Limit each node's link in both directions."""
+    limit = ["root", "tbf", "rate", rate, "burst", "512kb", "latency", "100ms"]
+    for node in lab.nodes:
+        subprocess.run(["tc", "qdisc", "add", "dev", link_name(lab, node), *limit], check=True)
+        slurmd = int((lab.directory / "run" / f"{node}.pid").read_text())
+        inside = ["nsenter", "--target", str(slurmd), "--net"]
+        subprocess.run([*inside, "tc", "qdisc", "add", "dev", "eth0", *limit], check=True)
+
+
+def measure(lab: Lab, place: Path, asked: argparse.Namespace) -> None:
+    """Print machine, versions and the table."""
+    source = place / "source.bin"
+    with source.open("wb") as file:
+        for _ in range(asked.size // 10**6):
+            file.write(os.urandom(10**6))
+    others = asked.nodes - 1
+    ways = {
+        "piolet data stage --chain": (asked.rounds, f"{PIOLET} stage --chain {source} {TARGET}"),
+        "sbcast": (asked.rounds, f"sbcast --force {source} {TARGET}"),
+        "all read one server": (
+            asked.direct_rounds,
+            f"{sys.executable} -m http.server --directory {place} 8765 >/dev/null 2>&1 & server=$!; sleep 1;"
+            f"srun --overlap --nodes {others} --ntasks {others} --exclude $SLURMD_NODENAME"
+            f" {sys.executable} -c 'import shutil,sys,urllib.request as u;"
+            f'shutil.copyfileobj(u.urlopen(sys.argv[1]), open(sys.argv[2], "wb"), 1 << 20)\''
+            f" http://$(hostname -I | cut -d' ' -f1):8765/source.bin {TARGET}; kill $server",
+        ),
+    }
+    took_s: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(max(rounds for rounds, _ in ways.values())):
+        for name, (rounds, command) in ways.items():
+            if number < rounds:
+                took_s[name].append(once(lab, asked.nodes, place, command, asked.size))
+    print(
+        f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs, Linux {platform.release()}, load {os.getloadavg()[0]:.1f}"
+    )
+    print(f"Slurm {version(lab)}; {size(asked.size)} on {asked.nodes} nodes, each link {asked.rate}")
+    ideal = asked.size * 8 / rate_of(asked.rate)
+    print(f"one link takes {ideal:.1f} s for it")
+    first = statistics.median(took_s["piolet data stage --chain"])
+    for name, found in took_s.items():
+        middle = statistics.median(found)
+        print(
+            f"| {name} | {len(found)} | {middle:.1f} s | {min(found):.1f} - {max(found):.1f} s"
+            f" | {middle / ideal:.2f} | {middle / first:.1f} |"
+        )
+    print(json.dumps({"size_bytes": asked.size, "nodes": asked.nodes, "rate": asked.rate, "seconds": took_s}))
+
+
+def rate_of(text: str) -> float:
+    """Return bits per second of tc's ``400mbit`` or ``1gbit``."""
+    return float(text[:-4]) * {"k": 1e3, "m": 1e6, "g": 1e9}[text[-4]]
+
+
+def version(lab: Lab) -> str:
+    """Return Slurm's version."""
+    environment = os.environ | lab.environment()
+    return subprocess.run(
+        ["sinfo", "--version"], env=environment, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def once(lab: Lab, nodes: int, place: Path, command: str, size_bytes: int) -> float:
+    """Run `command` as a batch job on all nodes and return its seconds; every copy must have its size."""
+    script = place / "job.sh"
+    script.write_text(
+        "#!/bin/bash\n"
+        f"began=$(date +%s.%N); {command} || exit 1; ended=$(date +%s.%N)\n"
+        f'echo "took $began $ended"; srun --overlap stat --format %s {TARGET}\n'
+        f"srun --overlap rm -f {TARGET} /run/piolet-node/.staged.bin.piolet-staged.json\n"
+    )
+    log = place / "job.log"
+    sbatch = ["sbatch", "--wait", f"--nodes={nodes}", f"--ntasks={nodes}", "--chdir=/", f"--output={log}", str(script)]
+    subprocess.run(sbatch, env=os.environ | lab.environment(), check=False, capture_output=True)
+    time.sleep(1)
+    said = log.read_text()
+    copies = said.split().count(str(size_bytes))
+    if copies < nodes - 1:
+        sys.exit(f"only {copies} copies:\n{said}")
+    _, began, ended = next(line for line in said.splitlines() if line.startswith("took")).split()
+    return float(ended) - float(began)
+
+
+if __name__ == "__main__":
+    main()
