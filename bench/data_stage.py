@@ -1,6 +1,6 @@
 """1 GB onto 16 nodes whose links are shaped: `piolet data stage`, `sbcast`, and every node reading one server.
 
-    sudo python bench/data_stage.py [--nodes 16] [--size 1GB] [--rate 400mbit] [--rounds 3] [--direct-rounds 1]
+    sudo python bench/data_stage.py [--nodes 16] [--size 1GB] [--rate 1gbit] [--rounds 3] [--peer-rounds 2]
 
 Makes a lab whose nodes have an address each, and gives each link `tc tbf` in both directions. The source lies on the
 first node's disk for `stage` and `sbcast`; for direct copies the first node serves it over HTTP to all the others, as
@@ -22,10 +22,23 @@ import time
 from pathlib import Path
 
 from piolet.core.text import parse_size, size
-from piolet.lab import Lab, Network, Spec, up
+from piolet.lab import Lab, Network, Spec, status, up
 from piolet.lab.network import link_name
 
 TARGET = "/run/piolet-node/staged.bin"
+DIRECT = """
+{python} -m http.server --directory {place} 8765 > /dev/null 2>&1 &
+sleep 1
+export URL=http://$(hostname -I | cut -d' ' -f1):8765/source.bin
+srun --overlap --nodes {others} --ntasks {others} --exclude $SLURMD_NODENAME {python} -c '
+import os, shutil, urllib.request
+with urllib.request.urlopen(os.environ["URL"]) as far, open("{target}", "wb") as near:
+    shutil.copyfileobj(far, near, 1 << 20)'
+status=$?
+kill %1
+exit $status
+"""
+"""Copies from a file server on the first node, with a second for the server to begin."""
 PIOLET = f"{sys.executable} -m piolet data"
 
 
@@ -46,19 +59,19 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=16)
     parser.add_argument("--size", type=parse_size, default=10**9)
-    parser.add_argument("--rate", default="400mbit")
+    parser.add_argument("--rate", default="1gbit")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--direct-rounds", type=int, default=1)
+    parser.add_argument("--peer-rounds", type=int, default=2)
     return parser.parse_args()
 
 
 def shape(lab: Lab, rate: str) -> None:
     """Limit each node's link in both directions."""
+    pids = status(lab).daemons
     limit = ["root", "tbf", "rate", rate, "burst", "512kb", "latency", "100ms"]
     for node in lab.nodes:
         subprocess.run(["tc", "qdisc", "add", "dev", link_name(lab, node), *limit], check=True)
-        slurmd = int((lab.directory / "run" / f"{node}.pid").read_text())
-        inside = ["nsenter", "--target", str(slurmd), "--net"]
+        inside = ["nsenter", "--target", str(pids[f"slurmd@{node}"]), "--net"]
         subprocess.run([*inside, "tc", "qdisc", "add", "dev", "eth0", *limit], check=True)
 
 
@@ -71,24 +84,16 @@ def measure(lab: Lab, place: Path, asked: argparse.Namespace) -> None:
     others = asked.nodes - 1
     ways = {
         "piolet data stage --chain": (asked.rounds, f"{PIOLET} stage --chain {source} {TARGET}"),
-        "sbcast": (asked.rounds, f"sbcast --force {source} {TARGET}"),
-        "all read one server": (
-            asked.direct_rounds,
-            f"{sys.executable} -m http.server --directory {place} 8765 >/dev/null 2>&1 & server=$!; sleep 1;"
-            f"srun --overlap --nodes {others} --ntasks {others} --exclude $SLURMD_NODENAME"
-            f" {sys.executable} -c 'import shutil,sys,urllib.request as u;"
-            f'shutil.copyfileobj(u.urlopen(sys.argv[1]), open(sys.argv[2], "wb"), 1 << 20)\''
-            f" http://$(hostname -I | cut -d' ' -f1):8765/source.bin {TARGET}; kill $server",
-        ),
+        "sbcast": (asked.peer_rounds, f"sbcast --force {source} {TARGET}"),
+        "all read one server": (asked.peer_rounds, f"bash {place}/direct.sh"),
     }
+    (place / "direct.sh").write_text(DIRECT.format(python=sys.executable, place=place, target=TARGET, others=others))
     took_s: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(max(rounds for rounds, _ in ways.values())):
         for name, (rounds, command) in ways.items():
             if number < rounds:
                 took_s[name].append(once(lab, asked.nodes, place, command, asked.size))
-    print(
-        f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs, Linux {platform.release()}, load {os.getloadavg()[0]:.1f}"
-    )
+    print(f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs, Linux {platform.release()}")
     print(f"Slurm {version(lab)}; {size(asked.size)} on {asked.nodes} nodes, each link {asked.rate}")
     ideal = asked.size * 8 / rate_of(asked.rate)
     print(f"one link takes {ideal:.1f} s for it")
