@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from piolet.tools import sysfs
+
 _UNLIMITED_FROM = 1 << 60
 """Version 1 says "no limit" with the largest number of pages."""
 
 
 def memory_left(proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> int | None:
     """Return the bytes that the tightest group above this process leaves; None if none limits it."""
-    try:
-        lines = (proc / "self/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
+    lines = (sysfs.text(proc / "self/cgroup") or "").splitlines()
     return min((left for line in lines for left in _left(sys / "fs/cgroup", line)), default=None)
 
 
@@ -32,16 +31,9 @@ def _left(root: Path, line: str) -> Iterator[int]:
     for each in (group, *group.parents):
         if not each.is_relative_to(top):
             return
-        most, now = _number(each / limit), _number(each / used)
+        most, now = sysfs.number(each / limit), sysfs.number(each / used)
         if most is not None and now is not None and most < _UNLIMITED_FROM:
             yield max(most - now, 0)
 
 
 _VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes")
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):  # no such file at the top, or the word `max`
-        return None
