@@ -1,12 +1,13 @@
 # make demo   set everything up and run the main job on a virtual cluster
 # make test   everything that CI runs
 # make test-slow   tests over a minute each
+# make docs   the documentation as a site, in build/site
 # make check  what must hold before each commit
-SOURCES := src tests examples bench
+SOURCES := src tests examples bench scripts/reference_pages.py
 
 PYTEST  := .venv/bin/pytest -q
 
-.PHONY: demo test test-slow check native clean
+.PHONY: demo test test-slow docs check native clean
 
 demo:
 	@scripts/setup demo
@@ -20,6 +21,11 @@ test:
 test-slow:
 	@scripts/setup test
 	@$(PYTEST) -m slow
+
+docs:
+	@scripts/setup test
+	@NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true .venv/bin/mkdocs build --quiet
+	@echo build/site/index.html
 
 native:
 	@$(MAKE) -s -C spank

@@ -21,7 +21,7 @@ _MB = 1_000_000
 
 @click.group()
 def command() -> None:
-    """Look after the logbooks of jobs. JOB is a job id or the directory of a logbook."""
+    """Look after the logbooks of jobs. JOB is a job id, `last`, or the directory of a logbook."""
 
 
 @command.command()

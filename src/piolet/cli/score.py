@@ -45,7 +45,7 @@ class JobOrCommand(click.Group):
 def command() -> None:
     """How well jobs used their GPUs: `piolet score JOB`.
 
-    JOB is a job id or the directory of a logbook.
+    JOB is a job id, `last`, or the directory of a logbook.
     """
 
 

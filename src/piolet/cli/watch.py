@@ -26,7 +26,7 @@ FINDINGS = 1
 
 @click.group()
 def command() -> None:
-    """Ask a job: JOB is a job id or the directory of a logbook."""
+    """Ask a job: JOB is a job id, `last`, or the directory of a logbook."""
 
 
 @command.command()

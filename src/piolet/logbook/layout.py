@@ -17,6 +17,9 @@ from piolet.core.errors import Refused, UsageError, storage_errors
 if TYPE_CHECKING:  # the recorder's agent imports this module, and is to stay small
     from piolet.core.config import Settings
 
+LAST = "last"
+"""Names the newest logbook, where a job id could stand."""
+
 
 @dataclass(frozen=True, slots=True)
 class Logbook:
@@ -101,13 +104,15 @@ def create(root_directory: Path, cluster: str, job_id: str) -> Logbook:
 
 
 def find(target: str, root_directory: Path, cluster: str = "") -> Logbook:
-    """Return the logbook that `target` names: a directory, or a job id below the root.
+    """Return the logbook that `target` names: a directory, a job id below the root, or `last`: one's newest there.
 
     Raises:
         UsageError: there is none, or the job id exists on several clusters.
     """
     if "/" in target or target.startswith("."):
         return _existing(Path(target))
+    if target == LAST:
+        return _last(root_directory, cluster)
     found = sorted(root_directory.glob(f"{cluster or '*'}/{target}/job.json"))
     if len(found) == 1:
         return Logbook(found[0].parent)
@@ -123,6 +128,16 @@ def find(target: str, root_directory: Path, cluster: str = "") -> Logbook:
         where=str(root_directory),
         remedy="give a job id below this root, a directory, or set PIOLET_ROOT",
     )
+
+
+def _last(root_directory: Path, cluster: str) -> Logbook:
+    status = {path: path.stat() for path in root_directory.glob(f"{cluster or '*'}/*/job.json")}
+    own = [path for path in status if status[path].st_uid == os.geteuid()]
+    if not own:
+        raise UsageError(
+            "no logbook of yours", where=str(root_directory), remedy="run a job with `piolet run`, or set PIOLET_ROOT"
+        )
+    return Logbook(max(own, key=lambda path: status[path].st_mtime_ns).parent)
 
 
 def _existing(path: Path) -> Logbook:

@@ -58,6 +58,19 @@ def test_a_logbook_is_found_by_job_id_or_directory(
         layout.find(str(tmp_path), root)
 
 
+def test_last_is_the_newest_logbook_of_ones_own(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    with pytest.raises(UsageError, match="no logbook of yours"):
+        layout.find("last", root)
+    older, newer, foreign = (create(root, cluster, job) for cluster, job in (("b", "9"), ("a", "7"), ("a", "8")))
+    for at_s, book in enumerate((older, newer, foreign), start=1_700_000_000):
+        records.write_job(book.job, _job())
+        os.utime(book.job, (at_s, at_s))
+    os.chown(foreign.job, 4711, 4711)
+    assert layout.find("last", root) == newer
+    assert layout.find("last", root, "b") == older
+
+
 def test_a_job_id_on_two_clusters_is_ambiguous(logbook: Logbook, tmp_path: Path) -> None:
     for book in (logbook, create(tmp_path / "root", "daint", "42")):
         records.write_job(book.job, _job())
