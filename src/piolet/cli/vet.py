@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from piolet.core.nodeset import NodeSet
     from piolet.vet import Protocol, Verdict
 
-# The node's side of this module is on the critical path of every run, so it imports nothing that it does not need.
-
 SOME_NOT_READY = 1
 COULD_NOT_TELL = 3
 
@@ -41,7 +39,7 @@ def run(name: str, names: str, timeout_s: float | None, max_unready: int, output
     Exit status: 0 all are ready (but --max-unready), 1 some are not, 3 nothing was found wrong but some could not be
     judged.
     """
-    from piolet import vet  # noqa: PLC0415 - the node's side stays quick to start
+    from piolet import vet  # noqa: PLC0415 - `piolet --help` and completion need none of this
     from piolet.core.stopping import Stopped, stoppable  # noqa: PLC0415 - same
 
     settings = _settings()
@@ -75,7 +73,7 @@ def exit_status(verdict: Verdict, max_unready: int = 0) -> int:
 @format_option
 def check(file: str, output: Format) -> None:
     """Read a protocol, say what is wrong with it or what it would run, and run nothing."""
-    from piolet import vet  # noqa: PLC0415 - the node's side stays quick to start
+    from piolet import vet  # noqa: PLC0415 - `piolet --help` and completion need none of this
 
     protocol = vet.load_protocol(file, _settings())
     if output is Format.JSON:
@@ -96,7 +94,7 @@ def check(file: str, output: Format) -> None:
 @format_option
 def list_command(output: Format) -> None:
     """Print the protocols and the checks that there are."""
-    from piolet.vet import catalogue  # noqa: PLC0415 - the node's side stays quick to start
+    from piolet.vet import catalogue  # noqa: PLC0415 - `piolet --help` and completion need none of this
 
     protocols = dict(catalogue.protocols(_settings()))
     checks, broken = catalogue.all_checks()
@@ -116,7 +114,7 @@ def list_command(output: Format) -> None:
 @format_option
 def explain(check_type: str, output: Format) -> None:
     """Print what a check does, its parameters with their defaults, and where its threshold comes from."""
-    from piolet.vet import catalogue  # noqa: PLC0415 - the node's side stays quick to start
+    from piolet.vet import catalogue  # noqa: PLC0415 - `piolet --help` and completion need none of this
 
     explained = catalogue.explain(check_type)
     if output is Format.JSON:
@@ -127,38 +125,24 @@ def explain(check_type: str, output: Format) -> None:
 
 
 @command.command(hidden=True)
-@click.option("--protocol-json", "text", default=None, help="The compiled protocol.")
-@click.option("--protocol", "name", default=None, help="A protocol's name or file.")
-def node(text: str | None, name: str | None) -> None:
-    """Run a protocol on this node and print one line of JSON. The nodes' side of `piolet vet run`."""
-    from piolet.vet.node import print_answer  # noqa: PLC0415 - only here
+@click.option("--protocol", "name", default="quick", show_default=True, help="A protocol's name or file.")
+def node(name: str) -> None:
+    """Run a protocol on this node and print the line of JSON with which it would answer, to look at a check by hand."""
+    from piolet import vet  # noqa: PLC0415 - `piolet --help` and completion need none of this
+    from piolet.vet.node import print_answer  # noqa: PLC0415 - same
 
-    print_answer(_protocol(text, name))
-
-
-def _protocol(text: str | None, name: str | None) -> Protocol:
-    if text is None:
-        from piolet.vet import load_protocol  # noqa: PLC0415 - slow to import, and nodes are given the compiled form
-
-        return load_protocol(name or "quick", _settings())
-    from piolet.core.errors import UsageError  # noqa: PLC0415 - the node's side stays quick to start
-    from piolet.vet.protocol import from_json  # noqa: PLC0415 - same
-
-    try:
-        return from_json(text)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"not a compiled protocol: {error}", where="--protocol-json") from error
+    print_answer(vet.load_protocol(name, _settings()))
 
 
 def _settings() -> Settings:
-    from piolet.core import config  # noqa: PLC0415 - slow to import, and nodes read no configuration
+    from piolet.core import config  # noqa: PLC0415 - as above
 
     return config.load().settings
 
 
 def _nodes(names: str) -> NodeSet:
     """Return the nodes to vet: those given, else all of the allocation."""
-    from piolet.core.errors import UsageError  # noqa: PLC0415 - the node's side stays quick to start
+    from piolet.core.errors import UsageError  # noqa: PLC0415 - `piolet --help` and completion need none of this
     from piolet.core.nodeset import NodeSet  # noqa: PLC0415 - same
 
     held = NodeSet(os.environ.get("SLURM_JOB_NODELIST", ""))
@@ -187,7 +171,7 @@ def _as_json(protocol: Protocol, verdict: Verdict) -> dict[str, object]:
 
 def _print_verdict(verdict: Verdict) -> None:
     """Print each check that did not pass, then what to do, then the nodes that are ready."""
-    from piolet.core.nouns import Status  # noqa: PLC0415 - the node's side stays quick to start
+    from piolet.core.nouns import Status  # noqa: PLC0415 - `piolet --help` and completion need none of this
 
     bad = [result for result in verdict.results if result.status is not Status.PASS]
     if bad:

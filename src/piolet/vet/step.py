@@ -126,7 +126,7 @@ def _vet_here(node: str, protocol: Protocol, timeout_s: float, runner: Runner) -
 
 def node_argv(protocol: Protocol) -> list[str]:
     """Return the command that a node runs: this same Python and Piolet, on the shared file system."""
-    return [sys.executable, "-m", "piolet", "vet", "node", "--protocol-json", protocol.to_json()]
+    return [sys.executable, "-P", "-m", "piolet.vet", protocol.to_json()]
 
 
 def step_argv(nodes: NodeSet, protocol: Protocol, timeout_s: float) -> list[str]:

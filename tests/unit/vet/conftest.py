@@ -41,7 +41,7 @@ class SimulatedNode:
             "SLURM_JOB_ID": "1",
             "SLURM_STEP_GPUS": "0,1",
         }
-        argv = [sys.executable, "-m", "piolet", "vet", "node", "--protocol-json", protocol]
+        argv = [sys.executable, "-m", "piolet.vet", protocol]
         found: dict[str, Any] = json.loads(SystemRunner(environment).run(argv, timeout=20).stdout.splitlines()[-1])[
             "checks"
         ][0]

@@ -133,11 +133,3 @@ def test_the_nodes_side_says_that_it_begins_and_answers_with_one_line(piolet):
     assert begins.startswith("piolet-vet begins on ")
     assert answer.startswith('{"piolet_vet":1,"node":')
     assert [check["check"] for check in json.loads(answer)["checks"]] == ["GPU count", "GPU Xid", "mounts"]
-
-
-@pytest.mark.parametrize("text", ["{}", "[]", "not JSON", '{"name": "x", "checks": [{"nmae": 1}]}'])
-def test_the_nodes_side_refuses_what_is_not_a_protocol(piolet, text):
-    status, out, err = piolet("vet", "node", "--protocol-json", text)
-
-    assert (status, out) == (2, "")
-    assert "not a compiled protocol" in err
