@@ -29,7 +29,13 @@ import click
 @click.option(
     "--max-wait", "max_wait_s", type=click.FloatRange(min=0), help="Seconds in the queue; then cancel the job."
 )
-@click.option("--abort-on", default="", metavar="nan,stall", help="End the program when its output shows one of these.")
+@click.option("--abort-on", default="", metavar="xid,hang,nan,stall", help="End the program on one of these signs.")
+@click.option(
+    "--heartbeat",
+    "heartbeat_s",
+    type=click.FloatRange(min=60),
+    help="Seconds without a step or a piolet.log; then end the program.",
+)
 @click.option("-J", "--job-name", "name", default="", help="Name of the job. [default: the program's]")
 @click.option("--local", is_flag=True, help="Run on this machine alone, without Slurm.")
 @click.option("--simulate", metavar="MODEL:COUNT", default="", help="With --local: simulate GPUs, as in h100:4.")

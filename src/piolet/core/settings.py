@@ -119,6 +119,10 @@ class RunSettings:
     account: str = setting("", text, "account to charge; empty for Slurm's default")
     time_limit: str = setting("", text, "time limit in Slurm's form; empty for the partition's default")
     gpus_per_node: int | None = setting(None, count, "GPUs to ask for on each node; none asks for all")
+    hang_s: float = setting(
+        120.0, number(above=0), "seconds that GPUs wait and none works, after which a hang is suspected"
+    )
+    hang_grace_s: float = setting(60.0, number(least=0), "seconds that a suspected hang must go on to end the program")
     restart_delay_s: float = setting(60.0, number(least=0), "seconds before a job is tried again; twice that each time")
 
 

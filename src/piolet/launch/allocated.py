@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,10 +18,10 @@ from piolet.core.errors import PioletError
 from piolet.core.nodeset import NodeSet
 from piolet.core.run import DEVNULL, Process, SystemRunner
 from piolet.launch import batch, output, program
-from piolet.launch.conductor import say
 from piolet.launch.doom import Doom
-from piolet.launch.program import Ended
+from piolet.launch.program import Ended, Reason
 from piolet.launch.request import RunRequest
+from piolet.launch.telling import say
 from piolet.logbook import layout
 from piolet.tools.slurm import jobs, sbatch, scontrol, srun
 from piolet.tools.slurm.allocation import Allocation
@@ -30,6 +31,9 @@ LAB_NODE = Path("/run/piolet-node")
 
 FIRST_PORT, PORTS = 20000, 10000
 """MASTER_PORT is chosen below the ephemeral ports of Linux (32768), from the job's identity."""
+
+STACKS_TIMEOUT_S = 60.0
+"""For all ranks of all nodes: a program that hangs waits, and so does its end."""
 
 _SHAPE_VARIABLES = (
     "SLURM_NNODES",
@@ -104,7 +108,25 @@ class AllocatedMachine:
         argv = srun.argv(step, record.agent_argv(logbook, standby=True))
         return self._runner({}).start(argv, stdout=DEVNULL, new_session=True)
 
-    def run(self, used: NodeSet, request: RunRequest, variables: Mapping[str, str]) -> Ended:
+    def collect_stacks(self, used: NodeSet, directory: Path) -> None:
+        """Write the stacks of all ranks in a step that shares the nodes with the program's."""
+        directory.mkdir(exist_ok=True)
+        step = srun.Step(
+            name="stacks",
+            nodes=len(used),
+            ntasks=len(used),
+            ntasks_per_node=1,
+            nodelist=used,
+            overlap=True,
+            output=f"{directory}/%N.txt",
+            extra=("--kill-on-bad-exit=0",),
+        )
+        argv = srun.argv(step, [sys.executable, "-P", "-m", "piolet.launch.stacks", str(self.allocation.job)])
+        self._runner({}).run(argv, timeout=STACKS_TIMEOUT_S)
+
+    def run(
+        self, used: NodeSet, request: RunRequest, variables: Mapping[str, str], reasons: Sequence[Reason] = ()
+    ) -> Ended:
         """Run the program on `used`, in its container if there is a plan."""
         step = srun.Step(
             name=request.job_name,
@@ -121,7 +143,7 @@ class AllocatedMachine:
         name = variables.get(metrics.VARIABLE)
         look = output.Steps(metrics.address(name)) if name else None
         doom = Doom(request.abort_on) if request.abort_on else None
-        return program.run_step(srun.argv(step, request.command), runner, look, doom)
+        return program.run_step(srun.argv(step, request.command), runner, look, doom, reasons)
 
     def ended_as(self) -> str:
         """Return what Slurm says of the job, or TIMEOUT if its time is over."""

@@ -61,6 +61,8 @@ def _arguments(request: RunRequest, plan: Path | None) -> list[str]:
         lines.append("--record")
     if request.abort_on:
         lines.append(f"--abort-on {','.join(request.abort_on)}")
+    if request.heartbeat_s is not None:
+        lines.append(f"--heartbeat {request.heartbeat_s:g}")
     if request.restarts or request.previous_job:
         lines.append(f"--restarts {request.restarts} --attempt {max(request.attempt, 1)}")
         lines += [f"--previous-job {request.previous_job}"] if request.previous_job else []

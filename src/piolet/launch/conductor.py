@@ -25,7 +25,10 @@ from piolet.core.stopping import Stopped, stoppable, undisturbed
 from piolet.core.text import plural
 from piolet.launch import outcome as outcomes
 from piolet.launch.machine import Machine
+from piolet.launch.program import Reason
 from piolet.launch.request import RunRequest
+from piolet.launch.telling import say, told
+from piolet.launch.watching import SIGNS, Watch, xid_before
 from piolet.logbook import records
 from piolet.logbook.layout import Logbook
 from piolet.vet import Protocol as VettingProtocol
@@ -109,31 +112,34 @@ def begin(
     return session
 
 
-def say(text: str) -> None:
-    """Tell the user what happens, on stderr."""
-    sys.stderr.write(f"piolet: {text}\n")
-    sys.stderr.flush()
-
-
-@contextlib.contextmanager
-def told(what: str) -> Iterator[None]:
-    """Say on stderr that `what` could not be written, instead of raising."""
-    try:
-        yield
-    except PioletError as error:
-        say(f"{what} could not be written: {error}")
-
-
 def _carried_out(session: Session, protocol: VettingProtocol | None) -> records.Outcome:
     used = _ready_nodes(session, protocol)
     with _recorded(session, used):
         session.update(program_started_ns=time.time_ns())
         say(f"running {session.request.job_name} on {used}, {plural(session.request.ranks, 'task')}")
         try:
-            ended = session.machine.run(used, session.request, _variables(session))
+            ended = session.machine.run(used, session.request, _variables(session), _watched(session, used))
         finally:
             session.try_update(program_ended_ns=time.time_ns())
-    return outcomes.of_program(ended, time.time_ns())
+    ended_ns = time.time_ns()
+    looked_up = ended.status != 0 and session.request.record
+    return outcomes.of_program(ended, ended_ns, xid_before(session.logbook, ended_ns) if looked_up else None)
+
+
+def _watched(session: Session, used: NodeSet) -> tuple[Reason, ...]:
+    """Return what watches the logbook for the signs that were asked for."""
+    request, settings = session.request, session.settings.run
+    signs = [sign for sign in request.abort_on if sign in SIGNS]
+    if not signs and request.heartbeat_s is None:
+        return ()
+
+    def look_closer() -> None:
+        with told("the stacks"):
+            session.machine.collect_stacks(used, session.logbook.stacks)
+            say(f"the stacks of all ranks are in {session.logbook.stacks}")
+
+    watch = Watch(session.logbook, signs, settings.hang_s, settings.hang_grace_s, look_closer, request.heartbeat_s)
+    return (watch.reason,)
 
 
 def _variables(session: Session) -> dict[str, str]:

@@ -16,6 +16,16 @@ from piolet.tools import training_output
 
 SIGNS = ("nan", "stall")
 
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """Why a program is ended early: the name of the sign, what was seen, and the node that it points at, if one."""
+
+    name: str
+    what: str
+    node: str = ""
+
+
 NAN_STEPS = 3
 STALL_LEAST_S = 600.0
 """Ten minutes without progress are what ByteRobust calls a hang (the network was silent for so long)."""
@@ -52,13 +62,14 @@ class Doom:
         self._steps, self._last_s = self._steps + 1, now_s
         self._bad_steps = 0 if math.isfinite(loss) else self._bad_steps + 1
 
-    def reason(self) -> str:
-        """Return the sign that was seen and what it was; empty as long as there is hope."""
+    def reason(self) -> Sign | None:
+        """Return the sign that was seen; None as long as there is hope."""
         with self._lock:
             if "nan" in self.signs and self._bad_steps >= NAN_STEPS:
-                return f"nan: the loss was not a number for {self._bad_steps} steps in a row"
+                return Sign("nan", f"the loss was not a number for {self._bad_steps} steps in a row")
             silent_s = self.clock() - self._last_s
             patience_s = max(STALL_LEAST_S, STALL_FACTOR * self._longest_s)
             if "stall" in self.signs and self._steps >= STALL_STEPS and silent_s > patience_s:
-                return f"stall: no step for {silent_s:.0f} s, after {self._steps} within {self._longest_s:.0f} s each"
-        return ""
+                usual = f"after {self._steps} within {self._longest_s:.0f} s each"
+                return Sign("stall", f"no step for {silent_s:.0f} s, {usual}")
+        return None

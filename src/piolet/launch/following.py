@@ -13,7 +13,7 @@ from piolet.core.errors import PioletError, Refused
 from piolet.core.run import Runner
 from piolet.core.stopping import Stopped, undisturbed
 from piolet.launch import outcome as outcomes
-from piolet.launch.conductor import say, told
+from piolet.launch.telling import say, told
 from piolet.logbook import records
 from piolet.logbook.layout import Logbook
 from piolet.tools.slurm import jobs, scancel

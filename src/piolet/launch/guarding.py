@@ -10,9 +10,9 @@ from piolet.core.config import Settings
 from piolet.env import lookup
 from piolet.guard import gates, policy
 from piolet.guard.finding import Level
-from piolet.launch.conductor import say
 from piolet.launch.environment import PLAN_SUFFIX
 from piolet.launch.request import RunRequest
+from piolet.launch.telling import say
 
 _SCRIPTS = {".py", ".sh", ".bash", ".sbatch", ".slurm"}
 

@@ -18,7 +18,7 @@ from piolet.core.native import native
 from piolet.core.nodeset import NodeSet
 from piolet.core.run import Process, SystemRunner, end, exit_status
 from piolet.lab import gpus
-from piolet.launch.program import GRACE_S, Ended, Failure
+from piolet.launch.program import GRACE_S, Ended, Failure, Reason
 from piolet.launch.request import RunRequest
 
 _POLL_S = 0.05
@@ -66,6 +66,7 @@ class LocalMachine:
         used: NodeSet,  # noqa: ARG002 - the interface of Machine
         request: RunRequest,
         variables: Mapping[str, str],
+        reasons: Sequence[Reason] = (),  # noqa: ARG002 - the interface of Machine; start refuses what gives reasons
     ) -> Ended:
         """Run all ranks here; the first that fails ends the others."""
         port = _free_port()
@@ -78,6 +79,9 @@ class LocalMachine:
             return _first_end(ranks, self.batch_node)
         finally:
             _end_all(ranks)
+
+    def collect_stacks(self, used: NodeSet, directory: Path) -> None:
+        """There is nobody to ask for it."""
 
     def ended_as(self) -> str:
         """There is no time limit, and nobody but the user to end it."""

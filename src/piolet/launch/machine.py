@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from piolet.core.nodeset import NodeSet
 from piolet.core.run import Process
-from piolet.launch.program import Ended
+from piolet.launch.program import Ended, Reason
 from piolet.launch.request import RunRequest
 from piolet.vet import Protocol as VettingProtocol
 from piolet.vet import Verdict
@@ -43,8 +43,14 @@ class Machine(Protocol):
         """Start one recorder on each node of `used`; SIGUSR1 ends it in good order."""
         ...
 
-    def run(self, used: NodeSet, request: RunRequest, variables: Mapping[str, str]) -> Ended:
-        """Run the program on `used` to its end, with `variables` added to its environment."""
+    def run(
+        self, used: NodeSet, request: RunRequest, variables: Mapping[str, str], reasons: Sequence[Reason] = ()
+    ) -> Ended:
+        """Run the program on `used` to its end, with `variables` added to its environment; `reasons` may end it."""
+        ...
+
+    def collect_stacks(self, used: NodeSet, directory: Path) -> None:
+        """Write what every process of the program does now into `directory`, one file a node."""
         ...
 
     def ended_as(self) -> str:

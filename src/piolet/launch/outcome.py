@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 
 from piolet.core.errors import PioletError
+from piolet.launch.doom import Sign
 from piolet.launch.program import EXIT_CODE, Ended, Failure
 from piolet.logbook.records import Domain, Outcome
 from piolet.tools.slurm.job import Job
@@ -31,12 +33,25 @@ _NEXT = {
 }
 
 
-def of_program(ended: Ended, ended_ns: int) -> Outcome:
-    """Return the outcome of a program that ran to its end."""
+def of_program(ended: Ended, ended_ns: int, xid: Sign | None = None) -> Outcome:
+    """Return the outcome of a program that ran to its end; `xid` is the fatal Xid that was seen before, if one was."""
     if ended.status == 0 and not ended.doomed:
         return Outcome("COMPLETED", 0, ended_ns=ended_ns)
     if ended.doomed:
-        return _of_doomed(ended, ended_ns)
+        return _of_doomed(ended.doomed, ended_ns)
+    found = _of_failed(ended, ended_ns)
+    if xid is None:
+        return found
+    return replace(
+        found,
+        reason=f"{found.reason}, after {xid.what}",
+        domain=Domain.INFRASTRUCTURE,
+        next_action=_NEXT[Domain.INFRASTRUCTURE],
+        bad_nodes=(xid.node,),
+    )
+
+
+def _of_failed(ended: Ended, ended_ns: int) -> Outcome:
     state, domain = _judged(ended)
     failure = ended.failure
     return Outcome(
@@ -51,19 +66,32 @@ def of_program(ended: Ended, ended_ns: int) -> Outcome:
     )
 
 
-def _of_doomed(ended: Ended, ended_ns: int) -> Outcome:
-    """Return the outcome of a program that was ended early: NaN is its own doing, a stall may be anybody's."""
-    sign = ended.doomed.partition(":")[0]
+_DOOMED = {
+    "nan": (
+        Domain.WORKLOAD,
+        "go back to an earlier checkpoint, with a lower learning rate or without the data in between",
+    ),
+    "xid": (Domain.INFRASTRUCTURE, _NEXT[Domain.INFRASTRUCTURE]),
+    "hang": (Domain.UNKNOWN, "compare the ranks in stacks/ of the logbook: the one that differs is waited for"),
+}
+"""Per sign: whose doing it is, and what to do. Those that are not here may be anybody's."""
+
+_LOOK = "look at the last lines of each rank, and at the report for a node that differs"
+
+
+def _of_doomed(sign: Sign, ended_ns: int) -> Outcome:
+    """Return the outcome of a program that was ended early."""
+    domain, next_action = _DOOMED.get(sign.name, (Domain.UNKNOWN, _LOOK))
     return Outcome(
         state="FAILED",
         exit_status=_TERMINATED,
-        reason=f"ended early ({ended.doomed})",
-        domain=Domain.WORKLOAD if sign == "nan" else Domain.UNKNOWN,
-        next_action="go back to an earlier checkpoint, with a lower learning rate or without the data in between"
-        if sign == "nan"
-        else "look at the last lines of each rank, and at the report for a node that differs",
+        reason=f"ended early ({sign.name}: {sign.what})",
+        domain=domain,
+        first_failing_node=sign.node,
+        next_action=next_action,
         ended_ns=ended_ns,
-        aborted_on=sign,
+        aborted_on=sign.name,
+        bad_nodes=(sign.node,) if domain is Domain.INFRASTRUCTURE else (),
     )
 
 
@@ -116,14 +144,14 @@ def of_job(job: Job, ended_ns: int) -> Outcome:
 def bad_nodes(outcome: Outcome, refused: Sequence[str], *, began: bool) -> tuple[str, ...]:
     """Return the nodes without which a run may be tried again; none for an end that other nodes would not change.
 
-    Those that were refused, if the program never began for lack of good ones; else the one that failed. What the
-    user's program or request did is never held against a node.
+    Those that were refused, if the program never began for lack of good ones; else the one that failed, or had the
+    Xid. What the user's program or request did is never held against a node.
     """
     if outcome.domain is not Domain.INFRASTRUCTURE:
         return ()
     if not began:
         return tuple(refused)
-    return tuple(filter(None, [outcome.first_failing_node])) if outcome.state == "NODE_FAIL" else ()
+    return outcome.bad_nodes or tuple(filter(None, [outcome.first_failing_node]))
 
 
 def of_error(error: PioletError, ended_ns: int) -> Outcome:

@@ -7,13 +7,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from piolet.core.nodeset import NodeSet
 from piolet.core.run import PIPE, Process, SystemRunner, end, exit_status
 from piolet.core.stopping import Stopped, running
-from piolet.launch.doom import Doom
+from piolet.launch.doom import Doom, Sign
 from piolet.launch.output import Look, forward
 
 GRACE_S = 10.0
@@ -46,16 +46,27 @@ class Ended:
 
     status: int
     failure: Failure | None = None
-    doomed: str = ""
+    doomed: Sign | None = None
 
 
-def run_step(argv: Sequence[str], runner: SystemRunner, look: Look | None = None, doom: Doom | None = None) -> Ended:
+Reason = Callable[[], Sign | None]
+"""Asked again and again while a program runs; gives the sign on which it should end."""
+
+
+def run_step(
+    argv: Sequence[str],
+    runner: SystemRunner,
+    look: Look | None = None,
+    doom: Doom | None = None,
+    reasons: Sequence[Reason] = (),
+) -> Ended:
     """Run a step to its end; on a Stopped, end the step before passing it on.
 
     `look` is shown every line that it says as it passes; without it, standard output goes straight to ours. `doom`
-    looks too, and ends the step as soon as it has a reason.
+    looks too. The step is ended as soon as it, or any of `reasons`, gives one.
     """
     look = _both(look, doom) if doom else look
+    reasons = [*reasons, doom.reason] if doom else reasons
     failures: list[Failure] = []
 
     def look_at_errors(line: bytes) -> None:
@@ -69,7 +80,7 @@ def run_step(argv: Sequence[str], runner: SystemRunner, look: Look | None = None
     with running(start, GRACE_S) as process:
         forwarders = _forwarding(process, look, look_at_errors)
         try:
-            doomed = _awaited(process, doom) if doom else ""
+            doomed = _awaited(process, reasons)
             status = exit_status(process.wait())
         except Stopped as stop:
             end(process, GRACE_S)
@@ -116,15 +127,15 @@ def _both(look: Look | None, doom: Doom) -> Look:
     return see
 
 
-def _awaited(process: Process, doom: Doom) -> str:
-    """Wait for the end of the step, or end it; return the reason if it was ended."""
-    while process.poll() is None:
-        reason = doom.reason()
-        if reason:
+def _awaited(process: Process, reasons: Sequence[Reason]) -> Sign | None:
+    """Wait for the end of the step, or end it; return the sign if it was ended."""
+    while reasons and process.poll() is None:
+        sign = next(filter(None, (reason() for reason in reasons)), None)
+        if sign:
             end(process, GRACE_S)
-            return reason
+            return sign
         time.sleep(_LOOK_S)
-    return ""
+    return None
 
 
 def _join(forwarders: Sequence[threading.Thread]) -> None:

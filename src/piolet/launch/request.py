@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 
 from piolet.core.errors import UsageError
 from piolet.core.text import did_you_mean
-from piolet.launch.doom import SIGNS
+from piolet.launch import doom, watching
 from piolet.logbook import records
 
 
@@ -18,7 +18,8 @@ class RunRequest:
     `environment` is an EDF name, an EDF path or a compiled plan (empty: no container); `protocol` is a vetting protocol
     (empty: no vetting). `gpus_per_node` None asks for all that every node has. `restarts` is how often the job may be
     submitted again when nodes fail it; `attempt` is 0 but in a script of Piolet's, which counts from 1 and names the
-    job before in `previous_job`.
+    job before in `previous_job`. `abort_on` names signs on which the program is ended early, and `heartbeat_s` how long
+    it may give no sign of life.
     """
 
     command: tuple[str, ...]
@@ -39,6 +40,7 @@ class RunRequest:
     attempt: int = 0
     previous_job: str = ""
     abort_on: tuple[str, ...] = ()
+    heartbeat_s: float | None = None
 
     @property
     def job_name(self) -> str:
@@ -79,12 +81,21 @@ def check(request: RunRequest) -> RunRequest:
         )
     if request.restarts < 0:
         raise UsageError(f"--restarts cannot be {request.restarts}", remedy="0 or more; 0 submits the job once")
-    unknown = [sign for sign in request.abort_on if sign not in SIGNS]
-    if unknown:
-        raise UsageError(f'--abort-on does not know "{unknown[0]}"', remedy=did_you_mean(unknown[0], SIGNS))
+    _check_signs(request)
     if request.spares and not request.protocol:
         raise UsageError(
             "spares are of no use without vetting, which chooses among the nodes",
             remedy="add --vet quick, or leave --spares out",
         )
     return request
+
+
+def _check_signs(request: RunRequest) -> None:
+    known = (*watching.SIGNS, *doom.SIGNS)
+    unknown = [sign for sign in request.abort_on if sign not in known]
+    if unknown:
+        raise UsageError(f'--abort-on does not know "{unknown[0]}"', remedy=did_you_mean(unknown[0], known))
+    recorded = [f"--abort-on {sign}" for sign in request.abort_on if sign in watching.SIGNS]
+    recorded += [] if request.heartbeat_s is None else ["--heartbeat"]
+    if recorded and not request.record:
+        raise UsageError(f"{recorded[0]} goes by what is recorded, and nothing is", remedy="add --record")

@@ -57,8 +57,8 @@ def _run_allocated(asked: RunRequest, allocation: Allocation, settings: Settings
 
 
 def _run_locally(asked: RunRequest, how: How, settings: Settings) -> int:
-    if asked.abort_on:
-        raise UsageError("--abort-on is for jobs", remedy="leave it out with --local")
+    if asked.abort_on or asked.heartbeat_s is not None:
+        raise UsageError("--abort-on and --heartbeat are for jobs", remedy="leave them out with --local")
     if asked.restarts or how.max_wait_s is not None:
         raise UsageError("--restarts and --max-wait are for jobs", remedy="leave them out with --local")
     if asked.spares:

@@ -58,6 +58,11 @@ class Logbook:
         return self.path / "findings.json"
 
     @property
+    def stacks(self) -> Path:
+        """Directory of what each process did when a hang was suspected, one text a node."""
+        return self.path / "stacks"
+
+    @property
     def outcome(self) -> Path:
         """How the job ended (records.Outcome)."""
         return self.path / "outcome.json"

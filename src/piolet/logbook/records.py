@@ -100,7 +100,7 @@ class Outcome:
     """outcome.json: `state` is Slurm's word for it; `exit_status` is what `piolet run` exits with.
 
     `bad_nodes` are those that the evidence points at; `next_job` is the job that was submitted to do this one again.
-    `aborted_on` is the sign (nan, stall) on which Piolet ended the program early.
+    `aborted_on` is the sign (xid, hang, nan, stall, heartbeat) on which Piolet ended the program early.
     """
 
     state: str

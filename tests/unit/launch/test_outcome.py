@@ -5,6 +5,7 @@ import pytest
 from piolet.core.errors import ConfigError, ToolTimeout
 from piolet.core.nodeset import NodeSet
 from piolet.launch import outcome
+from piolet.launch.doom import Sign
 from piolet.launch.program import Ended, Failure, parse_failure
 from piolet.logbook.records import Domain, Outcome
 from piolet.tools.slurm.job import Job
@@ -117,3 +118,27 @@ def test_a_stop_keeps_slurms_word_for_it(state):
 
 def test_a_stop_in_a_state_that_is_no_end_is_a_cancel():
     assert outcome.of_stop(15, 5, state="RUNNING").state == "CANCELLED"
+
+
+def test_a_failure_that_follows_a_fatal_xid_is_not_the_workloads():
+    failed = Ended(1, Failure("node3", 2, "Exited with exit code 1"))
+    found = outcome.of_program(failed, 5, Sign("xid", "Xid 79 (gone) on node2:1", "node2"))
+
+    assert (found.exit_status, found.domain, found.first_failing_node) == (1, Domain.INFRASTRUCTURE, "node3")
+    assert found.reason == "rank 2 on node3: Exited with exit code 1, after Xid 79 (gone) on node2:1"
+    assert outcome.bad_nodes(found, (), began=True) == ("node2",)
+
+
+def test_a_program_that_ended_well_is_not_failed_by_an_xid():
+    assert outcome.of_program(Ended(0), 5, Sign("xid", "Xid 79", "node2")).state == "COMPLETED"
+
+
+@pytest.mark.parametrize(
+    ("sign", "domain", "bad"),
+    [("xid", Domain.INFRASTRUCTURE, ("node2",)), ("hang", Domain.UNKNOWN, ()), ("heartbeat", Domain.UNKNOWN, ())],
+)
+def test_only_an_xid_is_held_against_the_node_that_a_sign_names(sign, domain, bad):
+    found = outcome.of_program(Ended(143, doomed=Sign(sign, "what", "node2")), 5)
+
+    assert (found.domain, found.first_failing_node, found.aborted_on) == (domain, "node2", sign)
+    assert outcome.bad_nodes(found, (), began=True) == bad
