@@ -2,12 +2,13 @@
 # make test   everything that CI runs
 # make test-slow   tests over a minute each
 # make docs   the documentation as a site, in build/site
+# make wheel  the package for pip, in dist: ARCH="x86_64 aarch64"
 # make check  what must hold before each commit
-SOURCES := src tests examples bench scripts/reference_pages.py
+SOURCES := setup.py src tests examples bench scripts/reference_pages.py scripts/shell_files.py
 
 PYTEST  := .venv/bin/pytest -q
 
-.PHONY: demo test test-slow docs check native clean
+.PHONY: demo test test-slow docs wheel check native clean
 
 demo:
 	@scripts/setup demo
@@ -27,6 +28,9 @@ docs:
 	@NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true .venv/bin/mkdocs build --quiet
 	@echo build/site/index.html
 
+wheel:
+	@scripts/wheel $(ARCH)
+
 native:
 	@$(MAKE) -s -C spank
 	@$(MAKE) -s -C gpusim
@@ -42,4 +46,4 @@ check:
 clean:
 	$(MAKE) -C spank clean
 	$(MAKE) -C gpusim clean
-	rm -rf .venv .venv-torch .images .mypy_cache .ruff_cache .pytest_cache src/piolet/_native
+	rm -rf dist .venv .venv-torch .images .mypy_cache .ruff_cache .pytest_cache src/piolet/_native
