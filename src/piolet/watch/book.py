@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -46,18 +47,28 @@ class Book:
 
     def __init__(self, grant: Grant, config: Mapping[str, Any] = CONFIG) -> None:
         self.grant = grant
-        self.job = records.read_job(grant.job.logbook.job)
-        self._reader = reader.read(grant.job.logbook, owner=grant.job.owner, config=config)
+        self._config = config
+        self._opened: reader.Reader | None = None
 
     @property
     def logbook(self) -> Logbook:
         """Where the job's files are."""
         return self.grant.job.logbook
 
+    @cached_property
+    def job(self) -> records.JobRecord:
+        """What job.json says."""
+        return records.read_job(self.logbook.job)
+
     @property
     def reader(self) -> reader.Reader:
-        """The views over the segments, for queries of our own; what users type goes to `piolet.watch.console`."""
-        return self._reader
+        """The views over the segments, for queries of our own; what users type goes to `piolet.watch.console`.
+
+        They are opened when they are asked for first: most of what a page shows is known without them.
+        """
+        if self._opened is None:
+            self._opened = reader.read(self.logbook, owner=self.grant.job.owner, config=self._config)
+        return self._opened
 
     @property
     def period_s(self) -> float:
@@ -78,18 +89,18 @@ class Book:
         """Return all samples of a family, lazily, with units and coverage."""
         if family not in FAMILIES:
             raise UsageError(f"no family {family}", remedy=did_you_mean(family, FAMILIES))
-        return Table(self._reader.database.view(family), FAMILIES[family], self.quality)
+        return Table(self.reader.database.view(family), FAMILIES[family], self.coverage)
 
     def metrics(self) -> tuple[Metric, ...]:
         """Return every metric that has a value in this job, those that the program reports last."""
-        absent = set(self.quality().never)
+        absent = set(quality.never(self.reader))
         known = [
             Metric(name, column)
             for name in quality.SAMPLED
             for column in series.numeric(FAMILIES[name])
             if not {(name, ""), (name, column)} & absent
         ]
-        told = self._reader.database.execute("SELECT DISTINCT name FROM user WHERE value IS NOT NULL ORDER BY 1")
+        told = self.reader.database.execute("SELECT DISTINCT name FROM user WHERE value IS NOT NULL ORDER BY 1")
         return (*known, *(Metric("user", name) for (name,) in told.fetchall()))
 
     def series(
@@ -105,7 +116,6 @@ class Book:
 
         `node` restricts it to one node.
 
-
         Raises:
             UsageError: there is no such metric, or nothing was recorded yet.
         """
@@ -114,14 +124,14 @@ class Book:
             raise UsageError("nothing was recorded yet", where=str(self.logbook.path), remedy="wait, or see its events")
         expected = self._expected(metric.family, node)
         return series.read_series(
-            self._reader, metric, span, split, node=node, points=points, period_s=self.period_s, expected=expected
+            self.reader, metric, span, split, node=node, points=points, period_s=self.period_s, expected=expected
         )
 
     def events(
         self, *, interval: Interval | None = None, kinds: tuple[str, ...] = (), most: int = MOST_EVENTS
     ) -> tuple[Event, ...]:
         """Return what happened, in order; with more than `most`, errors and warnings are kept first."""
-        found = self._reader.database.execute(
+        found = self.reader.database.execute(
             """
             SELECT time_ns, node, gpu, coalesce(kind, ''), coalesce(code, ''), coalesce(severity, ''),
                 coalesce(message, '')
@@ -140,7 +150,11 @@ class Book:
 
     def quality(self) -> DataQuality:
         """Return how good the data are; assessed anew at each call, since a job may be running."""
-        return quality.assess(self._reader, self.job, self.interval, self.checks())
+        return quality.assess(self.reader, self.job, self.interval, self.checks())
+
+    def coverage(self, family: str) -> float | None:
+        """Return the share of a family's expected samples that is there, None if nobody knows what to expect."""
+        return quality.coverage(self.reader, self.job, self.interval, family)
 
     def findings(self) -> records.Findings | None:
         """Return what diagnosis concluded, None while nobody has asked it."""
@@ -171,7 +185,9 @@ class Book:
 
     def close(self) -> None:
         """Close the database."""
-        self._reader.close()
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
 
     def __enter__(self) -> Self:
         return self
@@ -184,7 +200,7 @@ class Book:
 
     def _sampled(self) -> tuple[int | None, int | None]:
         each = " UNION ALL ".join(f'FROM "{name}" SELECT time_ns' for name in quality.SAMPLED)
-        found: tuple[int | None, int | None] = self._reader.database.execute(
+        found: tuple[int | None, int | None] = self.reader.database.execute(
             f"SELECT min(time_ns), max(time_ns) FROM ({each})"  # noqa: S608 - known families
         ).fetchall()[0]
         return found

@@ -96,10 +96,10 @@ def assess(reader: Reader, job: JobRecord, interval: Interval | None, checks: Se
     filled = {name: _filled(reader, FAMILIES[name]) for name in SAMPLED}
     return DataQuality(
         interval=interval,
-        presence=tuple(_presence(reader, job, interval)) if interval and job.sample_interval_s else (),
+        presence=tuple(each for name in STEADY for each in _presence(reader, job, interval, FAMILIES[name])),
         clock_offset_s=_clock_offsets(reader, checks),
         blanks={(name, column): missing for name in SAMPLED for column, missing in _blanks(filled[name])},
-        never=tuple((name, column) for name in SAMPLED for column in _never(filled[name])),
+        never=_never(filled),
         resets=_resets(reader),
         dropped_rows=_dropped(reader),
         restarts=_restarts(reader),
@@ -109,16 +109,46 @@ def assess(reader: Reader, job: JobRecord, interval: Interval | None, checks: Se
     )
 
 
-def _presence(reader: Reader, job: JobRecord, interval: Interval) -> Iterator[Presence]:
-    period_s = job.sample_interval_s or 1.0
-    for name in STEADY:
-        counted = _counted(reader, FAMILIES[name], interval)
-        for node, line in _expected(job, name, counted):
-            found = counted.get((node, line))
-            yield _one(reader, FAMILIES[name], (node, line), found, interval=interval, period_s=period_s)
+def coverage(reader: Reader, job: JobRecord, interval: Interval | None, family: str) -> float | None:
+    """Return the share of a family's expected samples that is there, None if nobody knows what to expect."""
+    if family not in STEADY or interval is None or not job.sample_interval_s:
+        return None
+    counted = _counted(reader, FAMILIES[family], interval)
+    due = int(interval.duration_s / job.sample_interval_s)
+    lines = _expected(job, family, counted)
+    there = sum(min(counted[line][0], due) for line in lines if line in counted)
+    return there / (due * len(lines)) if due * len(lines) else None
 
 
-def _expected(job: JobRecord, family: str, counted: Mapping[tuple[str, str], Any]) -> list[tuple[str, str]]:
+def never(reader: Reader) -> tuple[tuple[str, str], ...]:
+    """Return (family, column) of what has no value at all, (family, "") of families without a row."""
+    return _never({name: _filled(reader, FAMILIES[name]) for name in SAMPLED})
+
+
+Device = tuple[str, str]
+"""A node and its device, "" for the node itself."""
+
+
+def _presence(reader: Reader, job: JobRecord, interval: Interval | None, family: Family) -> Iterator[Presence]:
+    if interval is None or not job.sample_interval_s:
+        return
+    period_s = job.sample_interval_s
+    counted = _counted(reader, family, interval)
+    due = int(interval.duration_s / period_s)
+    complete = all(samples >= due for samples, _, _ in counted.values())
+    gaps = {} if complete else _gaps(reader, family, interval, period_s)
+    for line in _expected(job, family.name, counted):
+        if line not in counted:
+            missing_s = interval.duration_s
+            yield Presence(family.name, *line, due, 0, missing_s, missing_s, (interval,))
+            continue
+        samples, first, last = counted[line]
+        late_s = max(0.0, (first - interval.start_ns) / SECOND_NS - period_s)
+        early_s = max(0.0, (interval.end_ns - last) / SECOND_NS - period_s)
+        yield Presence(family.name, *line, due, samples, late_s, early_s, gaps.get(line, ()))
+
+
+def _expected(job: JobRecord, family: str, counted: Mapping[Device, Any]) -> list[Device]:
     """Return the lines that are due: every allocated GPU, every node of a family that is on; of others those seen."""
     used = [held.node for held in job.allocation if held.used]
     if family == "gpu":
@@ -128,7 +158,7 @@ def _expected(job: JobRecord, family: str, counted: Mapping[tuple[str, str], Any
     return sorted(counted)
 
 
-def _counted(reader: Reader, family: Family, interval: Interval) -> dict[tuple[str, str], tuple[int, int, int]]:
+def _counted(reader: Reader, family: Family, interval: Interval) -> dict[Device, tuple[int, int, int]]:
     found = reader.database.execute(
         f"SELECT node, {device(family)}, count(DISTINCT time_ns), min(time_ns), max(time_ns) "  # noqa: S608 - a known family
         f'FROM "{family.name}" WHERE time_ns >= $start AND time_ns < $end GROUP BY ALL',
@@ -137,48 +167,34 @@ def _counted(reader: Reader, family: Family, interval: Interval) -> dict[tuple[s
     return {(node, line): (samples, first, last) for node, line, samples, first, last in found}
 
 
-def _one(
-    reader: Reader,
-    family: Family,
-    line: tuple[str, str],
-    counted: tuple[int, int, int] | None,
-    *,
-    interval: Interval,
-    period_s: float,
-) -> Presence:
-    expected = int(interval.duration_s / period_s)
-    if counted is None:
-        return Presence(family.name, *line, expected, 0, interval.duration_s, interval.duration_s, (interval,))
-    samples, first, last = counted
-    late_s = max(0.0, (first - interval.start_ns) / SECOND_NS - period_s)
-    early_s = max(0.0, (interval.end_ns - last) / SECOND_NS - period_s)
-    gaps = _gaps(reader, family, line, interval, period_s) if samples < expected else ()
-    return Presence(family.name, *line, expected, samples, late_s, early_s, gaps)
-
-
-def _gaps(
-    reader: Reader, family: Family, line: tuple[str, str], interval: Interval, period_s: float
-) -> tuple[Interval, ...]:
+def _gaps(reader: Reader, family: Family, interval: Interval, period_s: float) -> dict[Device, tuple[Interval, ...]]:
+    """Return the longest gaps of every line that has some, in their order."""
     found = reader.database.execute(
         f"""
-        WITH times AS (
-            SELECT time_ns FROM "{family.name}"
-            WHERE node = $node AND {device(family)} = $line AND time_ns >= $start AND time_ns < $end
-            UNION ALL VALUES ($start - $period), ($end)
-        ), steps AS (SELECT time_ns, lead(time_ns) OVER (ORDER BY time_ns) AS next_ns FROM times)
-        SELECT greatest(time_ns + $period, $start), next_ns FROM steps
-        WHERE next_ns - time_ns > $longest ORDER BY next_ns - time_ns DESC LIMIT {MOST_GAPS}
+        WITH samples AS (
+            SELECT node, {device(family)} AS line, time_ns FROM "{family.name}"
+            WHERE time_ns >= $start AND time_ns < $end
+        ), times AS (
+            FROM samples UNION ALL SELECT DISTINCT node, line, unnest([$start - $period, $end]) FROM samples
+        ), steps AS (
+            SELECT *, lead(time_ns) OVER (PARTITION BY node, line ORDER BY time_ns) AS next_ns FROM times
+        )
+        SELECT node, line, greatest(time_ns + $period, $start) AS from_ns, next_ns FROM steps
+        WHERE next_ns - time_ns > $longest
+        QUALIFY row_number() OVER (PARTITION BY node, line ORDER BY next_ns - time_ns DESC) <= {MOST_GAPS}
+        ORDER BY node, line, from_ns
         """,  # noqa: S608 - a known family
         {
-            "node": line[0],
-            "line": line[1],
             "start": interval.start_ns,
             "end": interval.end_ns,
             "period": round(period_s * SECOND_NS),
             "longest": round(GAP_PERIODS * period_s * SECOND_NS),
         },
     ).fetchall()
-    return tuple(sorted((Interval(start, end) for start, end in found), key=lambda gap: gap.start_ns))
+    gaps: dict[Device, tuple[Interval, ...]] = {}
+    for node, line, start, end in found:
+        gaps[node, line] = (*gaps.get((node, line), ()), Interval(start, end))
+    return gaps
 
 
 def _filled(reader: Reader, family: Family) -> dict[str, int]:
@@ -195,8 +211,12 @@ def _blanks(filled: Mapping[str, int]) -> Iterator[tuple[str, int]]:
             yield name, filled[""] - count
 
 
-def _never(filled: Mapping[str, int]) -> list[str]:
-    return [name for name, count in filled.items() if name and not count] if filled[""] else [""]
+def _never(filled: Mapping[str, Mapping[str, int]]) -> tuple[tuple[str, str], ...]:
+    empty = ((family, "") for family, counts in filled.items() if not counts[""])
+    blank = (
+        (family, name) for family, counts in filled.items() if counts[""] for name, count in counts.items() if not count
+    )
+    return (*empty, *blank)
 
 
 def _resets(reader: Reader) -> dict[tuple[str, str, str], int]:

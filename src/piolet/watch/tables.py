@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
 
@@ -14,9 +14,6 @@ from piolet.core.text import did_you_mean
 from piolet.logbook.schema import FAMILIES, Family
 from piolet.logbook.units import unit
 
-if TYPE_CHECKING:
-    from piolet.watch.quality import DataQuality
-
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -24,7 +21,7 @@ class Table:
 
     relation: duckdb.DuckDBPyRelation
     family: Family
-    quality: Callable[[], DataQuality]
+    coverage: Callable[[str], float | None]
 
     @property
     def units(self) -> dict[str, str]:
@@ -39,11 +36,11 @@ class Table:
     @property
     def coverage_ratio(self) -> float | None:
         """Share of the expected samples that is there, None if nobody knows what to expect."""
-        return self.quality().coverage(self.family.name)
+        return self.coverage(self.family.name)
 
     def where(self, condition: str) -> Table:
         """Return the rows for which an SQL condition holds, such as ``gpu = 0 AND power_w > 500``."""
-        return Table(self.relation.filter(condition), self.family, self.quality)
+        return Table(self.relation.filter(condition), self.family, self.coverage)
 
     def polars(self) -> Any:  # noqa: ANN401 - polars.DataFrame, which may not be installed
         """Return the rows as a polars frame."""
