@@ -1,14 +1,18 @@
 """How fast the web application answers for a job of 64 nodes x 4 GPUs x 1 h at 1 Hz: time and size of each page.
 
-    .venv/bin/python bench/web_pages.py [--nodes 64] [--seconds 3600] [--runs 5]
+    .venv/bin/python bench/web_pages.py [--nodes 64] [--seconds 3600] [--runs 5] [--jobs 1000] [--watchers 100]
 
-The logbook is generated with DuckDB. `first` is a page that the server has not seen yet (a new server each time),
-`again` one that it has; `load` are requests of the same page by 16 clients at once.
+The logbook is generated with DuckDB, beside a thousand jobs without samples. `first` is a page that the server has not
+seen yet (a new server each time), `again` one that it has. A page that is not ready within a second is sent without
+what is missing; `job, whole` is what its script asks for then, timed from the first request on. `load` are requests of
+the same page by 16 clients at once. `followed` is a job that 100 browsers follow while it grows: memory, and how long
+the page takes meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -17,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,13 +32,17 @@ import httpx2
 from piolet.core.nouns import Gpu
 from piolet.logbook import layout
 from piolet.logbook.records import JobRecord, NodeAllocation, Outcome, Request, write_job, write_outcome
+from piolet.logbook.writer import SegmentWriter
 
 START_NS = 1_767_000_000_000_000_000
 GPUS = 4
 CLIENTS, REQUESTS = 16, 400
+FOLLOWED_S = 20
+WHOLE = "job, whole"
 PAGES = {
     "list": "/",
     "job": "/jobs/bench/1",
+    WHOLE: "/jobs/bench/1",
     "node": "/jobs/bench/1/nodes/n001",
     "plot of the job": "/jobs/bench/1/series?metric=gpu.power_w",
     "plot of a node": "/jobs/bench/1/series?metric=gpu.power_w&split=device&node=n001",
@@ -83,6 +92,36 @@ def made_logbook(root: Path, nodes: int, seconds: int) -> None:
             )
 
 
+def other_jobs(root: Path, count: int) -> None:
+    """Write the records of jobs that were not recorded, as most of a list are."""
+    for number in range(2, count + 2):
+        logbook = layout.create(root, "bench", str(number))
+        started_ns = START_NS - number * 10**12
+        write_job(logbook.job, JobRecord(str(number), "bench", "ada", ("python", "train.py"), started_ns=started_ns))
+        write_outcome(logbook.outcome, Outcome("COMPLETED", 0, ended_ns=started_ns + 10**12))
+
+
+def grow(root: Path, stop: threading.Event) -> None:
+    """Let a job of 4 nodes run: each writes a segment every other second."""
+    logbook = layout.create(root, "bench", "running")
+    names = [f"n{number}" for number in range(4)]
+    held = tuple(NodeAllocation(name, tuple(Gpu(index, f"GPU-{name}-{index}") for index in range(4))) for name in names)
+    write_job(
+        logbook.job,
+        JobRecord(
+            "running", "bench", "ada", ("python", "train.py"), allocation=held, started_ns=time.time_ns(),
+            program_started_ns=time.time_ns(), sample_interval_s=1.0,
+        ),
+    )  # fmt: skip
+    writers = [SegmentWriter(logbook, name) for name in names]
+    while not stop.wait(2):
+        for writer, index in itertools.product(writers, range(4)):
+            row = {"gpu": index, "sm_active_ratio": 0.8, "gr_engine_active_ratio": 0.9, "power_w": 500}
+            writer.append("gpu", row | {"time_ns": time.time_ns(), "node": writer.node})
+        for writer in writers:
+            writer.flush()
+
+
 class Server:
     """A server of its own on a free port, and a client that is logged in."""
 
@@ -99,10 +138,10 @@ class Server:
         self.client = httpx2.Client(base_url=link[0].split("/login")[0], follow_redirects=True, timeout=60)
         self.client.get(link[0]).raise_for_status()
 
-    def timed(self, path: str) -> tuple[float, int]:
+    def timed(self, path: str, *, whole: bool = False) -> tuple[float, int]:
         """Return seconds and bytes of one answer."""
         began = time.perf_counter()
-        answer = self.client.get(path).raise_for_status()
+        answer = self.client.get(path, headers={"X-Fragment": "1"} if whole else {}).raise_for_status()
         return time.perf_counter() - began, len(answer.content)
 
     def rate(self, path: str) -> float:
@@ -111,6 +150,32 @@ class Server:
         with ThreadPoolExecutor(CLIENTS) as pool:
             list(pool.map(lambda _: self.client.get(path).raise_for_status(), range(REQUESTS)))
         return REQUESTS / (time.perf_counter() - began)
+
+    def followed(self, path: str, watchers: int) -> tuple[int, list[float]]:
+        """Follow a job as many browsers do for a while; return how many changes they saw, and times of the page."""
+        seen: list[int] = []
+        with ThreadPoolExecutor(watchers) as pool:
+            following = [pool.submit(self._follow, path) for _ in range(watchers)]
+            times = []
+            while not all(each.done() for each in following):
+                times.append(self.timed(path)[0])
+                time.sleep(0.5)
+            seen = [each.result() for each in following]
+        return sum(seen), times
+
+    def _follow(self, path: str) -> int:
+        until, changes = time.monotonic() + FOLLOWED_S, 0
+        with (
+            httpx2.Client(base_url=self.client.base_url, cookies=self.client.cookies, timeout=60) as client,
+            client.stream("GET", f"{path}/live") as stream,
+        ):
+            for line in stream.iter_lines():
+                if line == "event: changed":
+                    changes += 1
+                    client.get(path, headers={"X-Fragment": "1"}).raise_for_status()
+                if time.monotonic() > until:
+                    break
+        return changes
 
     def memory_mb(self) -> float:
         """Return the highest resident memory of the server so far."""
@@ -131,6 +196,8 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=64)
     parser.add_argument("--seconds", type=int, default=3600)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=1000, help="other jobs in the list")
+    parser.add_argument("--watchers", type=int, default=100)
     given = parser.parse_args()
     first: dict[str, list[float]] = {name: [] for name in PAGES}
     again: dict[str, list[float]] = {name: [] for name in PAGES}
@@ -138,15 +205,27 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         made_logbook(root, given.nodes, given.seconds)
-        for _ in range(given.runs):
+        other_jobs(root, given.jobs)
+        for run in range(given.runs):
             server = Server(root)
             for name, path in PAGES.items():
-                taken, sizes[name] = server.timed(path)
-                first[name].append(taken)
-                again[name].append(server.timed(path)[0])
+                taken, sizes[name] = server.timed(path, whole=name == WHOLE)
+                first[name].append(taken + (first["job"][-1] if name == WHOLE else 0))
+                if name != "job":  # which its script completes first
+                    again[name].append(server.timed(path)[0])
             rates = {name: server.rate(PAGES[name]) for name in ("list", "job")}
             memory = server.memory_mb()
-            server.close()
+            if run < given.runs - 1:
+                server.close()
+        stop = threading.Event()
+        growing = threading.Thread(target=grow, args=(root, stop))
+        growing.start()
+        time.sleep(3)
+        changes, times = server.followed("/jobs/bench/running", given.watchers)
+        stop.set()
+        growing.join()
+        followed_mb = server.memory_mb()
+        server.close()
     print(
         f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, DuckDB {duckdb.__version__}"
     )
@@ -154,9 +233,14 @@ def main() -> None:
         f"{given.nodes} nodes x {GPUS} GPUs x {given.seconds} s, n = {given.runs}: median (lowest to highest), seconds"
     )
     for name in PAGES:
-        print(f"{name:18} first {_spread(first[name])}  again {_spread(again[name])}  {sizes[name] / 1000:.0f} kB")
+        later = _spread(again[WHOLE if name == "job" else name])
+        print(f"{name:18} first {_spread(first[name])}  again {later}  {sizes[name] / 1000:.0f} kB")
     print(
         f"load, last run: {', '.join(f'{name} {rate:.0f}/s' for name, rate in rates.items())}; memory {memory:.0f} MB"
+    )
+    print(
+        f"followed by {given.watchers} for {FOLLOWED_S} s: {changes} changes told and fetched, page {_spread(times)}; "
+        f"memory {followed_mb:.0f} MB"
     )
     print(json.dumps({"first_s": first, "again_s": again, "bytes": sizes, "per_s": rates, "memory_mb": memory}))
 

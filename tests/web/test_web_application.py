@@ -83,7 +83,7 @@ def overflow(page: Page) -> int:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("path", ["/", JOB, f"{JOB}/nodes/node5", "/jobs/lab/none", SQL, COMPARE])
+@pytest.mark.parametrize("path", ["/", JOB, f"{JOB}/nodes", f"{JOB}/nodes/node5", "/jobs/lab/none", SQL, COMPARE])
 def test_pages_are_accessible_and_quiet(served: Served, path: str, theme: str) -> None:
     page = served.open(path)
     page.evaluate("theme => localStorage.setItem('theme', theme)", theme)
@@ -96,7 +96,7 @@ def test_pages_are_accessible_and_quiet(served: Served, path: str, theme: str) -
 
 
 @pytest.mark.parametrize("width", [390, 768, 1280])
-@pytest.mark.parametrize("path", ["/", JOB, f"{JOB}/nodes/node5", SQL, COMPARE])
+@pytest.mark.parametrize("path", ["/", JOB, f"{JOB}/nodes", f"{JOB}/nodes/node5", SQL, COMPARE])
 def test_pages_fit(served: Served, path: str, width: int) -> None:
     served.page.set_viewport_size({"width": width, "height": 900})
     assert overflow(served.open(path)) <= 0
@@ -132,6 +132,26 @@ def test_a_range_is_kept_in_the_address(served: Served) -> None:
     expect(page.locator("[data-reset]")).to_be_visible()
     page.keyboard.press("0")
     page.wait_for_url(re.compile(r"4711$"))
+
+
+def test_a_finding_leads_to_the_plot_of_its_evidence(served: Served) -> None:
+    served.page.set_viewport_size({"width": 1280, "height": 900})
+    page = served.open(JOB)
+    finding = page.locator(".findings li", has_text="GPU slowed down by heat: node5:2")
+    finding.get_by_text("Evidence").click()
+    finding.get_by_role("link", name="SM clock").click()
+    page.wait_for_url(re.compile(r"/nodes/node5\?plot=gpu\.sm_clock_hz&from=\d"))
+    clock = page.locator("[data-plot*=sm_clock_hz]")
+    clock.scroll_into_view_if_needed()
+    expect(clock.locator("canvas")).to_be_visible()
+    expect(page.locator("[data-reset]")).to_be_visible()
+
+
+def test_all_nodes_are_a_list(served: Served) -> None:
+    page = served.open(f"{JOB}/nodes")
+    page.get_by_role("searchbox").fill("node2")
+    expect(page.get_by_role("row", name="node2")).to_contain_text("fallen off the bus")
+    expect(page.get_by_text("1 node", exact=True)).to_be_visible()
 
 
 def test_searching_narrows_the_list_as_one_types(served: Served) -> None:

@@ -13,7 +13,7 @@ from piolet.cli.common import Format, format_option, print_json, print_table, pr
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from piolet.logbook.records import Diagnosis, Evidence, Findings
+    from piolet.logbook.records import Diagnosis, Findings
     from piolet.watch.quality import DataQuality
     from piolet.watch.top import Now
 
@@ -107,7 +107,7 @@ def sql(job: str, query: str, *, time_s: float, memory: int, rows: int, output: 
 
     `piolet watch schema` tells which tables and columns there are, with unit and meaning.
     """
-    from piolet.watch import archive, console  # noqa: PLC0415 - help needs none of this
+    from piolet.watch import archive, console, words  # noqa: PLC0415 - help needs none of this
 
     with archive.find_configured(job) as book:
         answer = console.ask(book, query, console.Limits(time_s, memory << 20, rows))
@@ -119,6 +119,8 @@ def sql(job: str, query: str, *, time_s: float, memory: int, rows: int, output: 
     )
     if answer.truncated:
         click.echo(f"only the first {rows} rows are shown", err=True)
+    if answer.coverage:
+        click.echo(f"of the expected samples: {words.shares(answer.coverage)}", err=True)
 
 
 @command.command()
@@ -299,24 +301,19 @@ def _by_missing(found: Findings) -> dict[str, list[str]]:
 
 
 def _shown(number: int, each: Diagnosis, start_ns: int) -> str:
+    from piolet.watch.words import fact  # noqa: PLC0415 - help needs none of this
+
     lines = [
         f"{number}. {each.subject}: {each.title} ({each.severity.value}, confidence {each.confidence:.0%})",
         f"   {each.reason}",
         f"   when      {_clock(each.from_ns, start_ns)} to {_clock(each.to_ns, start_ns)} after the start",
-        *(f"   evidence  {_fact(fact)}" for fact in each.evidence),
+        *(f"   evidence  {fact(told)}" for told in each.evidence),
         *(f"   explains  {effect}" for effect in each.effects),
         *(f"   note      {note}" for note in each.notes),
         f"   unless    {each.refuted_by}",
         f"   next      {each.next_step}",
     ]
     return "\n".join(lines)
-
-
-def _fact(fact: Evidence) -> str:
-    number = f"{fact.value:.4g}" if isinstance(fact.value, int | float) else fact.value
-    expected = f"{fact.expected:.4g}" if isinstance(fact.expected, int | float) else fact.expected
-    against = f", expected {expected}" if fact.expected is not None else ""
-    return f"{fact.what}: {number} {fact.unit}".rstrip() + against
 
 
 def _clock(time_ns: int, start_ns: int) -> str:
@@ -334,8 +331,9 @@ def _plain(found: DataQuality) -> dict[str, object]:
 
 
 def _print_quality(found: DataQuality) -> None:
-    families = sorted({each.family for each in found.presence})
-    print_table(("family", "coverage"), [(name, f"{found.coverage(name) or 0:.1%}") for name in families])
+    from piolet.watch import words  # noqa: PLC0415 - help needs none of this
+
+    print_table(("family", "coverage"), [(name, f"{share:.1%}") for name, share in found.shares.items()])
     rows = [
         (
             each.family,
@@ -349,15 +347,6 @@ def _print_quality(found: DataQuality) -> None:
     ]
     if rows:
         print_table(("family", "incomplete", "coverage", "late", "early", "gaps"), rows)
-    facts = [
-        *(f"{node}: recorder restarted {count} times" for node, count in found.restarts.items()),
-        *(f"{node}: clock {offset:+.6f} s" for node, offset in found.clock_offset_s.items()),
-        *(f"{family}.{column}: {count} blanks" for (family, column), count in found.blanks.items()),
-        *(f"{node}:{device} {name} fell {count} times" for (node, device, name), count in found.resets.items()),
-        *(f"{node}: {source} not available: {why}" for node, source, why in found.unavailable),
-        *([f"not applicable: {', '.join(found.not_applicable)}"] if found.not_applicable else []),
-        *(f"unreadable: {path}" for path in found.torn),
-        *([f"{found.dropped_rows} rows dropped by the recorder"] if found.dropped_rows else []),
-    ]
-    click.echo("\n".join(facts))
-    click.echo("never collected: " + (", ".join(".".join(each).rstrip(".") for each in found.never) or "nothing"))
+    for trouble in words.troubles(found):
+        click.echo(trouble)
+    click.echo(f"never collected: {words.never(found)}")

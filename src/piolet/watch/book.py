@@ -128,21 +128,28 @@ class Book:
         )
 
     def events(
-        self, *, interval: Interval | None = None, kinds: tuple[str, ...] = (), most: int = MOST_EVENTS
+        self,
+        *,
+        interval: Interval | None = None,
+        kinds: tuple[str, ...] = (),
+        node: str = "",
+        most: int = MOST_EVENTS,
     ) -> tuple[Event, ...]:
-        """Return what happened, in order; with more than `most`, errors and warnings are kept first."""
+        """Return what happened, on `node` if one is given, in order; of more than `most`, errors and warnings first."""
         found = self.reader.database.execute(
             """
             SELECT time_ns, node, gpu, coalesce(kind, ''), coalesce(code, ''), coalesce(severity, ''),
                 coalesce(message, '')
             FROM events
             WHERE time_ns >= $start AND time_ns < $end AND (len($kinds) = 0 OR list_contains($kinds, kind))
+                AND $node IN ('', node)
             ORDER BY severity = 'error' DESC, severity = 'warning' DESC, time_ns LIMIT $most
             """,
             {
                 "start": interval.start_ns if interval else 0,
                 "end": interval.end_ns if interval else (1 << 63) - 1,
                 "kinds": list(kinds),
+                "node": node,
                 "most": most,
             },
         ).fetchall()

@@ -7,9 +7,11 @@ every allocation, and a process can always be ended.
 from __future__ import annotations
 
 import json
+import re
 import resource
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from piolet.core.errors import ParseError, PioletError, ToolError, ToolTimeout, 
 from piolet.core.run import SystemRunner
 from piolet.logbook import reader
 from piolet.logbook.layout import Logbook
+from piolet.logbook.schema import FAMILIES
 from piolet.logbook.units import unit
 from piolet.watch.book import Book
 
@@ -35,11 +38,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The rows of a query; `truncated` if there were more. `units` has those of columns named as in the schema."""
+    """The rows of a query; `truncated` if there were more. `units` has those of columns named as in the schema.
+
+    `coverage` is the share of the expected samples that is there of each family that the query reads, if it is known.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
     truncated: bool
+    coverage: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def units(self) -> dict[str, str]:
@@ -67,13 +74,15 @@ def ask(book: Book, query: str, limits: Limits = Limits()) -> Answer:
         raise UsageError(f"the query needed more than {limits.memory_bytes >> 20} MiB", remedy=remedy) from error
     if done.rc == _EXPLAINED:
         raise UsageError(f"the query cannot be run: {done.stdout.strip()}", remedy="see `piolet watch schema`")
-    return _parse(done.stdout)
+    return _parse(done.stdout, book.coverage)
 
 
-def _parse(text: str) -> Answer:
+def _parse(text: str, coverage: Callable[[str], float | None]) -> Answer:
     try:
         found = json.loads(text)
-        return Answer(tuple(found["columns"]), tuple(tuple(row) for row in found["rows"]), found["truncated"])
+        rows, read = tuple(tuple(row) for row in found["rows"]), FAMILIES.keys() & set(found["tables"])
+        shares = {name: share for name in sorted(read) if (share := coverage(name)) is not None}
+        return Answer(tuple(found["columns"]), rows, found["truncated"], shares)
     except (ValueError, KeyError) as error:
         raise ParseError("not the answer of a query", source="piolet.watch.console", text=text) from error
 
@@ -88,13 +97,14 @@ def main() -> int:
         select = _only_select(asked["query"])
         opened = reader.read(Logbook(Path(asked["path"])), owner=asked["owner"], config=_config(limits))
         _confine(opened, limits)
+        tables = _tables(opened, asked["query"])
         result = opened.database.execute(select)
         rows = result.fetchmany(limits.rows + 1)
     except (duckdb.Error, PioletError) as error:
         sys.stdout.write(str(error))
         return _EXPLAINED
     columns = [column[0] for column in result.description or ()]
-    answer = {"columns": columns, "rows": rows[: limits.rows], "truncated": len(rows) > limits.rows}
+    answer = {"columns": columns, "rows": rows[: limits.rows], "truncated": len(rows) > limits.rows, "tables": tables}
     json.dump(answer, sys.stdout, default=str)
     return 0
 
@@ -106,6 +116,12 @@ def _only_select(query: str) -> Any:  # noqa: ANN401 - a statement of DuckDB
     if len(statements) != 1 or statements[0].type not in {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}:
         raise UsageError("give one SELECT")
     return statements[0]
+
+
+def _tables(opened: reader.Reader, query: str) -> list[str]:
+    """Return the tables that a SELECT names, by DuckDB's own parser; none of an EXPLAIN."""
+    found = opened.database.execute("SELECT json_serialize_sql(?::VARCHAR, skip_null := true)", [query]).fetchall()
+    return re.findall(r'"type":"BASE_TABLE".*?"table_name":"(\w+)"', str(found[0][0]))
 
 
 def _config(limits: Limits) -> dict[str, Any]:

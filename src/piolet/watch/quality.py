@@ -84,6 +84,12 @@ class DataQuality:
         )
 
     @property
+    def shares(self) -> dict[str, float]:
+        """The coverage of every family of which something was expected."""
+        families = sorted({each.family for each in self.presence})
+        return {name: share for name in families if (share := self.coverage(name)) is not None}
+
+    @property
     def incomplete(self) -> tuple[Presence, ...]:
         """The devices with holes, the worst first."""
         return tuple(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import secrets
 import socket
@@ -23,11 +22,11 @@ from piolet.core.log import logger
 from piolet.logbook import layout
 from piolet.watch import Archive
 from piolet.web.gate import Gate, Headers
+from piolet.web.kept import Kept
 from piolet.web.limits import Limits
 from piolet.web.login import Login, TokenLogin, login_of
 from piolet.web.pages import comparing, console, fleet, job, listing, live
 from piolet.web.rendering import HERE, page
-from piolet.web.views import Views
 
 SESSION_S = 12 * 3600
 """How long a login lasts."""
@@ -56,9 +55,8 @@ def build(settings: Settings, *, login: Login | None = None, root: Path | None =
         ],
         exception_handlers={PioletError: failed},
     )
-    application.state.views = Views()
+    application.state.kept = Kept()
     application.state.ledger = fleet.Ledger(settings.fleet)
-    application.state.closing = asyncio.Event()
     return application
 
 
@@ -68,6 +66,7 @@ def routes() -> list[Route | Mount]:
     return [
         Route("/", listing.jobs),
         Route(one, job.job),
+        Route(f"{one}/nodes", job.nodes),
         Route(f"{one}/nodes/{{node}}", job.node),
         Route(f"{one}/series", job.series),
         Route(f"{one}/spark.svg", job.spark),

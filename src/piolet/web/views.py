@@ -1,22 +1,22 @@
-"""What pages show of a job, computed from its open book and kept while the logbook does not change."""
+"""What pages say about a job, computed from its logbook; each is a question that `kept` asks once."""
 
 from __future__ import annotations
 
-import hashlib
-from collections import OrderedDict
-from collections.abc import Iterator
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
-from threading import Lock
 
-from piolet.logbook.layout import Logbook
-from piolet.logbook.schema import FAMILIES
+from piolet.logbook.records import Findings
 from piolet.score import drawing
 from piolet.score.measure import window_of
-from piolet.score.overview import Overview, overview
+from piolet.score.model import GpuScore
+from piolet.score.overview import NodeStory, Overview, Role, overview
 from piolet.score.report import lowest, render
 from piolet.score.timeline import heat_rows
 from piolet.watch import Book, Metric
 from piolet.watch.book import Event
+from piolet.watch.diagnosis.diagnose import judge
+from piolet.watch.quality import DataQuality
 
 FIRST_PLOTS = (
     ("user", "loss"),
@@ -33,7 +33,7 @@ FIRST_PLOTS = (
 """The plots of a job's page, those of them that have values; all others are a choice away."""
 
 MOST_EVENTS = 40
-_MOST_KEPT = 64
+SPARK_POINTS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,59 +47,92 @@ class Heat:
 
 
 @dataclass(frozen=True, slots=True)
-class JobView:
-    """Everything that a job's page says without its plots; `stamp` tells which state of the logbook it shows."""
+class NodeRow:
+    """A node in the table of nodes: its story, and of its GPUs the mean and the lowest saturation, power and heat."""
 
-    stamp: str
+    story: NodeStory
+    saturation: float | None
+    lowest: float | None
+    power_w: float | None
+    hottest_c: float | None
+    throttled_s: float
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is nothing to tell of it: it was used, every check passed, nothing held its GPUs back."""
+        return self.story.role is Role.USED and not self.story.not_passed and not self.throttled_s
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """Everything that a job's page says without its plots and its findings."""
+
     overview: Overview
     heat: Heat | None
     metrics: tuple[Metric, ...]
     plots: tuple[Metric, ...]
     events: tuple[Event, ...]
+    nodes: tuple[NodeRow, ...]
 
 
-class Views:
-    """The views of jobs, the latest ones kept; safe to use from several threads."""
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What diagnosis concludes, and what the data behind it are worth; `start_ns` is the start of the program."""
 
-    def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str], JobView] = OrderedDict()
-        self._lock = Lock()
-
-    def of(self, book: Book) -> JobView:
-        """Return the view of a book, computed anew only when its files have changed."""
-        key, now = (book.grant.job.cluster, book.grant.job.job_id), stamp(book.logbook)
-        with self._lock:
-            kept = self._kept.get(key)
-        if kept and kept.stamp == now:
-            return kept
-        view = job_view(book, now)
-        with self._lock:
-            self._kept[key] = view
-            self._kept.move_to_end(key)
-            while len(self._kept) > _MOST_KEPT:
-                self._kept.popitem(last=False)
-        return view
+    findings: Findings
+    quality: DataQuality
+    start_ns: int | None
 
 
-def stamp(logbook: Logbook) -> str:
-    """Return what changes when a logbook does: from the times of its records and of its directories of segments."""
-    paths = (logbook.job, logbook.outcome, logbook.findings, *(logbook.family(name) for name in FAMILIES))
-    times = [path.stat().st_mtime_ns if path.exists() else 0 for path in paths]
-    return hashlib.sha256(repr(times).encode()).hexdigest()[:16]
-
-
-def job_view(book: Book, now: str) -> JobView:
-    """Compute the view of a book."""
+def job_view(book: Book) -> JobView:
+    """Compute the view of a job."""
     shown = overview(book.reader)
     metrics = book.metrics()
     wanted = [Metric(*each) for each in FIRST_PLOTS]
     return JobView(
-        stamp=now,
         overview=shown,
         heat=heat(book),
         metrics=metrics,
         plots=tuple(metric for metric in wanted if metric in metrics),
         events=book.events(most=MOST_EVENTS),
+        nodes=node_rows(shown),
+    )
+
+
+def judged(book: Book) -> Judged:
+    """Return the findings that were saved when the job had ended, else what diagnosis says now."""
+    quality, saved, interval = book.quality(), book.findings(), book.interval
+    final = saved if saved and saved.complete else None
+    return Judged(
+        final or judge(book.reader, book.job, interval, quality, ()), quality, interval.start_ns if interval else None
+    )
+
+
+def spark(book: Book) -> tuple[float | None, ...]:
+    """Return how active the SMs of a job's GPUs were over its time, in few values; () if nobody knows."""
+    found = book.series(Metric("gpu", "sm_active_ratio"), points=SPARK_POINTS) if book.interval else None
+    return found.lines[0].mean if found and found.lines else ()
+
+
+def node_rows(shown: Overview) -> tuple[NodeRow, ...]:
+    """Return the table of nodes: those of which there is something to tell first, then the least saturated."""
+    gpus: dict[str, list[GpuScore]] = {}
+    for gpu in shown.score.gpus:
+        gpus.setdefault(gpu.node, []).append(gpu)
+    rows = [_node_row(story, gpus.get(story.node, [])) for story in shown.nodes]
+    return tuple(sorted(rows, key=lambda row: (row.plain, 1.0 if row.saturation is None else row.saturation)))
+
+
+def _node_row(story: NodeStory, gpus: Sequence[GpuScore]) -> NodeRow:
+    scores = [gpu.score for gpu in gpus if gpu.score is not None]
+    watts = [gpu.power_w for gpu in gpus if gpu.power_w is not None]
+    return NodeRow(
+        story,
+        statistics.fmean(scores) if scores else None,
+        min(scores, default=None),
+        sum(watts) if watts else None,
+        max((gpu.temperature_c for gpu in gpus if gpu.temperature_c is not None), default=None),
+        max((gpu.throttled_s for gpu in gpus), default=0.0),
     )
 
 
@@ -118,7 +151,7 @@ def report(book: Book) -> str:
     return render(book.reader)
 
 
-def shown_gpus(view: JobView, node: str = "") -> Iterator[object]:
-    """Yield the GPUs of the table: those of one node, or the lowest ones of the job."""
+def shown_gpus(view: JobView, node: str = "") -> tuple[GpuScore, ...]:
+    """Return the GPUs of the table: those of one node, or the lowest ones of the job."""
     gpus = view.overview.score.gpus
-    yield from ([gpu for gpu in gpus if gpu.node == node] if node else lowest(gpus))
+    return tuple(gpu for gpu in gpus if gpu.node == node) if node else tuple(lowest(gpus))

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
+from piolet.logbook.records import Evidence
 from piolet.score.drawing import clock
 from piolet.score.words import NOTHING, duration, energy, percent
-from piolet.watch import JobSummary
+from piolet.watch import JobSummary, words
 
+_LEAST_MARGIN_S = 30.0
 _GOOD, _LIVE, _WARN = {"COMPLETED"}, {"RUNNING", "PENDING", "COMPLETING"}, {"CANCELLED", "TIMEOUT", "PREEMPTED"}
 
 
@@ -38,13 +40,31 @@ def took(job: JobSummary) -> str:
     return duration(((job.ended_ns or 0) - (job.started_ns or 0)) / 1e9 if known else None)
 
 
+def plotted(fact: Evidence, job: JobSummary, start_ns: int | None) -> str:
+    """Return the address of the plot that shows a fact, over its interval with as much again around it; "" for none."""
+    if not fact.family or not fact.column:
+        return ""
+    query = {"plot": f"{fact.family}.{fact.column}"}
+    if start_ns is not None and fact.from_ns is not None and fact.to_ns is not None:
+        margin_s = max(_LEAST_MARGIN_S, (fact.to_ns - fact.from_ns) / 2e9)
+        query["from"] = f"{max(0.0, (fact.from_ns - start_ns) / 1e9 - margin_s):.1f}"
+        query["to"] = f"{(fact.to_ns - start_ns) / 1e9 + margin_s:.1f}"
+    there = f"/nodes/{quote(fact.node, safe='')}" if fact.node else ""
+    return f"{address(job)}{there}?{urlencode(query)}#plots"
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "address": address,
     "clock": clock,
+    "fact": words.fact,
+    "never": words.never,
+    "plotted": plotted,
     "duration": duration,
     "energy": energy,
     "took": took,
     "percent": percent,
+    "shares": words.shares,
     "stamp": stamp,
     "tone": tone,
+    "troubles": lambda found: list(words.troubles(found)),
 }

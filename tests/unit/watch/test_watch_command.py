@@ -42,6 +42,7 @@ def test_sql_prints_a_table_with_units(slow: Logbook, capsys: pytest.CaptureFixt
     said = capsys.readouterr()
     assert "power_w [W]" in said.out
     assert "only the first 2 rows" in said.err
+    assert "of the expected samples: gpu 98.2%" in said.err
 
 
 def test_sql_that_is_wrong_is_one_clear_error(slow: Logbook, capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,7 +53,7 @@ def test_sql_that_is_wrong_is_one_clear_error(slow: Logbook, capsys: pytest.Capt
 def test_quality_tells_holes_and_what_was_never_collected(slow: Logbook, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["watch", "quality", str(slow.path)]) == 0
     shown = capsys.readouterr().out
-    for part in ("node3:0", "recorder restarted 1 times", "nic not available", "never collected", "nic"):
+    for part in ("node3:0", "recorder restarted 1 time", "nic not available", "never collected", "nic"):
         assert part in shown
     assert run_command(["watch", "quality", str(slow.path), "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["restarts"] == {"node3": 1}

@@ -109,6 +109,7 @@ def test_segments_that_are_merged_while_they_are_read_are_read_anew(job: Running
 
     def open_then_merge() -> Book:
         opened.append(job.open())
+        assert opened[-1].reader.paths, "the segments are listed before they are merged"
         for node in NODES:
             merge_node(job.logbook, node, new=True)
         return opened[-1]

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 
 from piolet.core.errors import UsageError
 from piolet.logbook import ownership
-from piolet.watch import Book, Metric, Split
+from piolet.logbook.reader import rereading
+from piolet.score.overview import NodeStory
+from piolet.watch import Book, Metric, Split, notes
+from piolet.watch.access import Grant
 from piolet.watch.book import DOCUMENTS
 from piolet.web import plots, views
+from piolet.web.pages.listing import page_number
 from piolet.web.rendering import page
+from piolet.web.views import JobView, Judged
 
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; sandbox allow-scripts"
 )
 """The report runs apart from the application: it has no cookies here, and its own policy allows its one script."""
+
+FIRST_S = 0.9
+"""How long a page waits for what it shows, before it is sent without."""
+
+MOST_NODES = 64
+"""Rows of a table of nodes."""
 
 _CHUNK = 1 << 20
 
@@ -43,50 +56,101 @@ def opened(request: Request, name: str = "") -> Iterator[Book]:
         yield book
 
 
+def granted(request: Request) -> Grant:
+    """Return the grant for the job that the path names; see `opened`."""
+    with opened(request) as book:
+        return book.grant
+
+
 def _records(book: Book) -> list[Path]:
     """Return the records that are read as a whole; segments are looked at one by one where they are read."""
     logbook = book.logbook
     return [logbook.outcome, logbook.findings, logbook.environment_lock, *logbook.vet.glob("*")]
 
 
-def job(request: Request) -> Response:
-    """The page of a job."""
-    with opened(request) as book:
-        view = request.app.state.views.of(book)
-        chosen = [_metric(text) for text in request.query_params.getlist("plot")]
-        return page(
-            request,
-            "job.html.jinja",
-            summary=book.grant.job,
-            record=book.job,
-            view=view,
-            findings=book.findings(),
-            gpus=tuple(views.shown_gpus(view)),
-            plots=[*view.plots, *(metric for metric in chosen if metric not in view.plots)],
-            query=request.query_params,
-        )
+async def job(request: Request) -> Response:
+    """The page of a job; while its samples are read for the first time, one that waits for them.
+
+    A fragment, which the page's script asks for, is always whole.
+    """
+    grant = await run_in_threadpool(granted, request)
+    kept, loop, whole = request.app.state.kept, asyncio.get_running_loop(), bool(request.headers.get("x-fragment"))
+    until = loop.time() + FIRST_S
+    view = await kept.answer(grant, views.job_view, None if whole else FIRST_S)
+    judged = await kept.answer(grant, views.judged, None if whole else max(0.0, until - loop.time()))
+    if view.value is None:
+        return page(request, "reading.html.jinja", summary=grant.job)
+    stamp = view.stamp and judged.stamp
+    return await run_in_threadpool(_job, request, grant, view.value, judged.value, stamp)
 
 
-def node(request: Request) -> Response:
+def _job(request: Request, grant: Grant, shown: JobView, told: Judged | None, stamp: str) -> Response:
+    chosen = [_metric(text) for text in request.query_params.getlist("plot")]
+    findings = notes.cited(told.findings, request.state.jobs, grant.job) if told and told.findings.findings else None
+    return page(
+        request,
+        "job.html.jinja",
+        summary=grant.job,
+        record=shown.overview.job,
+        view=shown,
+        stamp=stamp,
+        judged=told,
+        findings=findings.findings if findings else (),
+        notes=notes.read(grant.job.logbook, grant.job.owner),
+        gpus=views.shown_gpus(shown),
+        nodes=shown.nodes[:MOST_NODES],
+        plots=[*shown.plots, *(metric for metric in chosen if metric not in shown.plots)],
+        query=request.query_params,
+    )
+
+
+async def nodes(request: Request) -> Response:
+    """All nodes of a job, those of which there is something to tell first; `text` is looked for in their names."""
+    grant = await run_in_threadpool(granted, request)
+    view = await request.app.state.kept.answer(grant, views.job_view)
+    text, number = request.query_params.get("text", ""), page_number(request)
+    found = [row for row in view.value.nodes if text.casefold() in row.story.node.casefold()]
+    return page(
+        request,
+        "nodes.html.jinja",
+        summary=grant.job,
+        nodes=found[(number - 1) * MOST_NODES : number * MOST_NODES],
+        text=text,
+        total=len(found),
+        number=number,
+        last=max(1, -(-len(found) // MOST_NODES)),
+    )
+
+
+async def node(request: Request) -> Response:
     """The page of a node of a job: its GPUs one by one, what vetting said, what happened there."""
     name = request.path_params["node"]
+    grant = await run_in_threadpool(granted, request)
+    view = (await request.app.state.kept.answer(grant, views.job_view)).value
+    stories = [row.story for row in view.nodes if row.story.node == name]
+    if not stories:
+        raise UsageError(f"this job has no node {name}", remedy="see the nodes of the job")
+    return await run_in_threadpool(_node, request, view, stories[0])
+
+
+@rereading
+def _node(request: Request, view: JobView, story: NodeStory) -> Response:
+    chosen = [_metric(text) for text in request.query_params.getlist("plot")]
+    usual = [metric for metric in view.plots if metric.family != "user"]
     with opened(request) as book:
-        view = request.app.state.views.of(book)
-        stories = [story for story in view.overview.nodes if story.node == name]
-        if not stories:
-            raise UsageError(f"this job has no node {name}", remedy="see the nodes of the job")
         return page(
             request,
             "node.html.jinja",
             summary=book.grant.job,
-            story=stories[0],
-            checks=[check for check in book.checks() if check.node == name],
-            events=[event for event in book.events() if event.node == name],
-            gpus=tuple(views.shown_gpus(view, name)),
-            plots=[metric for metric in view.plots if metric.family != "user"],
+            story=story,
+            checks=[check for check in book.checks() if check.node == story.node],
+            events=book.events(node=story.node, most=views.MOST_EVENTS),
+            gpus=views.shown_gpus(view, story.node),
+            plots=[*usual, *(metric for metric in chosen if metric not in usual)],
         )
 
 
+@rereading
 def series(request: Request) -> Response:
     """The data of a plot: metric, split, node, from, to."""
     query = request.query_params
@@ -104,14 +168,15 @@ def series(request: Request) -> Response:
     return JSONResponse(made)
 
 
-def spark(request: Request) -> Response:
+async def spark(request: Request) -> Response:
     """A small picture of how busy the job's GPUs were."""
-    with opened(request) as book:
-        found = book.series(Metric("gpu", "sm_active_ratio"), points=60) if book.interval else None
-    values = found.lines[0].mean if found and found.lines else ()
-    return Response(plots.spark(values), media_type="image/svg+xml", headers={"cache-control": "private, max-age=60"})
+    grant = await run_in_threadpool(granted, request)
+    found = await request.app.state.kept.answer(grant, views.spark)
+    headers = {"cache-control": "private, max-age=60"}
+    return Response(plots.spark(found.value), media_type="image/svg+xml", headers=headers)
 
 
+@rereading
 def report(request: Request) -> Response:
     """The report of a job."""
     with opened(request) as book:

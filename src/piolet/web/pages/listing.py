@@ -14,6 +14,7 @@ from piolet.watch import JobFilter
 from piolet.web.rendering import page
 
 PAGE = 50
+_LONGEST_NUMBER = 9
 _SINCE = re.compile(r"(\d{1,4})([hd])")
 _UNITS_S = {"h": 3600, "d": 86400}
 STATES = ("RUNNING", "COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED")
@@ -30,7 +31,7 @@ def jobs(request: Request) -> Response:
         with_findings=query.get("findings") == "1",
     )
     wanted = replace(wanted, since_ns=_since(query.get("since", "")))
-    number = max(1, int(text)) if (text := query.get("page", "1")).isdecimal() else 1
+    number = page_number(request)
     found = request.state.jobs.find(wanted, first=(number - 1) * PAGE, most=PAGE)
     rest = "&".join(f"{name}={value}" for name, value in query.items() if name != "page")
     return page(
@@ -44,6 +45,12 @@ def jobs(request: Request) -> Response:
         rest=rest,
         states=STATES,
     )
+
+
+def page_number(request: Request) -> int:
+    """Return which page of a list is asked for, from 1."""
+    text = request.query_params.get("page", "1")
+    return max(1, int(text)) if text.isdecimal() and len(text) < _LONGEST_NUMBER else 1
 
 
 def _since(text: str) -> int | None:

@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from piolet.logbook.layout import Logbook
-from piolet.web.pages.job import opened
-from piolet.web.views import stamp
+from piolet.web.kept import stamp
+from piolet.web.pages.job import granted
 
 PERIOD_S = 2.0
 """Seconds between looks at the logbook; a recorder flushes less often."""
@@ -19,19 +19,14 @@ PERIOD_S = 2.0
 
 async def live(request: Request) -> Response:
     """Send `changed` when there is something new and `ended` once the job has an outcome."""
-    logbook = await run_in_threadpool(_logbook, request)
-    return StreamingResponse(_changes(request, logbook), media_type="text/event-stream")
-
-
-def _logbook(request: Request) -> Logbook:
-    with opened(request) as book:
-        return book.logbook
+    grant = await run_in_threadpool(granted, request)
+    return StreamingResponse(_changes(request, grant.job.logbook), media_type="text/event-stream")
 
 
 async def _changes(request: Request, logbook: Logbook) -> AsyncIterator[str]:
     before = request.query_params.get("since", "")  # what the page shows; it may be older than this request
     yield ": the logbook is watched\n\n"
-    while not await request.is_disconnected() and not request.app.state.closing.is_set():
+    while not await request.is_disconnected():
         if logbook.outcome.exists():
             yield "event: ended\ndata:\n\n"
             return

@@ -206,12 +206,15 @@
       }, 250);
     });
   }
-  for (const live of all("[data-live]")) {
-    const stream = new EventSource(live.dataset.live);
+  for (const part of all("[data-follow]")) {
     const follow = async () => {
-      await replace(live, location.href);
+      await replace(part, location.href);
       if (!range()) loadAll();
     };
+    if (part.dataset.follow === "reload") replace(part, location.href).then(() => location.reload());
+    if (part.dataset.follow === "now") follow();
+    if (!part.dataset.live) continue;
+    const stream = new EventSource(part.dataset.live);
     stream.addEventListener("changed", follow);
     stream.addEventListener("ended", () => { stream.close(); location.reload(); });
   }

@@ -1,0 +1,102 @@
+"""Answers about logbooks, each computed once, whoever asks and however many; kept until the logbook changes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any, Generic, TypeVar
+
+from piolet.logbook.layout import Logbook
+from piolet.logbook.reader import rereading
+from piolet.logbook.schema import FAMILIES
+from piolet.watch import Book
+from piolet.watch.access import Grant
+
+T = TypeVar("T")
+
+MOST_KEPT = 256
+AT_ONCE = 2
+"""Answers that are computed at the same time; each may use as much memory as DuckDB is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[T]):
+    """What is known now: `value`, None while there is nothing yet, of the logbook when it was as `stamp` says.
+
+    `stamp` is empty for an older answer that stands in for one under way.
+    """
+
+    value: T | None
+    stamp: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A question under way or answered, the state of the logbook that it is about, and the answer before."""
+
+    stamp: str
+    future: Future[Any]
+    before: Any
+
+
+class Kept:
+    """The answers of a server, the latest ones; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._asked: OrderedDict[tuple[str, str, str], _Asked] = OrderedDict()
+        self._lock = Lock()
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="kept")
+
+    async def answer(self, grant: Grant, question: Callable[[Book], T], wait_s: float | None = None) -> Answer[T]:
+        """Return the answer to `question` about a job, waiting for it as long as `wait_s` (None: until it is there).
+
+        Raises:
+            PioletError: the logbook cannot be read.
+        """
+        asked = self._ask(grant, question)
+        try:
+            found = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(asked.future)), wait_s)
+        except TimeoutError:
+            return Answer(asked.before, "")
+        return Answer(found, asked.stamp)
+
+    def _ask(self, grant: Grant, question: Callable[[Book], T]) -> _Asked:
+        key, now = (grant.job.cluster, grant.job.job_id, question.__name__), stamp(grant.job.logbook)
+        with self._lock:
+            kept = self._asked.get(key)
+            if kept is None or (kept.stamp != now and kept.future.done()) or _failed(kept.future):
+                before = None if kept is None or _failed(kept.future) else kept.future.result()
+                kept = self._asked[key] = _Asked(now, self._pool.submit(_answered, grant, question), before)
+            self._asked.move_to_end(key)
+            while len(self._asked) > MOST_KEPT:
+                self._asked.popitem(last=False)
+        return kept
+
+
+def stamp(logbook: Logbook) -> str:
+    """Return what changes when a logbook does: from the times of its records and of its directories of segments."""
+    paths = (logbook.job, logbook.outcome, logbook.findings, *(logbook.family(name) for name in FAMILIES))
+    return hashlib.sha256(repr([_changed_ns(path) for path in paths]).encode()).hexdigest()[:16]
+
+
+def _changed_ns(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+@rereading
+def _answered(grant: Grant, question: Callable[[Book], T]) -> T:
+    with Book(grant) as book:
+        return question(book)
+
+
+def _failed(future: Future[Any]) -> bool:
+    return future.done() and (future.cancelled() or future.exception() is not None)
