@@ -1,4 +1,4 @@
-"""`piolet guard`: secrets in text, model files that run code, and what container images hold."""
+"""`piolet guard`: secrets in text, model files that run code, what container images hold and jobs open to others."""
 
 from __future__ import annotations
 
@@ -28,10 +28,9 @@ class Report(StrEnum):
     SARIF = "sarif"
 
 
-def scanning(function: F) -> F:
-    """Add PATH... and the options that every scan has."""
+def judging(function: F) -> F:
+    """Add the options that every scan has."""
     for decorate in (
-        click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH..."),
         click.option(
             "--policy", "policy_file", type=click.Path(path_type=Path), help="Policy file. [default: guard.policy]"
         ),
@@ -48,9 +47,15 @@ def scanning(function: F) -> F:
     return function
 
 
+def scanning(function: F) -> F:
+    """Add PATH... and the options that every scan has."""
+    paths = click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
+    return paths(judging(function))
+
+
 @click.group()
 def command() -> None:
-    """Secrets and leaking habits in text, model files that run code, and what images hold.
+    """Secrets and leaking habits in text, model files that run code, what images hold and jobs open to others.
 
     Exit status: 0 nothing fails, 1 something does, 3 nothing fails but something could not be checked. Nothing that is
     scanned is ever executed.
@@ -119,6 +124,21 @@ def image(
         return joined("image", [each for each, _ in every])
 
     return _judged(policy_file, report, scanned)
+
+
+@command.command()
+@judging
+@click.option("--declare", "declared", multiple=True, metavar="PORT", help="A port, or 20000-20100, meant to be open.")
+@click.option("--pid", type=click.IntRange(1), help="A process and all below it; default: the job's around this.")
+def job(policy_file: Path | None, report: Report, declared: tuple[str, ...], pid: int | None) -> int:
+    """Scan the processes of the job on this node: listeners, services without a password, old torch, GPU memory.
+
+    On all nodes: srun --overlap --ntasks-per-node=1 piolet guard job
+    """
+    from piolet.guard.job import here, scan  # noqa: PLC0415 - `piolet --help` stays fast
+
+    ports = scan.ports(declared)
+    return _judged(policy_file, report, lambda _: here.scan_here(ports, pid))
 
 
 @command.command("rules")

@@ -62,12 +62,13 @@ def risk(rule: Rule, place: Place, reason: str) -> Risk:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What was scanned: how many files and bytes, and the risks found."""
+    """What was scanned: how many files (or what `noun` says) and bytes, and the risks found."""
 
     kind: str
     files: int
     size_bytes: int
     risks: tuple[Risk, ...]
+    noun: str = "file"
 
 
 def joined(kind: str, scans: Iterable[Scan]) -> Scan:

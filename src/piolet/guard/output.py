@@ -27,10 +27,11 @@ def rows(verdict: Verdict) -> list[tuple[str, str, str, str, str]]:
 def summary(verdict: Verdict) -> str:
     """Return the verdict in one line."""
     fails, unknown, warns, ignored = (verdict.count(level) for level in (*_ORDER, Level.IGNORE))
-    size = f"{plural(verdict.scan.files, 'file')}, {verdict.scan.size_bytes / 1e6:.1f} MB"
+    scan = verdict.scan
+    size = plural(scan.files, scan.noun) + (f", {scan.size_bytes / 1e6:.1f} MB" if scan.noun == "file" else "")
     words = {"fail": fails, "could not be checked": unknown, "warn": warns, "ignored or allowed": ignored}
     found = ", ".join(f"{count} {word}" for word, count in words.items() if count) or "nothing found"
-    return f"{verdict.scan.kind}: {size}: {found}"
+    return f"{scan.kind}: {size}: {found}"
 
 
 def to_json(verdict: Verdict) -> dict[str, Any]:

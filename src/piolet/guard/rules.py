@@ -178,6 +178,42 @@ PACKAGES = Rule(
     "a database of packages is not read, so neither they nor their vulnerabilities are known",
     "scan it with the tool of its distribution, or set the level of unchecked/* in the policy",
 )
+OPEN_ENDPOINT = Rule(
+    "job/open-endpoint",
+    Level.FAIL,
+    "a service of the job gives code, models or data to whoever reaches the node",
+    "start it with a token or key; 127.0.0.1 keeps other nodes out, and not other users of this one",
+)
+HALF_OPEN = Rule(
+    "job/half-guarded",
+    Level.WARN,
+    "an API key guards only a part of the service: what lies outside of /v1 is open",
+    "put a proxy in front that lets only /v1 through",
+)
+UNDECLARED = Rule(
+    "job/undeclared-listener",
+    Level.WARN,
+    "a process of the job accepts connections from other nodes, which nobody declared",
+    "declare the port with --declare, or let the program listen on 127.0.0.1",
+)
+OLD_TORCH = Rule(
+    "job/old-torch",
+    Level.FAIL,
+    "a torch before 2.6.0 runs code of a checkpoint although weights_only=True (CVE-2025-32434)",
+    "update torch, and load safetensors",
+)
+GPU_MEMORY = Rule(
+    "job/gpu-memory",
+    Level.WARN,
+    "memory of a GPU was left by others, who may read what is written there, or be read",
+    "tell the operators; the memory of GPUs is not cleared between jobs",
+)
+APART = Rule(
+    "unchecked/network",
+    Level.UNKNOWN,
+    "a process listens in a network namespace of its own, where it cannot be asked",
+    "run this within that namespace, or set the level of unchecked/* in the policy",
+)
 UNREADABLE = Rule(
     "unchecked/unreadable", Level.UNKNOWN, "a file cannot be read by you", "scan as its owner, or scan the archive"
 )

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from piolet.core.errors import Refused, UsageError
@@ -68,6 +68,7 @@ def test_a_tree_is_copied_piece_by_piece_with_modes_times_and_links(source, tmp_
     assert not tree.lies_at(target)
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.integers(0, 3 * PIECE_BYTES), max_size=12))
 def test_the_pieces_of_any_files_cover_every_byte_once_and_in_order(sizes):
     tree = Tree(

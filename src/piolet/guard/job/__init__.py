@@ -1,0 +1,1 @@
+"""What the processes of a running job open to others, on one node."""
