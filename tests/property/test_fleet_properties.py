@@ -7,17 +7,21 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from piolet.core.nouns import Status
 from piolet.fleet import deciding, planning
-from piolet.fleet.evidence import Evidence, Kind, Source, made_id
-from piolet.fleet.ledger import Instruction, Order, Phase, State, Step, Transition, Verb, read
+from piolet.fleet.applying import AFTER
+from piolet.fleet.evidence import REVALIDATION, Evidence, Kind, Source, made_id
+from piolet.fleet.ledger import OUT, Instruction, Order, Phase, State, Step, Transition, Verb, read
 from piolet.fleet.planning import Seen
-from piolet.fleet.policy import Course, Guard, Limits, Policy
+from piolet.fleet.policy import Course, Guard, Healing, Limits, Policy
 from piolet.fleet.rules import Independent, Rule
 from piolet.fleet.state import Fleet, fold
 
 HOUR_NS = 3_600_000_000_000
 NAMES = [f"n{number}" for number in range(1, 25)]
 RACKS = {"a": "n[1-8]", "b": "n[9-16]", "c": "n[17-24]"}
+SWITCHES = {"leaf": "n[1,9,17]"}
+HEALING = Healing(ladder=("reset", "reboot"), reset=("reset",), reboot=("reboot",), ticket=("ticket",))
 
 rule = Rule("one", "an Xid", "test", Kind.XID, State.DRAINED)
 twice = Rule("two", "an Xid twice", "test", Kind.XID, State.DRAINED, count=2, independent=Independent.JOB)
@@ -38,6 +42,8 @@ steps = st.lists(
         st.tuples(st.just("admin drains"), st.sampled_from(NAMES), st.just(0)),
         st.tuples(st.just("admin resumes"), st.sampled_from(NAMES), st.just(0)),
         st.tuples(st.just("return"), st.sampled_from(NAMES), st.just(0)),
+        st.tuples(st.just("vet"), st.sampled_from(NAMES), st.just(0)),
+        st.tuples(st.just("vetted"), st.just(""), st.integers(0, 2)),
         st.tuples(st.just("turn"), st.just(""), st.just(0)),
     ),
     min_size=20,
@@ -67,14 +73,19 @@ class World:
             self.slurm[node] = replace(self.slurm[node], usable=False, drained=True, reason="RAM, ask Ann")
         elif what == "admin resumes":
             self.slurm[node] = replace(self.slurm[node], usable=True, drained=False, reason="")
-        elif what == "return" and node in self.fleet.nodes and self.fleet.nodes[node].state is State.DRAINED:
-            self.add([Instruction(Order.RETURN, node, "ann")])
+        elif what in {"return", "vet"} and self.state(node) in OUT:
+            self.add([Instruction(Order(what), node, "ann")])
+        elif what == "vetted":
+            self.vetted(list(Status)[number])
         elif what == "turn":
             self.turn()
 
     @property
     def now(self) -> int:
         return max(self.clock, self.fleet.time_ns)
+
+    def state(self, node: str) -> State:
+        return self.fleet.nodes[node].state if node in self.fleet.nodes else State.IN
 
     def add(self, contents) -> None:
         self.written += deciding.add(self.fleet, contents, self.now)
@@ -87,39 +98,63 @@ class World:
         )
         plan = planning.plan(self.fleet, shown, self.policy, self.now)
         for action in plan.actions:
-            here = self.slurm[action.node]
-            assert not here.drained or here.ours, "an administrator's drain was touched"
-            self.add([Step(action.id, action.verb, action.node, Phase.BEGUN, action.reason)])
-            drain = action.verb is Verb.DRAIN
-            self.slurm[action.node] = replace(
-                here, drained=drain, usable=not drain, reason=action.reason if drain else ""
-            )
-            after = State.DRAINED if drain else State.PROBATION
-            before = self.fleet.node(action.node).state
-            done = Step(action.id, action.verb, action.node, Phase.DONE)
-            self.add([done, Transition(action.node, before, after, "x")])
-            self.drained_at += [self.now] if drain else []
+            self.carry_out(action)
         if any(action.verb is Verb.DRAIN for action in plan.actions):
             self.check_limits()
         again = planning.plan(self.fleet, list(self.slurm.values()), self.policy, self.now)
+        goes_on = {action.node for action in plan.actions if action.verb is not Verb.RESUME}  # each step has a next
         made_room = any(action.verb is Verb.RESUME for action in plan.actions)
-        assert again.actions == () or made_room, "a plan that was carried out leaves nothing to do"
+        assert made_room or {action.node for action in again.actions} <= goes_on
         assert not {one.id for one in plan.actions} & {one.id for one in again.actions}
+
+    def carry_out(self, action) -> None:
+        """What piolet.fleet.applying does, on a dictionary."""
+        here, before = self.slurm[action.node], self.fleet.node(action.node).state
+        assert not here.foreign, "an administrator's drain was touched"
+        begun = Step(action.id, action.verb, action.node, Phase.BEGUN, action.reason)
+        self.add([begun, replace(begun, phase=Phase.DONE, job=action.id)])
+        if action.verb is Verb.DRAIN and before not in OUT:
+            self.drained_at.append(self.now)
+        shown = {
+            Verb.DRAIN: replace(here, drained=True, usable=False, reason=action.reason),
+            Verb.RESUME: replace(here, drained=False, usable=True, reason=""),
+            Verb.VET: replace(here, drained=False, usable=False, reason=""),
+        }
+        self.slurm[action.node] = shown.get(action.verb, here)
+        if action.verb in AFTER:
+            self.add([Transition(action.node, before, AFTER[action.verb], "x")])
+
+    def vetted(self, status: Status) -> None:
+        for job, node in self.fleet.vet_jobs.items():
+            seen = Evidence(
+                made_id(job, self.now),
+                self.now,
+                Kind.CHECK,
+                REVALIDATION,
+                node,
+                status=status,
+                job=job,
+                source=Source.SLURM,
+            )
+            self.written += deciding.learn(self.fleet, [seen], self.policy, self.now, len(NAMES))
 
     def check_limits(self) -> None:
         bounds = self.policy.limits
-        ours = {one.name for one in self.slurm.values() if one.ours}
+        ours = {one.name for one in self.slurm.values() if one.ours or self.state(one.name) in OUT}
         assert len(ours) <= min(bounds.out_nodes, bounds.out_fraction * len(NAMES))
         recent = [time for time in self.drained_at if time >= self.now - bounds.window_h * HOUR_NS]
         assert len(recent) <= bounds.window_nodes
         for first in (1, 9, 17):
             rack = {f"n{number}" for number in range(first, first + 8)}
             assert len(ours & rack) <= bounds.group_fraction * 8
+        assert len(ours & {"n1", "n9", "n17"}) <= bounds.group_fraction * 3
         touched = {"all"} | ({"left"} if ours & set(NAMES[:12]) else set())
         for name in touched:
             members = [one for one in self.slurm.values() if name in one.partitions]
             usable = sum(one.usable for one in members)
-            if all(one.usable or one.ours for one in members):  # else administrators emptied it, which is theirs to do
+            if all(
+                one.usable or one.name in ours for one in members
+            ):  # else administrators emptied it, which is theirs to do
                 assert usable >= bounds.partition_keep
 
 
@@ -127,7 +162,7 @@ class World:
 @given(limits, st.booleans(), steps)
 def test_no_history_makes_the_fleet_exceed_a_limit_or_touch_an_administrators_drain(bounds, count_two, history) -> None:
     guard = Guard(nodes=1000)
-    world = World(Policy((twice if count_two else rule,), bounds, guard, Course(), RACKS))
+    world = World(Policy((twice if count_two else rule,), bounds, guard, Course(), HEALING, RACKS, SWITCHES))
     for step in history:
         world.step(*step)
         world.turn() if step[0] == "xid" and step[2] == 0 else None
@@ -136,7 +171,11 @@ def test_no_history_makes_the_fleet_exceed_a_limit_or_touch_an_administrators_dr
 @settings(max_examples=25, deadline=None)
 @given(steps)
 def test_the_state_is_the_same_however_often_the_ledger_is_folded(history) -> None:
-    world = World(Policy((rule,), Limits(out_fraction=0.5, window_nodes=10), Guard(nodes=1000), Course(), RACKS))
+    world = World(
+        Policy(
+            (rule,), Limits(out_fraction=0.5, window_nodes=10), Guard(nodes=1000), Course(), HEALING, RACKS, SWITCHES
+        )
+    )
     for step in history:
         world.step(*step)
     again = fold(Fleet(), read((entry.text, entry.hash) for entry in world.written))

@@ -43,10 +43,10 @@ def gather(logbooks: tuple[Path, ...], *, no_slurm: bool) -> int:
     runner = SystemRunner()
     found = [one for root in logbooks for one in gathering.logbooks(root)]
     evidence, unreadable = gathering.from_logbooks(found)
-    seen = [] if no_slurm else gathering.cluster_now(runner)
-    if not no_slurm:
-        evidence += gathering.from_slurm(runner, config.load().settings.cluster)
+    cluster = config.load().settings.cluster
     with center.opened(_database(), _policy()) as opened:
+        seen = [] if no_slurm else gathering.cluster_now(runner)
+        evidence += [] if no_slurm else gathering.from_slurm(runner, cluster, opened.fleet.vet_jobs)
         written = opened.gather(evidence, len(seen))
         if seen:
             opened.settle(seen)
@@ -82,13 +82,14 @@ def apply(context: click.Context, *, dry_run: bool) -> None:
         return
     runner = SystemRunner()
     with center.opened(_database(), _policy()) as opened:
-        for step in opened.finish(runner):
+        hands = opened.hands(runner)
+        for step in opened.finish(hands):
             click.echo(f"finished what had been begun: {step.verb} {step.node}")
         seen = gathering.cluster_now(runner)
         opened.settle(seen)
         chosen = opened.plan(seen)
         _print_plan(chosen)
-        opened.apply(chosen, runner)
+        opened.apply(chosen, hands)
 
 
 @command.command()
@@ -244,6 +245,14 @@ def return_command(node: str, reason: str) -> None:
     _instruct("return", node, reason)
 
 
+@command.command()
+@click.argument("node")
+@reason_option
+def vet(node: str, reason: str) -> None:
+    """Let `apply` vet NODE, which is out, with a job of its own; if it passes it resumes, on probation."""
+    _instruct("vet", node, reason)
+
+
 @command.command("close-breaker")
 @click.argument("group")
 @reason_option
@@ -305,6 +314,21 @@ def rules_check(file: Path | None, output: Format) -> None:
     print_table(("rule", "evidence", "when", "to", "mode", "source"), rows)
 
 
+@rules.command("test")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+def rules_test(file: Path | None) -> int:
+    """Hold the rules of a policy FILE (default: the one in force) against its tests. Exit status 1 if one fails."""
+    from piolet.fleet import policy, trials  # noqa: PLC0415 - as above
+
+    answers = trials.tried(policy.load(file) if file else _policy())
+    for one in answers:
+        if not one.right:
+            click.echo(f"{one.trial.name}: {_led(one.to, one.fires)}, not {_led(one.trial.to, one.trial.fires)}")
+    wrong = sum(not one.right for one in answers)
+    click.echo(f"{plural(len(answers), 'test')}, {wrong or 'none'} failed")
+    return 1 if wrong else 0
+
+
 @rules.command("replay")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--nodes", "size", default=0, help="Nodes of the cluster, for the breaker.")
@@ -322,6 +346,10 @@ def rules_replay(file: Path, size: int) -> None:
     print_table(("rule", "fired", "on nodes", "would fire", "on nodes"), shown)
     wanted = sorted(node.name for node in after.nodes.values() if node.wanted)
     click.echo(f"would ask to drain: {', '.join(wanted) or 'none'}")
+
+
+def _led(to: str, fires: Sequence[str]) -> str:
+    return f"{to} by {', '.join(fires) or 'no rule'}"
 
 
 def _instruct(order: str, target: str, reason: str, until_ns: int | None = None) -> None:

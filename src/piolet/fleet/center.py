@@ -3,7 +3,7 @@
 with opened(path, policy) as center:        hold the lease, fold the ledger
     center.gather(evidence, size)           learn, and decide what follows
     center.plan(seen)                       what to do now, under limits
-    center.apply(plan, runner)              do it, each action written before and after
+    center.apply(plan, hands)               do it, each action written before and after
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from piolet.core.errors import Refused, UsageError
 from piolet.core.run import Runner
 from piolet.core.text import did_you_mean
 from piolet.fleet import applying, deciding, planning, store
+from piolet.fleet.applying import Hands
 from piolet.fleet.evidence import Evidence
-from piolet.fleet.ledger import Content, Entry, Instruction, Order, State, Step, Transition, read, verify
+from piolet.fleet.ledger import OUT, Content, Entry, Instruction, Order, State, Step, Transition, read, verify
 from piolet.fleet.planning import Plan, Seen
 from piolet.fleet.policy import Policy
 from piolet.fleet.state import Fleet, fold
@@ -62,13 +63,17 @@ class Center:
         """Return what to do now; changes nothing."""
         return planning.plan(self.fleet, seen, self.policy, self.now_ns())
 
-    def apply(self, plan: Plan, runner: Runner) -> None:
-        """Do what `plan` says."""
-        applying.apply(plan.actions, self.fleet, runner, self.write)
+    def hands(self, runner: Runner) -> Hands:
+        """Return what acts on this fleet with `runner`."""
+        return Hands(runner, self.policy, self.store.path.with_name(f"{self.store.path.name}.commands"))
 
-    def finish(self, runner: Runner) -> list[Step]:
+    def apply(self, plan: Plan, hands: Hands) -> None:
+        """Do what `plan` says."""
+        applying.apply(plan.actions, self.fleet, hands, self.write)
+
+    def finish(self, hands: Hands) -> list[Step]:
         """Finish what a process that was killed had begun."""
-        return applying.finish(self.fleet, runner, self.write)
+        return applying.finish(self.fleet, hands, self.write)
 
     def instruct(self, said: Instruction) -> None:
         """Write an operator's order.
@@ -135,7 +140,7 @@ def _check(fleet: Fleet, said: Instruction) -> None:
         raise UsageError(f"nothing is known of {said.target}", remedy=did_you_mean(said.target, fleet.nodes))
     if said.order is Order.APPROVE and not (node and node.wanted):
         raise Refused(f"nothing waits for an approval on {said.target}", remedy="`piolet fleet plan` lists what does")
-    if said.order is Order.RETURN and not (node and node.state is State.DRAINED):
+    if said.order in {Order.RETURN, Order.VET} and not (node and node.state in OUT):
         raise Refused(
             f"{said.target} is not held out by the fleet", remedy="`piolet fleet status` lists those that are"
         )

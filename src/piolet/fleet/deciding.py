@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from piolet.core.nouns import Status
 from piolet.fleet import ledger
 from piolet.fleet.evidence import Evidence
-from piolet.fleet.ledger import LADDER, Breaker, Content, Entry, Firing, Mode, State, Transition
+from piolet.fleet.ledger import LADDER, OUT, Breaker, Content, Entry, Firing, Mode, State, Transition
 from piolet.fleet.policy import Policy
 from piolet.fleet.rules import Match, matching
 from piolet.fleet.state import Fleet, Node, fold
@@ -61,15 +62,17 @@ def _firings(fleet: Fleet, node: Node, seen: Evidence, policy: Policy) -> Iterat
     for rule in policy.rule if seen.time_ns >= node.forgiven_ns else ():
         match = matching(rule, seen, history, spread)
         if match and not _fired_on(node, match):
+            again = node.state is State.PROBATION and rule.to is State.SUSPECT
             yield Firing(
                 rule.name,
                 node.name,
                 seen.group,
-                rule.to,
+                State.DRAINED if again else rule.to,
                 _mode(fleet, match),
-                match.reason,
+                match.reason + (" on probation" if again else ""),
                 tuple(one.id for one in match.observations),
                 seen.gpu,
+                rule.severity,
             )
 
 
@@ -93,7 +96,7 @@ def _mode(fleet: Fleet, match: Match) -> Mode:
 
 def _climb(node: Node, firing: Firing, policy: Policy) -> Iterator[Transition]:
     """Yield the step up the ladder that a firing means. Only a drain in Slurm makes a node DRAINED."""
-    if firing.mode is Mode.SHADOW or node.state is State.DRAINED:
+    if firing.mode is Mode.SHADOW or node.state in OUT:
         return
     to = State.SUSPECT if firing.to is State.DRAINED else firing.to
     several = len(node.signals) >= policy.course.signals
@@ -115,10 +118,38 @@ def due(fleet: Fleet, policy: Policy, now_ns: int) -> list[Transition]:
 
 def _due(node: Node, policy: Policy, now_ns: int) -> Iterator[Transition]:
     course = policy.course
-    quiet_ns = now_ns - max([node.since_ns, *(one.time_ns for one in node.evidence)])
-    if node.state is State.PROBATION and node.clean_jobs >= course.clean_jobs:
-        yield Transition(node.name, node.state, State.IN, f"{node.clean_jobs} clean jobs on probation")
+    if node.state is State.PROBATION and len(node.clean) >= course.clean_jobs:
+        yield Transition(node.name, node.state, State.IN, f"{len(node.clean)} clean jobs on probation")
     elif node.state is State.SUSPECT and node.wanted and now_ns - node.wanted_ns > course.wish_h * _HOUR_NS:
         yield Transition(node.name, node.state, State.OBSERVED, f"nobody drained it within {course.wish_h:g} h")
-    elif node.state in {State.OBSERVED, State.SUSPECT} and quiet_ns > course.quiet_days * _DAY_NS:
-        yield Transition(node.name, node.state, State.IN, f"quiet for {course.quiet_days:g} days")
+    elif node.state in {State.OBSERVED, State.SUSPECT}:
+        quiet_ns = now_ns - max([node.since_ns, *(one.time_ns for one in node.evidence)])
+        days = quiet_days(node, policy)
+        if quiet_ns > days * _DAY_NS:
+            yield Transition(node.name, node.state, State.IN, f"quiet for {days:g} days")
+    elif node.state is State.DRAINED:
+        yield from _hopeless(node, policy, now_ns)
+
+
+def quiet_days(node: Node, policy: Policy) -> float:
+    """Return for how many days without new evidence a node stays observed or suspect: the longest of its rules'."""
+    usual = policy.course.quiet_days
+    return max((rule.quiet_days or usual for rule in policy.rule if rule.name in node.signals), default=usual)
+
+
+def _hopeless(node: Node, policy: Policy, now_ns: int) -> Iterator[Transition]:
+    healing = policy.healing
+    cycles = node.cycles(round(now_ns - healing.cycles_days * _DAY_NS))
+    if not healing.ladder:
+        return
+    if cycles >= healing.cycles:
+        reason = f"drained {cycles} times in {healing.cycles_days:g} days"
+        yield Transition(node.name, node.state, State.RMA, reason)
+    elif node.vetted is Status.FAIL and node.tried >= len(rungs(node, policy)):
+        yield Transition(node.name, node.state, State.RMA, f"not healed by {', '.join(rungs(node, policy))}")
+
+
+def rungs(node: Node, policy: Policy) -> tuple[str, ...]:
+    """Return what may heal a node: a reset is for a node that is out because of a GPU."""
+    about_gpu = bool(node.wanted and node.wanted.gpu)
+    return tuple(rung for rung in policy.healing.ladder if rung != "reset" or about_gpu)

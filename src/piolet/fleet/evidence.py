@@ -17,6 +17,7 @@ from piolet.core.nouns import Status
 class Kind(StrEnum):
     """What was observed. `code` says which: the Xid, the check's name, the job's state ..."""
 
+    ALERT = "alert"
     CHECK = "check"
     ECC = "ecc"
     JOB = "job"
@@ -32,6 +33,7 @@ class Kind(StrEnum):
 class Source(StrEnum):
     """Who said it. What users can write (their logbooks) makes a node suspect at most; see `trusted`."""
 
+    ALERT = "alert"
     LOGBOOK = "logbook"
     NODE = "node"
     SLURM = "slurm"
@@ -78,6 +80,9 @@ class Evidence:
         """Whether it speaks against the node; what could not be judged does not."""
         return self.status is Status.FAIL
 
+
+REVALIDATION = "revalidation"
+"""The check of a node that the fleet itself has vetted before it takes it back."""
 
 FIELDS = tuple(field.name for field in fields(Evidence))
 _DEFAULTS = {field.name: field.default for field in fields(Evidence)}

@@ -5,21 +5,24 @@ Whatever is gathered twice has the same id. A logbook is its user's to write: wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from piolet.core.errors import PioletError
+from piolet.core.nodeset import NodeSet
 from piolet.core.nouns import Finding, Severity, Status
 from piolet.core.run import Runner
-from piolet.fleet.evidence import Evidence, Kind, Source, made_id
+from piolet.fleet.evidence import REVALIDATION, Evidence, Kind, Source, made_id
 from piolet.fleet.planning import Seen
 from piolet.logbook import records
 from piolet.logbook.layout import Logbook
 from piolet.logbook.reader import read, rereading
 from piolet.logbook.records import Domain, JobRecord
-from piolet.tools.slurm import sinfo, squeue
+from piolet.tools.slurm import scontrol, sinfo, squeue
+from piolet.tools.slurm.errors import UnknownJob
 from piolet.tools.slurm.job import Job
+from piolet.tools.slurm.jobs import find
 from piolet.tools.slurm.states import JobState, NodeBase, NodeFlag
 
 _FINISHED = ("COMPLETED", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT", "BOOT_FAIL")
@@ -45,13 +48,13 @@ def from_logbooks(found: Iterable[Logbook]) -> tuple[list[Evidence], list[Findin
 
 
 def from_logbook(logbook: Logbook) -> list[Evidence]:
-    """Return what a logbook says against and for the job's nodes: Xids, checks, how the job ended.
+    """Return what a logbook says against and for the job's nodes: Xids, checks, findings, how the job ended.
 
     Raises:
         ParseError, StorageError: its records cannot be read.
     """
     job = records.read_job(logbook.job)
-    return [*_xids(logbook, job), *_checks(logbook, job), *_end(logbook, job)]
+    return [*_xids(logbook, job), *_checks(logbook, job), *_findings(logbook, job), *_end(logbook, job)]
 
 
 def _xids(logbook: Logbook, job: JobRecord) -> Iterator[Evidence]:
@@ -92,9 +95,43 @@ def _checks(logbook: Logbook, job: JobRecord) -> Iterator[Evidence]:
                 status=result.status,
                 job=job.job_id,
                 user=job.user,
+                tier=job.request.protocol,
                 message=result.reason,
                 source=Source.LOGBOOK,
             )
+
+
+_OF_RULES = {
+    "ecc": (Kind.ECC, "uncorrected"),
+    "link_flap": (Kind.LINK, "flap"),
+    "nvlink": (Kind.NVLINK, "errors"),
+    "slow_gpu": (Kind.SLOW, "gpu"),
+    "thermal_throttle": (Kind.THROTTLE, "thermal"),
+}
+"""The rules of diagnosis that speak of nodes, not of programs."""
+
+
+def _findings(logbook: Logbook, job: JobRecord) -> Iterator[Evidence]:
+    found = records.read_findings(logbook.findings)
+    uuids = {(held.node, gpu.index): gpu.uuid for held in job.allocation for gpu in held.gpus}
+    held = {one.node for one in job.allocation}
+    for finding in found.findings if found and found.complete else ():
+        kind, code = _OF_RULES.get(finding.rule, (None, ""))
+        for node in finding.nodes if kind else ():
+            if kind and node in held:
+                yield Evidence(
+                    made_id(job.cluster, job.job_id, "finding", finding.rule, node, finding.gpu),
+                    finding.from_ns,
+                    kind,
+                    code,
+                    node,
+                    gpu="" if finding.gpu is None else uuids.get((node, finding.gpu), ""),
+                    job=job.job_id,
+                    user=job.user,
+                    value=finding.confidence,
+                    message=finding.reason,
+                    source=Source.LOGBOOK,
+                )
 
 
 def _end(logbook: Logbook, job: JobRecord) -> Iterator[Evidence]:
@@ -118,11 +155,40 @@ def _end(logbook: Logbook, job: JobRecord) -> Iterator[Evidence]:
     )
 
 
-def from_slurm(runner: Runner, cluster: str) -> list[Evidence]:
-    """Return the ends of jobs that the controller still remembers (MinJobAge), with the nodes that it lost in them."""
+def from_slurm(runner: Runner, cluster: str, vetting: Mapping[str, str] | None = None) -> list[Evidence]:
+    """Return the ends of jobs that the controller still remembers (MinJobAge), with the nodes that it lost in them.
+
+    `vetting` names the jobs by which the fleet vets nodes, each with its node.
+    """
     ended = squeue.jobs(runner, states=_FINISHED)
     down = {node.name for node in sinfo.nodes(runner) if _lost(node)}
-    return [one for job in ended for one in of_job(job, cluster, down)]
+    found = [one for job in ended for one in of_job(job, cluster, down)]
+    return found + [one for job, node in (vetting or {}).items() for one in _vetted(runner, cluster, job, node)]
+
+
+def _vetted(runner: Runner, cluster: str, job: str, node: str) -> Iterator[Evidence]:
+    """Yield what a job that vets said with its exit status: 0 ready, 1 not ready, else it could not tell."""
+    try:
+        found = find(runner, job)
+    except UnknownJob:
+        return  # nobody will ever know what it said, and the plan does not wait for ever
+    if not found.state.finished:
+        return
+    at_ns = found.end_ns or 0
+    said = Status.UNKNOWN
+    if found.state in {JobState.COMPLETED, JobState.FAILED} and not found.signal:
+        said = {0: Status.PASS, 1: Status.FAIL}.get(found.exit_code or 0, Status.UNKNOWN)
+    yield Evidence(
+        made_id(cluster, job, found.start_ns, REVALIDATION),
+        at_ns,
+        Kind.CHECK,
+        REVALIDATION,
+        node,
+        status=said,
+        job=job,
+        message=f"job {job} ended {found.state.value} with exit status {found.exit_code}",
+        source=Source.SLURM,
+    )
 
 
 def of_job(job: Job, cluster: str, down: Iterable[str]) -> Iterator[Evidence]:
@@ -157,11 +223,29 @@ def of_job(job: Job, cluster: str, down: Iterable[str]) -> Iterator[Evidence]:
 
 def cluster_now(runner: Runner) -> list[Seen]:
     """Return the nodes as Slurm shows them now."""
-    return [
-        Seen(node.name, node.partitions, node.state.usable, NodeFlag.DRAIN in node.state.flags, node.reason)
-        for node in sinfo.nodes(runner)
-    ]
+    return [_seen(node) for node in sinfo.nodes(runner)]
 
 
-def _lost(node: sinfo.Node) -> bool:
+def node_now(runner: Runner, name: str) -> Seen | None:
+    """Return one node as Slurm shows it now, or None if it does not know it."""
+    found = scontrol.node_records(runner, NodeSet(name))
+    return _seen(found[0]) if found else None
+
+
+def _seen(node: sinfo.Node | scontrol.NodeRecord) -> Seen:
+    state = node.state
+    busy = state.base in {NodeBase.ALLOCATED, NodeBase.MIXED} or NodeFlag.COMPLETING in state.flags
+    return Seen(
+        node.name,
+        node.partitions,
+        state.usable,
+        NodeFlag.DRAIN in state.flags,
+        node.reason,
+        busy,
+        not _lost(node),
+        sum(gres.count for gres in node.gres if gres.name == "gpu"),
+    )
+
+
+def _lost(node: sinfo.Node | scontrol.NodeRecord) -> bool:
     return node.state.base is NodeBase.DOWN or NodeFlag.NOT_RESPONDING in node.state.flags

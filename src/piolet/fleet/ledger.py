@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from piolet.core.errors import ParseError, PioletError
-from piolet.core.nouns import Status
+from piolet.core.nouns import Severity, Status
 from piolet.fleet import evidence as observed
 from piolet.fleet.evidence import Evidence, Kind, Source
 
@@ -28,11 +28,21 @@ class State(StrEnum):
     OBSERVED = "observed"
     SUSPECT = "suspect"
     DRAINED = "drained"
+    RESET = "reset"
+    REBOOT = "reboot"
+    REVALIDATE = "revalidate"
+    RMA = "rma"
     PROBATION = "probation"
 
 
 LADDER = (State.IN, State.OBSERVED, State.SUSPECT, State.DRAINED)
-"""The way out. Evidence only ever leads up it; the way back is PROBATION, or being quiet."""
+"""The way out. Evidence only ever leads up it; the way back is being healed and PROBATION, or being quiet."""
+
+DRAINED = frozenset({State.DRAINED, State.RESET, State.REBOOT, State.RMA})
+"""The states in which our own drain holds a node out."""
+
+OUT = DRAINED | {State.REVALIDATE}
+"""The states in which no user's job starts on a node; one that is vetted is reserved for that."""
 
 
 class Mode(StrEnum):
@@ -48,6 +58,12 @@ class Verb(StrEnum):
 
     DRAIN = "drain"
     RESUME = "resume"
+    RESET = "reset"
+    REBOOT = "reboot"
+    VET = "vet"
+    TICKET = "ticket"
+    MARK = "mark"
+    UNMARK = "unmark"
 
 
 class Phase(StrEnum):
@@ -65,6 +81,7 @@ class Order(StrEnum):
     HOLD = "hold"
     RELEASE = "release"
     RETURN = "return"
+    VET = "vet"
     CLOSE_BREAKER = "close-breaker"
 
 
@@ -80,6 +97,7 @@ class Firing:
     reason: str
     evidence: tuple[str, ...] = ()
     gpu: str = ""
+    severity: Severity = Severity.WARNING
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +112,19 @@ class Transition:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A phase of an action. `action` is its id, the same in all its phases."""
+    """A phase of an action. `action` is its id, the same in all its phases.
+
+    `gpu` is what a reset is about, `protocol` what vetting runs, and `job` the job that vets.
+    """
 
     action: str
     verb: Verb
     node: str
     phase: Phase
     reason: str = ""
+    gpu: str = ""
+    protocol: str = ""
+    job: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +160,7 @@ _KINDS: dict[str, type] = {
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 _ENUMS: dict[str, dict[str, type[StrEnum]]] = {
     "evidence": {"kind": Kind, "status": Status, "source": Source},
-    "firing": {"to": State, "mode": Mode},
+    "firing": {"to": State, "mode": Mode, "severity": Severity},
     "transition": {"before": State, "after": State},
     "step": {"verb": Verb, "phase": Phase},
     "instruction": {"order": Order},

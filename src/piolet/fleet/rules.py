@@ -13,6 +13,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, MinLen
 
+from piolet.core.nouns import Severity
 from piolet.fleet.evidence import Evidence, Kind
 from piolet.fleet.ledger import Mode, State
 
@@ -38,6 +39,7 @@ class Rule:
 
     It holds when at least `count` independent observations of the same node or GPU lie within the window. Evidence
     that more than `spread_nodes` nodes of one job share is the job's doing, and does not count (0: it always counts).
+    `severity` says whose wish is granted first; what it led to lasts for `quiet_days` days without new evidence.
     """
 
     name: Annotated[str, MinLen(1)]
@@ -53,6 +55,8 @@ class Rule:
     independent: Independent = Independent.NOTHING
     spread_nodes: Annotated[int, Ge(0)] = 0
     mode: Mode = Mode.ACT
+    severity: Severity = Severity.WARNING
+    quiet_days: Annotated[float, Gt(0)] | None = None
 
     def matches(self, evidence: Evidence) -> bool:
         """Whether `evidence` counts for this rule at all."""
@@ -83,6 +87,30 @@ class Match:
         on = f" on {newest.gpu}" if newest.gpu and self.rule.per is Per.GPU else ""
         times = f", {number} times in {self.rule.window_h:g} h" if self.rule.count > 1 else ""
         return f"{self.rule.summary}{on}{times} ({newest.group})"
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A failure, `hours` after the first, that `spread` nodes of its job have. `trusted`: no user wrote it."""
+
+    kind: Kind
+    code: str
+    gpu: str = ""
+    job: str = ""
+    value: float | None = None
+    hours: Annotated[float, Ge(0)] = 0.0
+    spread: Annotated[int, Ge(1)] = 1
+    trusted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What must follow from `evidence`: the rules that fire, and the state that the node is in or asked into (`to`)."""
+
+    name: Annotated[str, MinLen(1)]
+    evidence: Annotated[tuple[Observed, ...], MinLen(1)]
+    to: State
+    fires: tuple[str, ...] = ()
 
 
 def matching(rule: Rule, newest: Evidence, history: Iterable[Evidence], spread: int) -> Match | None:

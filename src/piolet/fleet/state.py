@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from piolet.core.nodeset import NodeSet
-from piolet.fleet.evidence import Evidence, Kind
-from piolet.fleet.ledger import Breaker, Entry, Firing, Instruction, Order, Phase, State, Step, Transition, Verb
+from piolet.core.nouns import Status
+from piolet.fleet.evidence import REVALIDATION, Evidence, Kind
+from piolet.fleet.ledger import OUT, Breaker, Entry, Firing, Instruction, Order, Phase, State, Step, Transition, Verb
 
 KEPT_PER_NODE = 256
 """Observations against a node that decisions look back on; the ledger keeps all."""
@@ -21,14 +22,18 @@ _KEPT_JOBS = 20_000
 class Node:
     """A node: where it stands, since when and why, the evidence against it, and what is asked for it.
 
-    `wanted` is the firing that asks to drain it, with `wanted_ns`; `clean_jobs` counts those since its probation.
-    Evidence from before `forgiven_ns`, when it last came back, no longer counts.
+    `since` is the beginning of the hash of the entry that put it there, which no other ledger has.
+    `wanted` is the firing that asks to drain it, with `wanted_ns`; `clean` holds the jobs that ended well since its
+    probation began. Evidence from before `forgiven_ns`, when it last came back, no longer counts.
+    While it is out, `tried` counts the rungs of healing, `vet_job` is the job that vets it and `vetted` what that said;
+    `drained_ns` is when it was drained, each time. `returning`, `vetting` and `ticket` are what was ordered or opened.
+    `marked`: it has the feature of nodes on probation in Slurm.
     """
 
     name: str
     state: State = State.IN
     since_ns: int = 0
-    since_seq: int = 0
+    since: str = ""
     reason: str = ""
     evidence: deque[Evidence] = field(default_factory=lambda: deque(maxlen=KEPT_PER_NODE))
     fired: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -39,9 +44,20 @@ class Node:
     held_until_ns: int = 0
     held_why: str = ""
     returning: bool = False
+    vetting: bool = False
     forgiven_ns: int = 0
-    clean_jobs: int = 0
+    clean: set[str] = field(default_factory=set)
+    tried: int = 0
+    vet_job: str = ""
+    vetted: Status | None = None
+    ticket: bool = False
+    marked: bool = False
+    drained_ns: list[int] = field(default_factory=list)
     history: list[Entry] = field(default_factory=list)
+
+    def cycles(self, since_ns: int) -> int:
+        """How often it was drained since `since_ns`."""
+        return sum(time_ns >= since_ns for time_ns in self.drained_ns)
 
 
 @dataclass(slots=True)
@@ -82,7 +98,13 @@ class Fleet:
     def out(self) -> frozenset[str]:
         """The nodes that the fleet holds out of service, or is about to."""
         draining = {step.node for step in self.open_steps.values() if step.verb is Verb.DRAIN}
-        return frozenset(draining | {node.name for node in self.nodes.values() if node.state is State.DRAINED})
+        return frozenset(draining | {node.name for node in self.nodes.values() if node.state in OUT})
+
+    @property
+    def vet_jobs(self) -> dict[str, str]:
+        """The jobs that vet nodes now, each with its node."""
+        vetted = (node for node in self.nodes.values() if node.state is State.REVALIDATE and node.vetted is None)
+        return {node.vet_job: node.name for node in vetted}
 
 
 def fold(fleet: Fleet, entries: Iterable[Entry]) -> Fleet:
@@ -116,6 +138,8 @@ def _evidence(fleet: Fleet, seen: Evidence) -> None:
         _gpu(fleet, seen)
     if seen.kind is Kind.JOB:
         _job(fleet, seen)
+    if seen.code == REVALIDATION and seen.node in fleet.nodes:
+        _vetted(fleet.nodes[seen.node], seen)
     if seen.node and seen.failed:
         fleet.node(seen.node).evidence.append(seen)
         fleet.groups.setdefault(seen.group, deque(maxlen=_KEPT_PER_GROUP)).append((seen.time_ns, seen.node))
@@ -138,11 +162,17 @@ def _gpu(fleet: Fleet, seen: Evidence) -> None:
 
 
 def _job(fleet: Fleet, seen: Evidence) -> None:
-    if not seen.failed:
-        for name in NodeSet(seen.nodes):
-            node = fleet.nodes.get(name)
-            if node and node.state is State.PROBATION and seen.time_ns >= node.since_ns:
-                node.clean_jobs += 1
+    if seen.failed or not seen.source.trusted:
+        return
+    for name in NodeSet(seen.nodes):
+        node = fleet.nodes.get(name)
+        if node and node.state is State.PROBATION and seen.time_ns >= node.since_ns:
+            node.clean.add(seen.job or seen.id)
+
+
+def _vetted(node: Node, seen: Evidence) -> None:
+    if node.state is State.REVALIDATE and seen.job == node.vet_job and seen.source.trusted:
+        node.vetted = seen.status
 
 
 def _firing(node: Node, firing: Firing, entry: Entry) -> None:
@@ -156,26 +186,40 @@ def _firing(node: Node, firing: Firing, entry: Entry) -> None:
 
 def _transition(node: Node, moved: Transition, entry: Entry) -> None:
     node.history.append(entry)
-    node.state, node.since_ns, node.since_seq, node.reason = moved.after, entry.time_ns, entry.seq, moved.reason
-    if moved.after not in {State.SUSPECT, State.DRAINED}:
+    if moved.after is State.DRAINED and node.state not in OUT:
+        node.drained_ns.append(entry.time_ns)
+        node.tried, node.vetted = 0, None
+    node.tried += moved.after in {State.RESET, State.REBOOT}
+    node.state, node.since_ns, node.since, node.reason = moved.after, entry.time_ns, entry.hash[:8], moved.reason
+    node.vetting = node.ticket = False
+    if moved.after is not State.SUSPECT and moved.after not in OUT:
         node.wanted, node.approved = None, False
+    if moved.after is State.REVALIDATE:
+        node.vetted = None
     if moved.after in {State.IN, State.PROBATION}:
-        node.clean_jobs, node.returning = 0, False
+        node.returning = False
+        node.clean.clear()
         node.signals.clear()
         node.forgiven_ns = entry.time_ns
 
 
 def _step(fleet: Fleet, step: Step, entry: Entry) -> None:
-    fleet.node(step.node).history.append(entry)
+    node = fleet.node(step.node)
+    node.history.append(entry)
     if step.phase is Phase.BEGUN:
         fleet.open_steps[step.action] = step
         return
     fleet.open_steps.pop(step.action, None)
-    if step.phase is Phase.DONE and step.verb is Verb.DRAIN:
-        fleet.drains.append((entry.time_ns, step.node))
     if step.phase is Phase.DROPPED:
-        node = fleet.node(step.node)
-        node.wanted, node.returning = None, False
+        node.wanted, node.returning, node.vetting = None, False, False
+    elif step.verb is Verb.DRAIN and node.state not in OUT:
+        fleet.drains.append((entry.time_ns, step.node))
+    elif step.verb is Verb.VET:
+        node.vet_job = step.job
+    elif step.verb is Verb.TICKET:
+        node.ticket = True
+    elif step.verb in {Verb.MARK, Verb.UNMARK}:
+        node.marked = step.verb is Verb.MARK
 
 
 def _instruction(fleet: Fleet, said: Instruction, entry: Entry) -> None:
@@ -194,3 +238,5 @@ def _instruction(fleet: Fleet, said: Instruction, entry: Entry) -> None:
             node.held_until_ns = 0
         case Order.RETURN:
             node.returning = True
+        case Order.VET:
+            node.vetting = True

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from piolet.core.errors import storage_errors
 from piolet.core.files import write_text
-from piolet.fleet.ledger import State
+from piolet.fleet.ledger import DRAINED
 from piolet.fleet.planning import Seen
 from piolet.fleet.state import Fleet, Node
 from piolet.fleet.views import NOTABLE
@@ -36,7 +36,7 @@ def of(fleet: Fleet, cluster: Iterable[Seen], expires_s: int) -> dict[str, str]:
 
 
 def _stands(node: Node, seen: Seen) -> bool:
-    return node.state in NOTABLE and (node.state is not State.DRAINED or seen.ours)
+    return node.state in NOTABLE and (node.state not in DRAINED or seen.ours)
 
 
 def _line(node: Node, expires_s: int) -> str:

@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from piolet.fleet import deciding, planning
 from piolet.fleet.evidence import Evidence
-from piolet.fleet.ledger import Breaker, Entry, Firing, Instruction, Mode, State, Step, Transition
+from piolet.fleet.ledger import OUT, Breaker, Entry, Firing, Instruction, Mode, State, Step, Transition, Verb
 from piolet.fleet.policy import Policy
 from piolet.fleet.state import Fleet, Node
 
-_ORDER = (State.DRAINED, State.SUSPECT, State.PROBATION, State.OBSERVED, State.IN)
+_ORDER = (
+    State.RMA,
+    State.DRAINED,
+    State.RESET,
+    State.REBOOT,
+    State.REVALIDATE,
+    State.SUSPECT,
+    State.PROBATION,
+    State.OBSERVED,
+    State.IN,
+)
 NOTABLE = _ORDER[:-1]
 """The states of nodes that are not simply in."""
 
@@ -77,7 +88,7 @@ def approvals(fleet: Fleet) -> list[NodeRow]:
     return [
         _row(node, node.wanted_ns, node.wanted.reason, "approval")
         for node in fleet.nodes.values()
-        if node.wanted and node.wanted.mode is Mode.ADVISE and not node.approved and node.state is not State.DRAINED
+        if node.wanted and node.wanted.mode is Mode.ADVISE and not node.approved and node.state not in OUT
     ]
 
 
@@ -142,18 +153,39 @@ def _counted(node: Node) -> list[Evidence]:
 
 
 def _next(fleet: Fleet, node: Node, policy: Policy) -> str:
-    course = policy.course
     if node.state is State.SUSPECT and node.wanted:
         return _next_of_wish(fleet, node, node.wanted, policy)
-    if node.state is State.DRAINED and node.returning:
-        return "resumes with the next `piolet fleet apply`"
+    if node.state in OUT:
+        return _next_of_out(node, policy)
+    course = policy.course
+    quiet = f"is in after {deciding.quiet_days(node, policy):g} quiet days"
     return {
         State.IN: "",
-        State.OBSERVED: f"is in after {course.quiet_days:g} quiet days",
-        State.SUSPECT: f"is in after {course.quiet_days:g} quiet days",
-        State.DRAINED: f"an operator heals it, then `piolet fleet return {node.name}`",
-        State.PROBATION: f"is in after {course.clean_jobs} clean jobs; {node.clean_jobs} so far",
+        State.OBSERVED: quiet,
+        State.SUSPECT: quiet,
+        State.PROBATION: f"is in after {course.clean_jobs} clean jobs; {len(node.clean)} so far",
     }[node.state]
+
+
+def _next_of_out(node: Node, policy: Policy) -> str:
+    planned = planning.next_step(node, policy, node.since_ns)
+    if planned:
+        verb, reason = planned
+        return f"{_DOES[verb]} with the next `piolet fleet apply` in which nothing stands against it: {reason}"
+    if node.state is State.REVALIDATE:
+        return f"waits for what job {node.vet_job} says"
+    ticket = "; a ticket is open" if node.ticket else ""
+    return f"an operator heals it, then `piolet fleet vet {node.name}` or `piolet fleet return {node.name}`{ticket}"
+
+
+_DOES = {
+    Verb.DRAIN: "is drained",
+    Verb.RESUME: "resumes, on probation,",
+    Verb.RESET: "has its GPU reset",
+    Verb.REBOOT: "is rebooted",
+    Verb.VET: "is vetted by a job of its own",
+    Verb.TICKET: "gets a ticket",
+}
 
 
 def _next_of_wish(fleet: Fleet, node: Node, wanted: Firing, policy: Policy) -> str:

@@ -17,15 +17,14 @@ from pathlib import Path
 import pytest
 
 from piolet.core.nodeset import NodeSet
-from piolet.core.nouns import Gpu
 from piolet.core.run import SystemRunner
+from piolet.fleet import applying as acting
 from piolet.fleet import center, gathering, policy
+from piolet.fleet.applying import AFTER
 from piolet.fleet.evidence import Evidence, Kind, made_id
-from piolet.fleet.ledger import Instruction, Order, State, Step, Verb
+from piolet.fleet.ledger import Instruction, Order, Step, Transition, Verb
 from piolet.lab import Lab, Spec, up
-from piolet.logbook import layout, records
-from piolet.logbook.writer import SegmentWriter
-from piolet.tools.slurm import scontrol, sinfo
+from piolet.tools.slurm import scontrol, sinfo, squeue
 from piolet.tools.slurm.states import NodeFlag
 
 pytestmark = pytest.mark.cluster
@@ -44,6 +43,19 @@ count = 2
 per = "gpu"
 independent = "job"
 to = "drained"
+[course]
+clean_jobs = 2
+[healing]
+ladder = ["reset"]
+reset = ["sh", "RESET", "{node}", "{gpu}"]
+vet = ["piolet", "vet", "run", "--protocol", "{protocol}"]
+"""
+
+# The site's command: it notes each call, waits while there is a file `wait`, and does what a reset of the GPU does.
+RESET = """
+cd {directory} && echo "$*" >> resets
+while [ -e wait ]; do sleep 0.05; done
+exec piolet lab gpu --name {lab} "$1:0" --clear
 """
 
 
@@ -58,13 +70,20 @@ def small_lab(machine) -> Iterator[Lab]:  # noqa: ARG001 - a fixture for its eff
 def runner(small_lab) -> Iterator[SystemRunner]:
     runner = SystemRunner(small_lab.environment())
     yield runner
+    runner.run(["scancel", "--user=root"], timeout=60)
+    while squeue.jobs(runner, states=["PENDING", "RUNNING", "COMPLETING"]):
+        time.sleep(0.05)
+    for node in ("node2", "node3"):
+        if scontrol.reserved(runner, acting.reservation(node)):
+            scontrol.release(runner, acting.reservation(node))
     for node in reasons(runner):
         scontrol.resume(runner, NodeSet(node))
 
 
 @pytest.fixture
-def settings(tmp_path) -> dict[str, str]:
-    (tmp_path / "policy.toml").write_text(POLICY)
+def settings(tmp_path, small_lab) -> dict[str, str]:
+    (tmp_path / "reset.sh").write_text(RESET.format(directory=tmp_path, lab=small_lab.name))
+    (tmp_path / "policy.toml").write_text(POLICY.replace("RESET", str(tmp_path / "reset.sh")))
     return {"PIOLET_FLEET_DATABASE": str(tmp_path / "fleet.db"), "PIOLET_FLEET_POLICY": str(tmp_path / "policy.toml")}
 
 
@@ -77,49 +96,68 @@ def fatal(node: str, job: int) -> Evidence:
     return Evidence(made_id(node, job), 10**18 + job, Kind.XID, "79", node, gpu=f"GPU-{node}", job=str(job))
 
 
-def logbook_with_xid(root: Path, job: str, node: str, time_ns: int) -> None:
-    made = layout.create(root, "lab", job)
-    gpu = Gpu(0, "GPU-broken", simulated=True)
-    records.write_job(
-        made.job,
-        records.JobRecord(job, "lab", "ann", ("train",), allocation=(records.NodeAllocation(node, (gpu,)),)),
-    )
-    writer = SegmentWriter(made, node)
-    row = {"time_ns": time_ns, "node": node, "gpu": 0, "uuid": gpu.uuid, "kind": "xid", "code": "79"}
-    writer.append("events", row | {"severity": "error", "message": "GPU has fallen off the bus"})
-    writer.close()
+# A job whose GPU fails once the recorder has begun, and which goes on until the recorder has told of it.
+FAILING = """
+segments() {{ ls {root}/*/$SLURM_JOB_ID/$1/* 2> /dev/null | wc -l; }}
+wait_for() {{ while [ "$(segments telemetry/gpu)" -lt "$1" ]; do sleep 0.1; done; }}
+wait_for 1
+piolet lab gpu --name {lab} $(hostname):0 --xid 79
+wait_for $(($(segments telemetry/gpu) + 2))
+exit 1
+"""
 
 
-def test_from_two_logbooks_to_a_drain_in_slurm_and_back(small_lab, runner, settings, tmp_path, commands_on) -> None:
-    run = commands_on(small_lab)
+def test_from_a_gpu_that_fails_in_real_jobs_to_a_drain_a_reset_and_back(
+    small_lab, runner, settings, tmp_path, commands_on
+) -> None:
+    run, root = commands_on(small_lab), tmp_path / "root"
+    script = tmp_path / "failing.sh"
+    script.write_text(FAILING.format(root=root, lab=small_lab.name))
+    recorded = {"PIOLET_ROOT": str(root), "PIOLET_RECORD_FLUSH_S": "1"}
 
-    def fleet(*argv: str, check: bool = True) -> str:
-        return run("piolet", "fleet", *argv, env=settings, check=check).stdout
+    def fleet(*argv: str) -> str:
+        return run("piolet", "fleet", *argv, env=settings).stdout
+
+    def gathered(what: str) -> bool:
+        """Gather until `what` is known: Slurm tells of the end of a job when it likes."""
+        return any(what in fleet("gather") + fleet("ledger", "print") for _ in range(600))
+
+    def applied(what: str) -> bool:
+        """Apply until `what` is done: a node may be busy for a moment, or late with an answer."""
+        return any(what in fleet("apply") for _ in range(600))
 
     fleet("gather")  # the jobs of other tests
-    now_ns = time.time_ns()
-    logbook_with_xid(tmp_path / "root", "1", "node2", now_ns - 10**12)
-    logbook_with_xid(tmp_path / "root", "2", "node2", now_ns - 10**9)
-    assert "2 new pieces of evidence" in fleet("gather", str(tmp_path / "root"))
-    assert "0 new pieces of evidence" in fleet("gather", str(tmp_path / "root"))
+    for _ in range(2):
+        run("piolet", "lab", "gpu", "--name", small_lab.name, "node2:0", "--clear")
+        argv = ("piolet", "run", "-N1", "--exclude=node[1,3-4]", "--record", "--", "sh", script)
+        assert run(*argv, env=recorded, check=False, timeout=120).returncode == 1
+    told = fleet("gather", str(root))
+    assert "rule again (advise) asks for drained: fatal errors of the same GPU on GPU-" in told
+    assert "node2: in -> suspect" in told
+    assert "0 new pieces of evidence" in fleet("gather", str(root))
     assert "withheld: drain node2: waits for `piolet fleet approve node2`" in fleet("plan")
     fleet("approve", "node2", "--reason", "seen twice")
     assert "drain node2" in fleet("apply", "--dry-run")
     assert reasons(runner) == {}
     fleet("apply")
-    assert reasons(runner)["node2"].startswith("piolet: again: fatal errors of the same GPU on GPU-broken, 2 times")
-    assert "Nothing to do" in fleet("apply")
-    assert "piolet fleet return node2" in fleet("explain", "node2")
-    fleet("return", "node2")
-    assert "resume node2" in fleet("apply")
-    assert reasons(runner) == {}
-    for _ in range(3):
+    assert reasons(runner)["node2"].startswith("piolet: again: fatal errors of the same GPU on GPU-")
+    assert "next: has its GPU reset" in fleet("explain", "node2")
+    assert applied("reset node2")
+    assert (tmp_path / "resets").read_text().startswith("node2 GPU-")
+    assert applied("vet node2: after its reset")
+    assert scontrol.reserved(runner, acting.reservation("node2"))
+    assert gathered("check:revalidation pass on node2")
+    assert applied("resume node2")
+    assert not scontrol.reserved(runner, acting.reservation("node2"))
+    assert applied("mark node2")
+    assert "ActiveFeatures=piolet_probation" in run("scontrol", "show", "node", "node2").stdout
+    for _ in range(2):
         run("srun", "--nodelist=node2", "true")
-    told = fleet("gather")
-    assert "3 new" in told
-    assert "node2: in" in fleet("explain", "node2").replace(" is in", ": in")
+    assert gathered("node2: probation -> in: 2 clean jobs")
+    assert applied("unmark node2")
+    assert "piolet_probation" not in run("scontrol", "show", "node", "node2").stdout
+    assert "Nothing to do" in fleet("apply")
     assert "entries, unchanged" in fleet("ledger", "verify")
-    assert "ordered return of node2" in fleet("ledger", "print")
 
 
 WRAPPER = """#!/bin/sh
@@ -130,29 +168,47 @@ call="{name} $(grep -c "^{name} " calls)"
 stop() {{ if [ "$call $1" = "$(cat stop)" ]; then echo $$ > stopped; exec sleep 1000; fi; }}
 stop before
 {real} "$@" || exit
+echo "{name} $*" >> ran
 stop after
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where `piolet fleet apply` is killed: at the Nth call of a command of Slurm, before or after it has run."""
+    """Where `piolet fleet apply` is killed: at the Nth call of a command of Slurm, before or after it has run.
 
+    `changed`: what the action is to change in Slurm is changed by then.
+    """
+
+    verb: Verb
     command: str
     call: int
     when: str
-    begun: bool
-    changed: bool
+    begun: bool = True
+    changed: bool = False
 
 
-# apply looks at Slurm (sinfo 1), plans, writes "begun", looks again (sinfo 2), changes Slurm (scontrol 1) and then
-# writes "done".
+# apply looks at Slurm (sinfo 1), plans, writes "begun", looks at the node (scontrol 1), changes Slurm and then writes
+# "done". To vet it looks for a reservation (scontrol 2), makes it (3), resumes the node (4), looks for the job and
+# submits it.
 STAGES = [
-    Stage("sinfo", 1, "before", begun=False, changed=False),
-    Stage("sinfo", 2, "before", begun=True, changed=False),
-    Stage("scontrol", 1, "before", begun=True, changed=False),
-    Stage("scontrol", 1, "after", begun=True, changed=True),
+    Stage(Verb.DRAIN, "sinfo", 1, "before", begun=False),
+    Stage(Verb.DRAIN, "scontrol", 1, "before"),
+    Stage(Verb.DRAIN, "scontrol", 2, "before"),
+    Stage(Verb.DRAIN, "scontrol", 2, "after", changed=True),
+    Stage(Verb.RESUME, "scontrol", 2, "before"),
+    Stage(Verb.RESUME, "scontrol", 2, "after", changed=True),
+    Stage(Verb.VET, "scontrol", 3, "after"),
+    Stage(Verb.VET, "scontrol", 4, "after"),
+    Stage(Verb.VET, "sbatch", 1, "before"),
+    Stage(Verb.VET, "sbatch", 1, "after", changed=True),
 ]
+CHANGES = {
+    Verb.DRAIN: "scontrol update .*state=drain",
+    Verb.RESUME: "scontrol update .*state=resume",
+    Verb.VET: "sbatch",
+}
+"""The command that changes what an action is for: it must run once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +220,21 @@ class Applying:
 
     def killed_at(self, stage: Stage) -> None:
         """Run it until it is at `stage`, then kill -9 it and the command that it waits for."""
-        self._prepare(f"{stage.command} {stage.call} {stage.when}")
+        stopped = self.directory / "stopped"
+        self.killed_when(
+            lambda: stopped.exists() and bool(stopped.read_text()), f"{stage.command} {stage.call} {stage.when}"
+        )
+        os.kill(int(stopped.read_text()), signal.SIGKILL)
+
+    def killed_when(self, there: Callable[[], bool], stop: str = "nowhere") -> None:
+        """Run it until it is `there`, then kill -9 it alone."""
+        self._prepare(stop)
         process = subprocess.Popen(["piolet", "fleet", "apply"], env=self.environment, stdout=subprocess.DEVNULL)
-        while not (self.directory / "stopped").exists() or not (self.directory / "stopped").read_text():
-            assert process.poll() is None, f"it ended before {stage}"
+        while not there():
+            assert process.poll() is None, f"it ended before {stop}"
             time.sleep(0.02)
         process.kill()
         process.wait()
-        os.kill(int((self.directory / "stopped").read_text()), signal.SIGKILL)
 
     def whole(self) -> str:
         """Run it to its end."""
@@ -181,24 +244,21 @@ class Applying:
 
     def _prepare(self, stop: str) -> None:
         (self.directory / "stopped").unlink(missing_ok=True)
-        with (self.directory / "all-calls").open("a") as kept:
-            kept.write((self.directory / "calls").read_text())
         (self.directory / "calls").write_text("")
         (self.directory / "stop").write_text(stop)
 
-    def updates(self, state: str) -> int:
-        """How often Slurm was told to set `state`."""
-        told = (self.directory / "all-calls").read_text() + (self.directory / "calls").read_text()
-        return len(re.findall(f"(?mi)^scontrol update .*state={state}", told))
+    def changes(self, verb: Verb) -> int:
+        """How often Slurm was told what `verb` is for."""
+        return len(re.findall(f"(?mi)^{CHANGES[verb]}", (self.directory / "ran").read_text()))
 
 
 @pytest.fixture
 def applying(small_lab, settings, tmp_path, commands_on) -> Applying:
     directory = tmp_path / "wrapped"
     directory.mkdir()
-    for name in ("calls", "all-calls"):
+    for name in ("calls", "ran"):
         (directory / name).touch()
-    for name in ("sinfo", "scontrol"):
+    for name in ("sinfo", "scontrol", "sbatch", "squeue"):
         wrapper = directory / "bin" / name
         wrapper.parent.mkdir(exist_ok=True)
         wrapper.write_text(WRAPPER.format(name=name, real=shutil.which(name), directory=directory))
@@ -212,33 +272,48 @@ def steps(path: Path, verb: Verb) -> list[str]:
     return [one.phase.value for one in contents if isinstance(one, Step) and one.verb is verb]
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: f"{stage.when} {stage.command} {stage.call}")
-def test_a_kill_at_any_stage_neither_loses_nor_doubles_an_action(runner, settings, applying, stage) -> None:
-    path, rules = Path(settings["PIOLET_FLEET_DATABASE"]), policy.load(Path(settings["PIOLET_FLEET_POLICY"]))
+def drained(path: Path, rules: policy.Policy, runner: SystemRunner, *orders: Order) -> None:
+    """Make a fleet that asks for a drain of node3, or has drained it and has `orders` for it, once it is at rest."""
+    while (here := gathering.node_now(runner, "node3")) is None or here.busy or not here.answers:
+        time.sleep(0.1)
     with center.opened(path, rules) as opened:
         opened.gather([fatal("node3", job) for job in (1, 2)], 4)
-    killed_and_finished(applying, stage, path, Verb.DRAIN, lambda: "node3" in reasons(runner))
-    assert center.look(path).node("node3").state is State.DRAINED
-    assert reasons(runner)["node3"].startswith("piolet: again")
-    with center.opened(path, rules) as opened:
-        opened.instruct(Instruction(Order.RETURN, "node3", "ann"))
-    killed_and_finished(applying, stage, path, Verb.RESUME, lambda: "node3" not in reasons(runner))
-    assert center.look(path).node("node3").state is State.PROBATION
+        if orders:
+            opened.apply(opened.plan(gathering.cluster_now(runner)), opened.hands(runner))
+        for order in orders:
+            opened.instruct(Instruction(order, "node3", "ann"))
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: f"{stage.verb} {stage.when} {stage.command} {stage.call}")
+def test_a_kill_at_any_stage_neither_loses_nor_doubles_an_action(runner, settings, applying, stage) -> None:
+    path, rules = Path(settings["PIOLET_FLEET_DATABASE"]), policy.load(Path(settings["PIOLET_FLEET_POLICY"]))
+    orders = {Verb.DRAIN: (), Verb.RESUME: (Order.RETURN,), Verb.VET: (Order.VET,)}[stage.verb]
+    drained(path, rules, runner, *orders)
+    applying.killed_at(stage)
+    assert steps(path, stage.verb) == ["begun"] * stage.begun
+    assert applying.changes(stage.verb) == stage.changed
+    assert ("finished what had been begun" in applying.whole()) is stage.begun
+    assert steps(path, stage.verb) == ["begun", "done"]
+    contents = [entry.content for entry in center.entries(path)]
+    assert sum(isinstance(one, Transition) and one.after is AFTER[stage.verb] for one in contents) == 1
+    applying.whole()
+    assert steps(path, stage.verb) == ["begun", "done"]
+    assert applying.changes(stage.verb) == 1
     assert center.verify_ledger(path)[0] == len(center.entries(path))
 
 
-def killed_and_finished(applying: Applying, stage: Stage, path: Path, verb: Verb, changed: Callable[[], bool]) -> None:
-    """Kill `apply` at `stage` of `verb`, then run it again, twice: what was begun is finished, once."""
-    applying.killed_at(stage)
-    assert steps(path, verb) == ["begun"] * stage.begun
-    assert changed() is stage.changed
-    before = applying.updates(verb.value)
-    assert ("finished what had been begun" in applying.whole()) is stage.begun
-    assert steps(path, verb) == ["begun", "done"]
-    assert changed()
-    assert applying.updates(verb.value) - before == (not stage.changed)
-    assert "Nothing to do" in applying.whole()
-    assert steps(path, verb) == ["begun", "done"]
+def test_a_reset_that_runs_when_the_fleet_is_killed_is_waited_for_and_not_repeated(
+    runner, settings, applying, tmp_path
+) -> None:
+    path, rules = Path(settings["PIOLET_FLEET_DATABASE"]), policy.load(Path(settings["PIOLET_FLEET_POLICY"]))
+    drained(path, rules, runner, Order.HOLD)
+    (tmp_path / "wait").touch()
+    applying.killed_when((tmp_path / "resets").exists)
+    assert steps(path, Verb.RESET) == ["begun"]
+    (tmp_path / "wait").unlink()
+    assert "finished what had been begun: reset node3" in applying.whole()
+    assert steps(path, Verb.RESET) == ["begun", "done"]
+    assert (tmp_path / "resets").read_text() == "node3 GPU-node3\n"
 
 
 def test_an_administrators_drain_is_never_touched(runner, settings) -> None:

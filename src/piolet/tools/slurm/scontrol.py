@@ -61,6 +61,8 @@ class NodeRecord:
     reason: str = ""
     reason_user: str = ""
     reason_ns: int | None = None
+    features: tuple[str, ...] = ()
+    """Those that jobs can ask for now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,47 @@ def resume(runner: Runner, nodes: NodeSet) -> None:
     errors.call(runner, resume_argv(nodes))
 
 
+def feature_argv(nodes: NodeSet, features: Sequence[str]) -> list[str]:
+    """Return the command that gives `nodes` exactly `features`."""
+    given = ",".join(features)
+    return ["scontrol", "update", f"NodeName={nodes}", f"AvailableFeatures={given}", f"ActiveFeatures={given}"]
+
+
+def set_features(runner: Runner, nodes: NodeSet, features: Sequence[str]) -> None:
+    """Give `nodes` exactly `features`, until slurmctld reads its configuration anew. Needs operator rights."""
+    errors.call(runner, feature_argv(nodes, features))
+
+
+def reserve_argv(name: str, nodes: NodeSet, user: str) -> list[str]:
+    """Return the command that keeps `nodes`, until it is deleted, for jobs of `user` in the reservation `name`."""
+    return [
+        "scontrol",
+        "create",
+        f"ReservationName={name}",
+        f"Nodes={nodes}",
+        f"Users={user}",
+        "StartTime=now",
+        "Duration=UNLIMITED",
+        "Flags=MAINT,IGNORE_JOBS",
+    ]  # fmt: skip - a command line
+
+
+def reserve(runner: Runner, name: str, nodes: NodeSet, user: str) -> None:
+    """Keep `nodes` for jobs of `user` that ask for the reservation `name`. Needs operator rights."""
+    errors.call(runner, reserve_argv(name, nodes, user))
+
+
+def reserved(runner: Runner, name: str) -> bool:
+    """Whether there is a reservation of this name."""
+    shown = errors.call(runner, ["scontrol", "show", "reservation", name], ok=(0, 1))
+    return f"ReservationName={name} " in shown.stdout
+
+
+def release(runner: Runner, name: str) -> None:
+    """Delete the reservation `name`; jobs that run in it go on. Needs operator rights."""
+    errors.call(runner, ["scontrol", "delete", f"ReservationName={name}"])
+
+
 def records(text: str, first: str) -> list[Pairs]:
     """Split the answer of `scontrol show` into records, each the (key, value) pairs in Slurm's order.
 
@@ -276,6 +319,7 @@ def _node(get: Mapping[str, str]) -> NodeRecord:
         reason=_REASON_BY.sub("", reason, count=1),
         reason_user=by["user"] if by else "",
         reason_ns=parse_timestamp_ns(by["when"]) if by else None,
+        features=tuple(part for part in _plain(get.get("ActiveFeatures", "")).split(",") if part),
     )
 
 

@@ -14,18 +14,15 @@ from piolet.core.errors import UsageError
 from piolet.core.nodeset import NodeSet
 from piolet.core.settings import FleetSettings
 from piolet.fleet import center, policy, views
-from piolet.fleet.ledger import State
+from piolet.fleet.ledger import OUT, State
 from piolet.fleet.policy import Policy
 from piolet.fleet.state import Fleet
 from piolet.web.rendering import page
 
-TONES = {
-    State.IN: "in",
-    State.OBSERVED: "watched",
-    State.SUSPECT: "watched",
-    State.PROBATION: "watched",
-    State.DRAINED: "out",
-}
+
+def tone(state: State) -> str:
+    """Return how a node is shown on the map: in, watched or out."""
+    return "in" if state is State.IN else "out" if state in OUT else "watched"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +110,7 @@ def _map(state: Fleet, rules: Policy) -> Iterator[tuple[str, tuple[Tile, ...]]]:
 def _tile(state: Fleet, name: str) -> Tile:
     found = state.nodes.get(name)
     where = found.state if found else State.IN
-    return Tile(name, where, TONES[where])
+    return Tile(name, where, tone(where))
 
 
 def _changed(path: Path) -> int:
