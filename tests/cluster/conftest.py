@@ -7,6 +7,7 @@ import pwd
 import secrets
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ import pytest
 from piolet.lab import Lab, Spec, up
 
 USER = "piolet-test"
+
+Process = subprocess.Popen[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,19 @@ class Commands:
         if check and done.returncode:
             pytest.fail(f"{argv} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done
+
+    def start(self, *argv: str | Path, user: str | None = None, env: dict[str, str] | None = None) -> Process:
+        """Start `argv` and return at once; its output is to be read."""
+        return subprocess.Popen(
+            [str(part) for part in argv],
+            cwd="/",
+            env=self.environment(user) | (env or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            **_identity(user),
+        )
 
     def environment(self, user: str | None = None) -> dict[str, str]:
         """Return the environment of a login of `user` (default: root) on the lab."""
@@ -104,3 +120,13 @@ def user(machine: None) -> Iterator[str]:  # noqa: ARG001 - a fixture for its ef
         subprocess.run(["userdel", "--force", "--remove", USER], check=True, capture_output=True)
     else:
         yield USER
+
+
+@pytest.fixture
+def root(user: str) -> Iterator[Path]:
+    """A directory for logbooks that the user owns and every node sees."""
+    path = Path(tempfile.mkdtemp(prefix="piolet-test-", dir="/var/tmp"))
+    shutil.chown(path, user)
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)

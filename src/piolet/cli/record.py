@@ -19,31 +19,50 @@ from piolet.record.spec import AgentSpec
 @click.option("--interval", type=float, help="Seconds between samples.  [default: the setting record.interval_s]")
 @click.option("--node", default="", help="Name of this node in the logbook.  [default: Slurm's, else the host's]")
 @click.option("--agent", is_flag=True, help="Record this node in the foreground until SIGTERM; needs --logbook.")
+@click.option("--attach", metavar="JOB", default="", help="Record this running Slurm job from outside, until it ends.")
 @click.option("--standby", is_flag=True, help="With --agent: wait to take over if this node has an agent already.")
+@click.option("--whole-job", is_flag=True, help="With --agent: look at every process of the Slurm job.")
 @click.argument("program", nargs=-1, type=click.UNPROCESSED)
 def command(
-    logbook: Path | None, interval: float | None, node: str, program: tuple[str, ...], *, agent: bool, standby: bool
+    logbook: Path | None,
+    interval: float | None,
+    node: str,
+    attach: str,
+    program: tuple[str, ...],
+    *,
+    agent: bool,
+    standby: bool,
+    whole_job: bool,
 ) -> None:
     """Record what the GPUs and the host do while PROGRAM runs.
 
     PROGRAM keeps its process id, signals, input, output and exit status. Put `--` before it:
 
         piolet record -- python train.py --lr 0.1
+
+    A job that runs already is recorded from any node that can reach Slurm:
+
+        piolet record --attach 4711
     """
     settings = config.load({"record.interval_s": interval}).settings
-    if agent == bool(program):
+    if agent + bool(attach) + bool(program) != 1:
         raise UsageError(
-            "an agent takes no program" if agent else "there is no program to record",
-            remedy="write `piolet record -- PROGRAM`, or `piolet record --agent --logbook DIR`",
+            "a program, --attach and --agent exclude each other" if program or attach else "there is nothing to record",
+            remedy="write `piolet record -- PROGRAM`, `piolet record --attach JOB`, or `... --agent --logbook DIR`",
         )
-    if not agent:
+    if program:
         from piolet.record.program import record_program  # noqa: PLC0415 - what an agent does without
 
         record_program(program, settings, logbook=logbook, node=node)
-    _run_agent(logbook, node, settings, standby=standby)
+    if attach:
+        from piolet.record.attach import attach as attach_to  # noqa: PLC0415 - same
+
+        click.echo(attach_to(attach, settings, logbook=logbook).path)
+        return
+    _run_agent(logbook, node, settings, standby=standby, whole_job=whole_job)
 
 
-def _run_agent(logbook: Path | None, node: str, settings: config.Settings, *, standby: bool) -> None:
+def _run_agent(logbook: Path | None, node: str, settings: config.Settings, *, standby: bool, whole_job: bool) -> None:
     if logbook is None:
         raise UsageError("an agent needs to know where to record", remedy="add --logbook DIR")
     record = settings.record
@@ -57,5 +76,6 @@ def _run_agent(logbook: Path | None, node: str, settings: config.Settings, *, st
             kernel_log=record.kernel_log,
             follow=(os.pidfd_open(os.getppid()),),  # so that none outlives the step that it was started in
             standby=standby,
+            whole_job=whole_job,
         )
     )

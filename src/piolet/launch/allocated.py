@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from piolet import metrics, record, vet
+from piolet import metrics, vet
 from piolet.core.config import Settings
 from piolet.core.errors import PioletError
 from piolet.core.nodeset import NodeSet
@@ -23,6 +23,7 @@ from piolet.launch.program import Ended, Reason
 from piolet.launch.request import RunRequest
 from piolet.launch.telling import say
 from piolet.logbook import layout
+from piolet.record.step import recorders_argv
 from piolet.tools.slurm import jobs, sbatch, scontrol, srun
 from piolet.tools.slurm.allocation import Allocation
 
@@ -95,17 +96,7 @@ class AllocatedMachine:
 
     def start_recorder(self, used: NodeSet, logbook: Path) -> Process:
         """Start one recorder a node, and another that stands by, in a step that shares the nodes with the program's."""
-        step = srun.Step(
-            name="record",
-            nodes=len(used),
-            ntasks=2 * len(used),
-            ntasks_per_node=2,
-            nodelist=used,
-            gpus_per_node=self._gpus_per_node,
-            overlap=True,
-            extra=("--kill-on-bad-exit=0", "--overcommit"),
-        )
-        argv = srun.argv(step, record.agent_argv(logbook, standby=True))
+        argv = recorders_argv(logbook, used, self._gpus_per_node)
         return self._runner({}).start(argv, stdout=DEVNULL, new_session=True)
 
     def collect_stacks(self, used: NodeSet, directory: Path) -> None:

@@ -26,7 +26,7 @@ class Context:
 
     `kernel_log` is open at the place where the recording began, or the error that says why it is not. `devices` is
     filled by whoever reads the GPUs first; it stays empty where there are none. `metrics` names the socket to which
-    programs report.
+    programs report. `whole_job`: see AgentSpec.
     """
 
     environ: Mapping[str, str]
@@ -34,6 +34,7 @@ class Context:
     proc: Path = Path("/proc")
     sys: Path = Path("/sys")
     metrics: str = ""
+    whole_job: bool = False
     devices: list[Device] = field(default_factory=list)
 
 

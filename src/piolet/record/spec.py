@@ -27,6 +27,7 @@ class AgentSpec:
     `follow` are pidfds of the programs whose end ends the recording; without any, a signal ends it. `election` is
     the socket that makes this agent the node's only one. `owns_job` says that job.json is this agent's to complete.
     `restarted` says why an earlier sampler of this recording ended. A `standby` that is not elected waits until it is.
+    `whole_job` says that all processes of the Slurm job are looked at, also those that nobody told of the recorder.
     """
 
     logbook: Path
@@ -40,6 +41,7 @@ class AgentSpec:
     kernel_log_position: int | None = None
     restarted: str = ""
     standby: bool = False
+    whole_job: bool = False
 
     @property
     def address(self) -> str:

@@ -1,9 +1,7 @@
 """Running `piolet run` on the lab as an ordinary user, with a logbook root of its own."""
 
 import json
-import shutil
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,16 +54,6 @@ class PioletRun:
     def jobs(self):
         """The ids of the user's jobs that have not ended."""
         return self.on_lab("squeue", "--noheader", "--user", self.user, "--format=%A").stdout.split()
-
-
-@pytest.fixture
-def root(user):
-    """A directory for logbooks that the user owns and every node sees."""
-    path = Path(tempfile.mkdtemp(prefix="piolet-test-", dir="/var/tmp"))
-    shutil.chown(path, user)
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.fixture

@@ -51,6 +51,7 @@ class ProcessCollector:
     def __init__(self, context: Context) -> None:
         self._proc = context.proc
         self._mark = _mark(context.metrics)
+        self._beside = context.environ if context.whole_job else {}
         self._ranks: dict[tuple[int, int], int | None] = {}
         self._strangers: set[tuple[int, int]] = set()
         self._before_s = time.monotonic()
@@ -85,7 +86,7 @@ class ProcessCollector:
         environ = environment(self._proc / str(process.pid))
         if environ is None:
             self._strangers.add(key)
-        elif _mark(environ.get(metrics.VARIABLE, "")) == self._mark:
+        elif _mark(environ.get(metrics.VARIABLE, "")) == self._mark or same_job(self._beside, environ):
             self._ranks[key] = rank_of(environ)
         return key in self._ranks
 
@@ -142,6 +143,12 @@ def environment(directory: Path) -> dict[str, str] | None:
         return None
     pairs = (entry.partition("=") for entry in content.split("\0"))
     return {name: value for name, _, value in pairs}
+
+
+def same_job(recorder: Mapping[str, str], process: Mapping[str, str]) -> bool:
+    """Return whether a process is of the recorder's Slurm job on this node, but not of the recorder's own step."""
+    alike = all(recorder.get(name, "") == process.get(name) for name in ("SLURM_JOB_ID", "SLURMD_NODENAME"))
+    return alike and recorder.get("SLURM_STEP_ID") != process.get("SLURM_STEP_ID")
 
 
 def rank_of(environ: Mapping[str, str]) -> int | None:
