@@ -47,7 +47,9 @@ def command(
     settings = config.load({"record.interval_s": interval}).settings
     if agent + bool(attach) + bool(program) != 1:
         raise UsageError(
-            "a program, --attach and --agent exclude each other" if program or attach else "there is nothing to record",
+            f"{'an agent' if agent else '--attach'} takes no program"
+            if agent or attach
+            else "there is no program to record",
             remedy="write `piolet record -- PROGRAM`, `piolet record --attach JOB`, or `... --agent --logbook DIR`",
         )
     if program:

@@ -122,7 +122,7 @@ def test_one_agent_per_node_and_job(node: Any, logbook: Logbook, rows: Rows, wai
     agent = node.agent(logbook)
     wait_until(lambda: _recorded(rows, logbook))
     loser = node.agent(logbook)
-    assert loser.communicate(timeout=5)[1] == "piolet: another agent records n1 already\n"
+    assert loser.communicate(timeout=60)[1] == "piolet: another agent records n1 already\n"
     assert loser.returncode == 0
     assert agent.poll() is None
 
@@ -230,11 +230,11 @@ def test_a_full_disk_never_stops_it_and_is_reported(
 
 def test_an_agent_without_a_logbook_is_a_usage_error(node: Any, tmp_path: Path) -> None:
     missing = node.start(sys.executable, "-m", "piolet", "record", "--agent")
-    assert "add --logbook" in missing.communicate(timeout=5)[1]
+    assert "add --logbook" in missing.communicate(timeout=60)[1]
     wrong = node.start(sys.executable, "-m", "piolet", "record", "--agent", "--logbook", tmp_path, "--", "true")
-    assert "an agent takes no program" in wrong.communicate(timeout=5)[1]
+    assert "an agent takes no program" in wrong.communicate(timeout=60)[1]
     absent = node.start(sys.executable, "-m", "piolet", "record", "--agent", "--logbook", tmp_path / "none")
-    assert "there is no logbook to record into" in absent.communicate(timeout=5)[1]
+    assert "there is no logbook to record into" in absent.communicate(timeout=60)[1]
     assert (missing.returncode, wrong.returncode, absent.returncode) == (2, 2, 2)
     assert not (tmp_path / "none").exists()
 
