@@ -2,13 +2,14 @@
 # make test   everything that CI runs
 # make test-slow   tests over a minute each
 # make docs   the documentation as a site, in build/site
+# make soak   random jobs under random faults on a lab, then what must hold: MINUTES=30 NODES=16 SEED=1
 # make wheel  the package for pip, in dist: ARCH="x86_64 aarch64"
 # make check  what must hold before each commit
 SOURCES := setup.py src tests examples bench scripts/reference_pages.py scripts/shell_files.py
 
 PYTEST  := .venv/bin/pytest -q
 
-.PHONY: demo test test-slow docs wheel check native clean
+.PHONY: demo test test-slow docs soak wheel check native clean
 
 demo:
 	@scripts/setup demo
@@ -27,6 +28,10 @@ docs:
 	@scripts/setup test
 	@NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true .venv/bin/mkdocs build --quiet
 	@echo build/site/index.html
+
+soak:
+	@scripts/setup test
+	@PYTHONPATH=tests/support .venv/bin/python tests/soak --minutes $(or $(MINUTES),30) --nodes $(or $(NODES),16) --seed $(or $(SEED),1)
 
 wheel:
 	@scripts/wheel $(ARCH)
