@@ -74,11 +74,14 @@ def test_its_outline_reads_from_top_to_bottom(watched: Watched, report: Path) ->
     page.goto(report.as_uri())
     assert page.locator("h1").all_inner_texts() == ["first-climb"]
     assert page.locator("h2").all_inner_texts() == [
+        "Three things to try",
         "Where the GPU time went",
         "What holds it back",
         "Over time",
+        "Phase by phase",
         "Every GPU",
         "GPU by GPU",
+        "Files, network, energy",
         "Nodes: vetted, refused, swapped",
         "How good the data is",
         "What ran",
@@ -89,7 +92,7 @@ def test_its_outline_reads_from_top_to_bottom(watched: Watched, report: Path) ->
         "svg[role=img]:not([aria-label]), img:not([alt]), section:not([aria-labelledby]), [role=img]:not([aria-label])"
     )
     assert page.locator(unnamed).count() == 0
-    assert page.locator("tbody tr").count() == 16
+    assert page.locator("[aria-label='Table of GPUs'] tbody tr").count() == 16
 
 
 def test_the_waterfall_ends_at_the_score(watched: Watched, report: Path) -> None:

@@ -58,8 +58,9 @@ def command() -> None:
     help="Also write the report, one self-contained page, to this file.",
 )
 @click.option("--brief", is_flag=True, help="Print the score in a few lines.")
+@click.option("--parameters", help="Parameters of the model, such as 7B or 350M, for the MFU.")
 @click.option("--weights", default="", help="Another view, such as compute=0.5,memory=0.3,network=0.2.")
-def show(job: str, output: Format, html: Path | None, weights: str, *, brief: bool) -> None:
+def show(job: str, output: Format, html: Path | None, parameters: str | None, weights: str, *, brief: bool) -> None:
     """Score JOB; this is what `piolet score JOB` does.
 
     The score says at what share of their attainable speed the allocated GPUs ran, which of four factors costs most,
@@ -70,14 +71,16 @@ def show(job: str, output: Format, html: Path | None, weights: str, *, brief: bo
     from piolet.score.report import write_page  # noqa: PLC0415 - same
     from piolet.score.terminal import score_lines  # noqa: PLC0415 - same
     from piolet.score.weights import parse, weighed  # noqa: PLC0415 - same
+    from piolet.score.work import parse_parameters  # noqa: PLC0415 - same
 
     wanted = parse(weights) if weights else {}
     logbook = _find(job)
+    size = parse_parameters(parameters) if parameters else None
 
     @rereading
     def look() -> tuple[Overview, Path | None]:
         with read(logbook) as reader:
-            view = overview(reader)
+            view = overview(reader, size)
             return view, write_page(reader, view, html) if html else None
 
     with progress("reading the logbook"):
@@ -88,6 +91,9 @@ def show(job: str, output: Format, html: Path | None, weights: str, *, brief: bo
             "nodes": [asdict(node) for node in view.nodes],
             "quality": asdict(view.quality),
             "step_time": view.step_time and asdict(view.step_time),
+            "work": asdict(view.work),
+            "resources": view.resources and asdict(view.resources),
+            "advice": [asdict(each) for each in view.advice],
         }
         print_json(everything | ({"weighed": {"weights": wanted, "value": other}} if wanted else {}))
     elif brief:

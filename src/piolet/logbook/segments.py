@@ -59,8 +59,11 @@ def parse(path: Path) -> Segment | None:
 def list_segments(directory: Path) -> list[Segment]:
     """Return the segments of a family in order, without those that an intact merged one covers."""
     found = all_segments(directory)
-    merged = [segment for segment in found if segment.first != segment.last and segment.intact()]
-    return [segment for segment in found if not any(other.covers(segment) for other in merged)]
+    merged: dict[str, list[Segment]] = {}
+    for segment in found:
+        if segment.first != segment.last and segment.intact():
+            merged.setdefault(segment.node, []).append(segment)
+    return [each for each in found if not any(other.covers(each) for other in merged.get(each.node, ()))]
 
 
 def all_segments(directory: Path) -> list[Segment]:

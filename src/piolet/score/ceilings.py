@@ -18,6 +18,8 @@ RATES = ("nvlink_bytes_per_s", "pcie_bytes_per_s")
 
 KEYS = (*PIPES, "dram", *RATES)
 
+PEAK = "bf16_flop_per_s"
+
 _FILE = Path(__file__).with_name("ceilings.toml")
 
 
@@ -31,11 +33,20 @@ class Ceiling:
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:
-    """The ceilings of one GPU model by key (see KEYS). `known` is False for the documented default."""
+    """The ceilings of one GPU model by key (see KEYS). `known` is False for the documented default.
+
+    `peak` is the dense bf16 rate of the tensor cores in FLOP per second, which the MFU is a share of.
+    """
 
     name: str
     known: bool
     by_key: Mapping[str, Ceiling]
+    peak: Ceiling | None = None
+
+    @property
+    def peak_flop_per_s(self) -> float | None:
+        """The value of the peak, None if it is not known."""
+        return self.peak.value if self.peak else None
 
     def __getitem__(self, key: str) -> float:
         return self.by_key[key].value
@@ -57,11 +68,13 @@ def all_ceilings() -> tuple[Ceilings, ...]:
 
 
 def _ceilings(name: str, entry: Mapping[str, Any], *, known: bool) -> Ceilings:
-    document = _document()
-    values = document["default"] | {key: entry[key] for key in KEYS if key in entry}
-    return Ceilings(
-        name, known, {key: Ceiling(values[key]["ceiling"], document["source"][values[key]["source"]]) for key in KEYS}
-    )
+    values = _document()["default"] | {key: entry[key] for key in KEYS if key in entry}
+    peak = entry.get(PEAK)
+    return Ceilings(name, known, {key: _ceiling(values[key]) for key in KEYS}, _ceiling(peak) if peak else None)
+
+
+def _ceiling(value: Mapping[str, Any]) -> Ceiling:
+    return Ceiling(value["ceiling"], _document()["source"][value["source"]])
 
 
 @cache

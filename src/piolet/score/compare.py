@@ -86,8 +86,8 @@ def compare_readers(before: Reader, after: Reader) -> Comparison:
 def _steady(reader: Reader) -> tuple[JobScore, list[float]]:
     logbook = reader.logbook
     score = score_job(reader, read_job(logbook.job))
-    seconds = measure.saturation_by_second(reader) if score.score is not None else ([], [])
-    values = [value for time_s, value in zip(*seconds, strict=True) if time_s >= score.startup_s]
+    seconds = measure.each_second(reader, "score") if score.score is not None else []
+    values = [value for time_s, value in seconds if time_s >= score.startup_s]
     if not any(values):
         raise UsageError(
             f"job {score.job_id} has no saturation to compare",

@@ -11,9 +11,10 @@ from piolet.logbook.reader import Reader
 from piolet.logbook.records import JobRecord, read_outcome
 from piolet.score import measure
 from piolet.score.ceilings import of_model
-from piolet.score.labels import NOT_MEASURED, label
-from piolet.score.measure import Window
-from piolet.score.model import GpuScore, GpuTotals, JobScore, factorise, mean_saturation
+from piolet.score.labels import activity, label
+from piolet.score.measure import Steps, Window
+from piolet.score.model import NOT_MEASURED, GpuScore, GpuTotals, JobScore, factorise, mean_saturation
+from piolet.score.stages import phases_of
 from piolet.score.startup import startup_s
 
 UNEVEN = 0.05
@@ -32,12 +33,14 @@ def score_job(reader: Reader, job: JobRecord) -> JobScore:
     if window is None:
         return _unmeasured(job, running=running)
     rows = measure.totals(reader, window)
-    start = startup_s(*measure.saturation_by_second(reader), window.bin_s)
+    seconds = measure.each_second(reader, "score")
+    start = startup_s([time_s for time_s, _ in seconds], [value for _, value in seconds], window.bin_s)
     later = measure.totals(reader, window, start) if start else rows
     gpus = _gpus(reader, window, rows, later)
     totals = [_totals(row) for row in rows]
     coverage = statistics.fmean(gpu.coverage_ratio for gpu in gpus) if gpus else None
     used = [row for row, each in zip(later, gpus, strict=True) if each.used] or later
+    phases, period = phases_of(reader, window, start, seconds, coverage or 0.0)
     return JobScore(
         job_id=job.job_id,
         wall_s=window.duration_s,
@@ -56,6 +59,8 @@ def score_job(reader: Reader, job: JobRecord) -> JobScore:
         energy_j=_sum(gpu.energy_j for gpu in gpus),
         spread=_spread(gpus),
         laggards=_laggards(gpus),
+        phases=phases,
+        period=period,
         ceilings=tuple(sorted({of_model(gpu.model).name for gpu in gpus})),
         notes=tuple(_notes(job, gpus, rows, running=running)),
     )
@@ -77,15 +82,16 @@ def _unmeasured(job: JobRecord, *, running: bool) -> JobScore:
 
 
 def _gpus(reader: Reader, window: Window, rows: Sequence[Row], later: Sequence[Row]) -> tuple[GpuScore, ...]:
-    missing, energy, hosts = measure.missing_s(reader, window), measure.energy_j(reader), measure.host_means(reader)
+    between, hosts = measure.steps(reader, window), measure.host_means(reader)
+    unseen = Steps(window.duration_s, None, 0)
     return tuple(
-        _gpu(row, steady, 1.0 - missing.get(row["id"], window.duration_s) / window.duration_s, energy, hosts)
+        _gpu(row, steady, between.get(row["id"], unseen), window, hosts.get(row["node"], {}))
         for row, steady in zip(rows, later, strict=True)
     )
 
 
-def _gpu(row: Row, steady: Row, covered: float, energy: Mapping[int, float], hosts: Mapping[str, Row]) -> GpuScore:
-    totals, coverage = _totals(row), min(max(covered, 0.0), 1.0)
+def _gpu(row: Row, steady: Row, between: Steps, window: Window, host: Row) -> GpuScore:
+    totals, coverage = _totals(row), min(max(1.0 - between.missing_s / window.duration_s, 0.0), 1.0)
     return GpuScore(
         node=row["node"],
         index=row["gpu"],
@@ -100,11 +106,12 @@ def _gpu(row: Row, steady: Row, covered: float, energy: Mapping[int, float], hos
         sm_active=row["sm"],
         used=totals.used,
         power_w=row["power_w"],
-        energy_j=energy.get(row["id"]),
+        energy_j=between.energy_j,
+        resets=between.resets,
         memory_used_bytes=row["memory_used_bytes"],
         temperature_c=row["temperature_c"],
         throttled_s=row["throttled_s"],
-        label=label(_activity(steady, hosts.get(row["node"], {})), coverage),
+        label=label(activity(steady, host), coverage),
     )
 
 
@@ -112,16 +119,9 @@ def _totals(row: Row) -> GpuTotals:
     return GpuTotals(row["observed_s"], row["saturated_s"], row["busy_s"], row["peak_busy"])
 
 
-def _activity(row: Row, host: Row) -> dict[str, float | None]:
-    names = ("compute", "memory", "network", "sm", "engine", "tensor", "dram", "fp64", "pcie", "sm_pulse")
-    return {name: row[name] for name in names} | {
-        name: host.get(name) for name in ("cpu_busy", "iowait", "io_pressure")
-    }
-
-
 def _mean_activity(rows: Sequence[Row], hosts: Mapping[str, Row]) -> dict[str, float | None]:
-    each = [_activity(row, hosts.get(row["node"], {})) for row in rows]
-    return {name: _mean([activity[name] for activity in each]) for name in (each[0] if each else ())}
+    each = [activity(row, hosts.get(row["node"], {})) for row in rows]
+    return {name: _mean([one[name] for one in each]) for name in (each[0] if each else ())}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from piolet.score.model import IDLE_RATIO, Bottleneck, Confidence, Label
+from piolet.score.model import IDLE_RATIO, NOT_MEASURED, Bottleneck, Confidence, Label
 
 Activity = Mapping[str, float | None]
 """Means of one GPU or of a job by name (see NAMES), ratios 0..1; None was not measured."""
@@ -27,8 +28,11 @@ NAMES = {
     "host_stall": "host stalled on I/O",
     "engine": "engine active",
     "sm_pulse": "SM active p90 - p10",
-    "host_load": "host load (1 = CPU busy 0.7 or I/O wait 0.1)",
+    "host_load": "CPU or I/O load of the host",
 }
+
+_OF_GPUS = ("compute", "memory", "network", "sm", "engine", "tensor", "dram", "fp64", "pcie", "sm_pulse")
+_OF_HOSTS = ("cpu_busy", "iowait", "io_pressure")
 
 CPU_BUSY_HIGH = 0.7
 IO_WAIT_HIGH = 0.1
@@ -148,13 +152,10 @@ RULES = (
     ),
 )
 
-NOT_MEASURED = Label(
-    Bottleneck.UNKNOWN,
-    Confidence.LOW,
-    "What the GPUs did is not known.",
-    "no GPU activity counters were recorded",
-    "record with GPM (Hopper and newer) or DCGM, which see SM, tensor and memory activity",
-)
+
+def activity(row: Mapping[str, Any], host: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return what labels look at from sums over GPU-seconds and the means of the host."""
+    return {name: row[name] for name in _OF_GPUS} | {name: host.get(name) for name in _OF_HOSTS}
 
 
 def label(activity: Activity, coverage_ratio: float) -> Label:

@@ -41,13 +41,23 @@ def prepare(reader: Reader, job: JobRecord) -> Window | None:
     window = window_of(reader, job)
     if window is None:
         return None
-    _allocate(reader, list(job.gpus) or _seen(reader))
-    reader.database.execute(
-        "CREATE OR REPLACE TEMP MACRO as_ratio(x) AS CASE WHEN x BETWEEN 0 AND 1.05 THEN least(x::DOUBLE, 1) END"
-    )
-    reader.database.execute("CREATE OR REPLACE TEMP MACRO capped(x) AS CASE WHEN x IS NOT NULL THEN least(x, 1) END")
-    reader.database.execute(_seconds(window))
+    gpus = list(job.gpus) or _seen(reader)
+    _allocate(reader, gpus)
+    for macro in _MACROS:
+        reader.database.execute(f"CREATE OR REPLACE TEMP MACRO {macro}")
+    often = (job.sample_interval_s or 0.0) < window.bin_s
+    reader.database.execute(_seconds(window, average=often))
+    if not often and doubled_s(reader):
+        reader.database.execute(_seconds(window, average=True))
     return window
+
+
+def doubled_s(reader: Reader) -> int:
+    """Return how many rows of `seconds` share their GPU and bin with another."""
+    found = reader.database.execute(
+        "SELECT (SELECT count(*) FROM seconds) - (SELECT count(*) FROM (SELECT DISTINCT id, bin FROM seconds))"
+    ).fetchall()
+    return int(found[0][0])
 
 
 def rows(reader: Reader, query: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -95,32 +105,41 @@ def _allocate(reader: Reader, gpus: Sequence[tuple[str, Gpu]]) -> None:
         )
 
 
-def _seconds(window: Window) -> str:
+_MACROS = (
+    "as_ratio(x) AS CASE WHEN x BETWEEN 0 AND 1.05 THEN least(x, 1)::FLOAT END",
+    # greatest() and least() pass over nulls: a pipe that was not measured earns nothing and costs nothing, but a
+    # missing value must not become a one.
+    "capped(x) AS CASE WHEN x IS NOT NULL THEN least(x, 1)::FLOAT END",
+)
+
+
+def _seconds(window: Window, *, average: bool) -> str:
+    """Return the query that makes `seconds`. To `average` samples of one second costs as much as all the rest."""
     period_ns = round(window.bin_s * 1e9)
-    pipes = ", ".join(f"avg(as_ratio(g.{pipe}_active_ratio)) AS {pipe}" for pipe in PIPES)
+    avg, most, least, bits = ("avg", "max", "min", "bit_or") if average else ("", "", "", "")
+    pipes = ", ".join(f"{avg}(as_ratio(g.{pipe}_active_ratio)) AS {pipe}" for pipe in PIPES)
     highest_pipe = ", ".join(f"m.{pipe} / a.{pipe}" for pipe in PIPES)
-    # greatest() passes over nulls: a pipe that was not measured earns nothing and costs nothing. So does least(),
-    # which would make a one of a missing value; hence capped().
     return f"""
     CREATE OR REPLACE TEMP TABLE seconds AS
     WITH means AS (
-        SELECT a.id, g.time_ns // {period_ns} AS bin, min(g.time_ns) AS time_ns, {pipes},
-            avg(as_ratio(g.dram_active_ratio)) AS dram,
-            avg(as_ratio(g.sm_active_ratio)) AS sm,
-            avg(as_ratio(g.gr_engine_active_ratio)) AS engine,
-            avg(as_ratio(g.gpu_util_ratio)) AS util,
-            avg(g.sm_clock_hz / nullif(g.sm_clock_max_hz, 0)::DOUBLE) AS clock,
-            avg(greatest(g.nvlink_rx_bytes_per_s, g.nvlink_tx_bytes_per_s))::DOUBLE AS nvlink,
-            avg(greatest(g.pcie_rx_bytes_per_s, g.pcie_tx_bytes_per_s))::DOUBLE AS pcie,
-            avg(g.power_w)::DOUBLE AS power_w, max(g.temperature_c)::DOUBLE AS temperature_c,
-            max(g.memory_used_bytes) AS memory_used_bytes, bit_or(g.throttle_reasons) AS throttle
+        SELECT a.id, g.time_ns // {period_ns} AS bin, {least}(g.time_ns) AS time_ns, {pipes},
+            {avg}(as_ratio(g.dram_active_ratio)) AS dram,
+            {avg}(as_ratio(g.sm_active_ratio)) AS sm,
+            {avg}(as_ratio(g.gr_engine_active_ratio)) AS engine,
+            {avg}(as_ratio(g.gpu_util_ratio)) AS util,
+            {avg}(g.sm_clock_hz / nullif(g.sm_clock_max_hz, 0)::DOUBLE)::FLOAT AS clock,
+            {avg}(greatest(g.nvlink_rx_bytes_per_s, g.nvlink_tx_bytes_per_s))::FLOAT AS nvlink,
+            {avg}(greatest(g.pcie_rx_bytes_per_s, g.pcie_tx_bytes_per_s))::FLOAT AS pcie,
+            {avg}(g.power_w)::FLOAT AS power_w, {most}(g.temperature_c) AS temperature_c,
+            {most}(g.energy_j) AS energy_j, {most}(g.memory_used_bytes) AS memory_used_bytes,
+            {bits}(g.throttle_reasons) AS throttle
         FROM gpu g JOIN allocated a
             ON a.node = g.node AND a.key = coalesce(nullif(g.uuid, ''), g.node || ':' || g.gpu)
         WHERE g.time_ns >= {window.start_ns - period_ns} AND g.time_ns < {window.end_ns + period_ns}
-        GROUP BY ALL
+        {"GROUP BY ALL" if average else ""}
     ), saturations AS (
-        SELECT m.*, a.node,
-            greatest(0, (m.time_ns - {window.start_ns}) / 1e9) AS time_s,
+        SELECT m.* EXCLUDE (time_ns, fp32, fp16, nvlink),
+            greatest(0, (m.time_ns - {window.start_ns}) / 1e9)::DOUBLE AS time_s,
             capped(greatest({highest_pipe}) * least(1, coalesce(m.clock, 1))) AS compute,
             capped(m.dram / a.dram) AS memory,
             capped(greatest(m.nvlink / a.nvlink_bytes_per_s, m.pcie / a.pcie_bytes_per_s)) AS network
@@ -133,73 +152,140 @@ def _seconds(window: Window) -> str:
     """  # noqa: S608 - numbers and known columns
 
 
+_ACTIVITY = """
+    avg(compute) FILTER (score IS NOT NULL) AS compute, avg(memory) FILTER (score IS NOT NULL) AS memory,
+    avg(network) AS network, avg(busy) AS busy, avg(sm) AS sm, avg(engine) AS engine, avg(util) AS util,
+    avg(tensor) AS tensor, avg(dram) AS dram, avg(fp64) AS fp64, avg(pcie) AS pcie, avg(power_w) AS power_w,
+    quantile_cont(sm, 0.9) - quantile_cont(sm, 0.1) AS sm_pulse
+"""
+"""Means over GPU-seconds, as labels want them."""
+
+
 def totals(reader: Reader, window: Window, from_s: float = 0.0) -> list[dict[str, Any]]:
     """Return sums and means per allocated GPU over its observed seconds since `from_s`, GPUs without any included."""
     return rows(
         reader,
-        """
-        SELECT a.id, a.node, a.gpu, a.uuid, a.model,
-            count(s.score) * $bin_s AS observed_s,
-            coalesce(sum(s.score), 0) * $bin_s AS saturated_s,
-            coalesce(sum(s.busy) FILTER (s.score IS NOT NULL), 0) * $bin_s AS busy_s,
-            coalesce(max(s.busy) FILTER (s.score IS NOT NULL), 0) AS peak_busy,
-            avg(s.compute) FILTER (s.score IS NOT NULL) AS compute,
-            avg(s.memory) FILTER (s.score IS NOT NULL) AS memory,
-            avg(s.network) AS network, avg(s.busy) AS busy, avg(s.sm) AS sm, avg(s.engine) AS engine,
-            avg(s.tensor) AS tensor, avg(s.dram) AS dram, avg(s.fp64) AS fp64, avg(s.pcie) AS pcie,
-            avg(s.tensor * capped(s.clock)) FILTER (s.score IS NOT NULL) AS ofu,
-            avg(s.util) AS util, quantile_cont(s.sm, 0.9) - quantile_cont(s.sm, 0.1) AS sm_pulse,
-            count(s.clock) AS clocks, avg(s.power_w) AS power_w, max(s.temperature_c) AS temperature_c,
-            max(s.memory_used_bytes) AS memory_used_bytes,
-            count(*) FILTER (s.throttle & $mask != 0) * $bin_s AS throttled_s
-        FROM allocated a LEFT JOIN seconds s ON s.id = a.id AND s.time_s >= $from_s
-        GROUP BY ALL ORDER BY a.id
-        """,
+        f"""
+        WITH sums AS (
+            SELECT id, count(score) * $bin_s AS observed_s, coalesce(sum(score), 0) * $bin_s AS saturated_s,
+                coalesce(sum(busy) FILTER (score IS NOT NULL), 0) * $bin_s AS busy_s,
+                coalesce(max(busy) FILTER (score IS NOT NULL), 0) AS peak_busy, {_ACTIVITY},
+                avg(tensor * capped(clock)) FILTER (score IS NOT NULL) AS ofu, count(clock) AS clocks,
+                max(temperature_c) AS temperature_c, max(memory_used_bytes) AS memory_used_bytes,
+                count(*) FILTER (throttle & $mask != 0) * $bin_s AS throttled_s
+            FROM seconds WHERE time_s >= $from_s GROUP BY id
+        )
+        SELECT a.id, a.node, a.gpu, a.uuid, a.model, coalesce(s.observed_s, 0) AS observed_s,
+            coalesce(s.saturated_s, 0) AS saturated_s, coalesce(s.busy_s, 0) AS busy_s,
+            coalesce(s.peak_busy, 0) AS peak_busy, coalesce(s.clocks, 0) AS clocks,
+            coalesce(s.throttled_s, 0) AS throttled_s,
+            s.* EXCLUDE (id, observed_s, saturated_s, busy_s, peak_busy, clocks, throttled_s)
+        FROM allocated a LEFT JOIN sums s USING (id) ORDER BY a.id
+        """,  # noqa: S608 - our own columns
         {"bin_s": window.bin_s, "mask": THROTTLE_MASK, "from_s": from_s},
     )
 
 
-def missing_s(reader: Reader, window: Window) -> dict[int, float]:
-    """Return, per GPU id that was observed at all, the seconds in gaps longer than GAP_PERIODS; the ends count."""
-    period_s = window.bin_s
-    found = reader.database.execute(
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What lies between the samples of a GPU: seconds missing, joules used (None: unknown), resets of its counters."""
+
+    missing_s: float
+    energy_j: float | None
+    resets: int
+
+
+def steps(reader: Reader, window: Window) -> dict[int, Steps]:
+    """Return the steps per GPU id that has samples.
+
+    Gaps longer than GAP_PERIODS between scored seconds count as missing, and so do those at the ends. An energy counter
+    that falls was reset, and counts on from there.
+    """
+    found = rows(
+        reader,
         """
-        WITH edges AS (
-            SELECT id, time_s FROM seconds WHERE score IS NOT NULL
-            UNION ALL SELECT DISTINCT id, -$period FROM seconds WHERE score IS NOT NULL
-            UNION ALL SELECT DISTINCT id, $end FROM seconds WHERE score IS NOT NULL
-        ), steps AS (
-            SELECT id, time_s - lag(time_s) OVER (PARTITION BY id ORDER BY time_s) AS step FROM edges
+        WITH stepped AS (
+            SELECT id, time_s, score, energy_j - lag(energy_j IGNORE NULLS) OVER one AS joules,
+                CASE WHEN score IS NOT NULL THEN time_s
+                    - lag(CASE WHEN score IS NOT NULL THEN time_s END, 1, -$period IGNORE NULLS) OVER one END AS step
+            FROM seconds WINDOW one AS (PARTITION BY id ORDER BY time_s)
         )
-        SELECT id, coalesce(sum(step - $period) FILTER (step > $longest), 0) FROM steps GROUP BY id
+        SELECT id, coalesce(sum(step - $period) FILTER (step > $longest), 0) AS inside_s,
+            $end - max(time_s) FILTER (score IS NOT NULL) AS after_s,
+            CASE WHEN count(joules) > 0 THEN coalesce(sum(joules) FILTER (joules > 0), 0)::DOUBLE END AS energy_j,
+            count(*) FILTER (joules < 0) AS resets
+        FROM stepped GROUP BY id
         """,
-        {"period": period_s, "end": window.duration_s, "longest": GAP_PERIODS * period_s},
-    ).fetchall()
-    return {int(number): float(missing) for number, missing in found}
+        {"period": window.bin_s, "longest": GAP_PERIODS * window.bin_s, "end": window.duration_s},
+    )
+    return {row["id"]: Steps(_missing_s(row, window), row["energy_j"], row["resets"]) for row in found}
 
 
-def energy_j(reader: Reader) -> dict[int, float]:
-    """Return the joules per GPU id from its energy counter; a counter that falls was reset and counts on from there."""
-    found = reader.database.execute(
-        """
-        WITH steps AS (
-            SELECT a.id, g.energy_j - lag(g.energy_j) OVER (PARTITION BY a.id ORDER BY g.time_ns) AS step
-            FROM gpu g JOIN allocated a
-                ON a.node = g.node AND a.key = coalesce(nullif(g.uuid, ''), g.node || ':' || g.gpu)
-            WHERE g.energy_j IS NOT NULL
+def _missing_s(row: Mapping[str, Any], window: Window) -> float:
+    after_s: float | None = row["after_s"]
+    if after_s is None:
+        return window.duration_s
+    return float(row["inside_s"]) + (after_s - window.bin_s if after_s > GAP_PERIODS * window.bin_s else 0.0)
+
+
+def each_second(reader: Reader, *names: str) -> list[tuple[float, ...]]:
+    """Return (seconds since start, means over the GPUs of the columns `names`) of each scored bin, in order."""
+    means = "".join(f", avg({name})" for name in names)
+    query = f"SELECT min(time_s){means} FROM seconds WHERE score IS NOT NULL GROUP BY bin ORDER BY bin"  # noqa: S608 - ours
+    return [tuple(map(float, row)) for row in reader.database.execute(query).fetchall()]
+
+
+def by_phase(reader: Reader, window: Window, starts_s: Sequence[float]) -> list[dict[str, Any]]:
+    """Return means over the GPU-seconds and hosts of each phase that has scored seconds; phases begin at `starts_s`.
+
+    `number` counts from 0; `write_bytes_per_s` is what all nodes together wrote to file systems or disks.
+    """
+    reader.database.execute(
+        "CREATE OR REPLACE TEMP TABLE phases AS SELECT unnest(?) AS number, unnest(?)::DOUBLE AS from_s",
+        [list(range(len(starts_s))), list(starts_s)],
+    )
+    return rows(
+        reader,
+        f"""
+        WITH placed AS (
+            SELECT bin, number FROM (SELECT bin, min(time_s) AS time_s FROM seconds GROUP BY bin)
+            ASOF JOIN phases ON time_s >= from_s
+        ), gpus AS (
+            SELECT number, avg(score) AS score, {_ACTIVITY} FROM seconds JOIN placed USING (bin) GROUP BY number
+        ), hosts AS (
+            SELECT number, avg(cpu_busy) AS cpu_busy, avg(iowait) AS iowait, avg(io_pressure) AS io_pressure,
+                avg(disk) AS disk
+            FROM ({_HOST_SECONDS}) ASOF JOIN phases ON time_s >= from_s GROUP BY number
+        ), files AS (
+            SELECT number, avg(written) AS written
+            FROM (
+                SELECT (time_ns // 1000000000 * 1000000000 - $start) / 1e9 AS time_s,
+                    sum(write_bytes_per_s) AS written FROM fs WHERE write_bytes_per_s IS NOT NULL GROUP BY ALL
+            ) ASOF JOIN phases ON time_s >= from_s GROUP BY number
         )
-        SELECT id, sum(step) FILTER (step > 0) FROM steps GROUP BY id HAVING count(step) > 0
-        """
-    ).fetchall()
-    return {int(number): float(joules or 0.0) for number, joules in found}
+        SELECT gpus.*, cpu_busy, iowait, io_pressure, greatest(written, disk) AS write_bytes_per_s
+        FROM gpus LEFT JOIN hosts USING (number) LEFT JOIN files USING (number)
+        WHERE score IS NOT NULL ORDER BY number
+        """,  # noqa: S608 - our own columns
+        {"start": window.start_ns},
+    )
 
 
-def saturation_by_second(reader: Reader) -> tuple[list[float], list[float]]:
-    """Return (seconds since start, mean saturation over the GPUs) of each bin that has samples."""
+_HOST_SECONDS = """
+    SELECT (time_ns // 1000000000 * 1000000000 - $start) / 1e9 AS time_s, avg(cpu_busy_ratio) AS cpu_busy,
+        avg(cpu_iowait_ratio) AS iowait, avg(io_pressure_ratio) AS io_pressure, sum(disk_write_bytes_per_s) AS disk
+    FROM host GROUP BY ALL
+"""
+
+
+def told_phases(reader: Reader, window: Window) -> list[tuple[float, str]]:
+    """Return (seconds since start, name) of each change of phase that the program told."""
     found = reader.database.execute(
-        "SELECT min(time_s), avg(score) FROM seconds WHERE score IS NOT NULL GROUP BY bin ORDER BY bin"
+        "SELECT (time_ns - $start) / 1e9, coalesce(code, message, '') FROM events "
+        "WHERE kind = 'phase' AND time_ns < $end ORDER BY time_ns",
+        {"start": window.start_ns, "end": window.end_ns},
     ).fetchall()
-    return [float(time) for time, _ in found], [float(value) for _, value in found]
+    return [(max(0.0, float(time_s)), str(name)) for time_s, name in found]
 
 
 def host_means(reader: Reader) -> dict[str, dict[str, Any]]:

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from piolet.score.period import Period
+
 IDLE_RATIO = 0.05
 """A GPU that never reaches this in any second did no work: it counts as unused and earns nothing."""
 
@@ -55,6 +57,15 @@ class Label:
     meaning: str
     evidence: str
     advice: str
+
+
+NOT_MEASURED = Label(
+    Bottleneck.UNKNOWN,
+    Confidence.LOW,
+    "What the GPUs did is not known.",
+    "no GPU activity counters were recorded",
+    "record with GPM (Hopper and newer) or DCGM, which see SM, tensor and memory activity",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +113,10 @@ class Factors:
 
 @dataclass(frozen=True, slots=True)
 class GpuScore:
-    """One allocated GPU. Ratios are means over observed seconds, 0..1; None was not measured."""
+    """One allocated GPU. Ratios are means over observed seconds, 0..1; None was not measured.
+
+    `resets` counts how often its energy counter began again, which a reset or a new driver does.
+    """
 
     node: str
     index: int
@@ -118,10 +132,32 @@ class GpuScore:
     used: bool = False
     power_w: float | None = None
     energy_j: float | None = None
+    resets: int = 0
     memory_used_bytes: int | None = None
     temperature_c: float | None = None
     throttled_s: float = 0.0
     label: Label | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of the job, from and to in seconds since the program's start; `score` is its mean saturation.
+
+    `told` phases are the program's own, the others were found. `evidence` says what a phase without work was taken for.
+    """
+
+    name: str
+    from_s: float
+    to_s: float
+    told: bool = False
+    score: float | None = None
+    label: Label = NOT_MEASURED
+    evidence: str = ""
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.to_s - self.from_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +167,8 @@ class JobScore:
     `score` is the mean saturation over observed allocated GPU-seconds, None if nothing was observed; `steady` is the
     same without the first `startup_s` seconds. `compute`, `memory` and `network` are means over the same GPU-seconds.
     `ofu` is the mean of tensor active x clock / highest clock, within a few points of the MFU of tensor-core programs.
-    `wall_s` is the length of the program, `notes` say what the numbers cannot know.
+    `wall_s` is the length of the program, `period` how often its activity repeats, `notes` say what the numbers cannot
+    know.
     """
 
     job_id: str
@@ -151,6 +188,8 @@ class JobScore:
     energy_j: float | None = None
     spread: float | None = None
     laggards: tuple[str, ...] = ()
+    phases: tuple[Phase, ...] = ()
+    period: Period | None = None
     ceilings: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default_factory=tuple)
 

@@ -24,9 +24,13 @@ from piolet.logbook.records import (
     read_outcome,
 )
 from piolet.logbook.schema import FAMILIES
+from piolet.score.advice import Advice, advice
 from piolet.score.job import score_job
+from piolet.score.measure import window_of
 from piolet.score.model import JobScore
+from piolet.score.resources import Resources, resources
 from piolet.score.steps import StepTime, step_time
+from piolet.score.work import NOTHING_TOLD, Work, work
 
 _SAMPLED = ("gpu", "host", "user")
 _NOT_SHOWN = ("schema", "version", "mtime_ns", "plan_sha256")
@@ -68,6 +72,13 @@ class Overview:
     environment: tuple[tuple[str, str, str], ...]
     step_time: StepTime | None = None
     findings: tuple[Diagnosis, ...] = ()
+    work: Work = NOTHING_TOLD
+    resources: Resources | None = None
+
+    @property
+    def advice(self) -> tuple[Advice, ...]:
+        """Things to try, those that may win most first."""
+        return advice(self.score, self.findings, self.step_time)
 
 
 @rereading
@@ -77,22 +88,26 @@ def open_overview(logbook: Logbook) -> Overview:
         return overview(reader)
 
 
-def overview(reader: Reader) -> Overview:
-    """Return the overview of an open logbook."""
+def overview(reader: Reader, parameters: float | None = None) -> Overview:
+    """Return the overview of an open logbook; `parameters` is the size of the model, where the program did not tell."""
     logbook = reader.logbook
     job = read_job(logbook.job)
+    score = score_job(reader, job)
+    window = window_of(reader, job)
     checks = sorted(logbook.vet.glob("*.jsonl"))
     return Overview(
         logbook=logbook,
         job=job,
         outcome=read_outcome(logbook.outcome) if _own(reader, logbook.outcome) else None,
-        score=score_job(reader, job),
+        score=score,
         nodes=node_stories(job, read_checks(logbook.vet) if _own(reader, *checks) else ()),
         quality=assess(reader, _bounded(reader, job)),
         never_collected=never_collected(reader),
         environment=environment(logbook) if _own(reader, logbook.environment_lock) else (),
         step_time=step_time(reader),
         findings=_findings(logbook) if _own(reader, logbook.findings) else (),
+        work=work(reader, score, parameters),
+        resources=resources(reader, window, score) if window else None,
     )
 
 

@@ -28,17 +28,20 @@ from piolet.score import drawing, words
 from piolet.score.drawing import Plot
 from piolet.score.measure import Window, window_of
 from piolet.score.model import GpuScore, JobScore
-from piolet.score.overview import Overview, Role, overview
+from piolet.score.overview import NodeStory, Overview, Role, overview
+from piolet.score.stages import summed
 from piolet.score.terminal import what_happened
 from piolet.score.timeline import Event, HeatRow, Series, Timeline, timeline
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-MOST_GPUS = 128
+MOST_GPUS = 48
 """Rows of the per-GPU table; the lowest ones if there are more."""
 
-MOST_NODES = 256
+MOST_NODES = 32
+"""Nodes that are shown, those with something to tell first; and rows of the data quality, the worst first."""
+
 _HERE = Path(__file__).parent
 
 
@@ -66,8 +69,8 @@ class Panel:
 
 
 @dataclass(frozen=True, slots=True)
-class Phase:
-    """A stretch of the job, from and width in per cent of its length."""
+class PhaseBar:
+    """A phase on the time axis, from and width in per cent of the job's length."""
 
     name: str
     at: float
@@ -128,12 +131,13 @@ def page(view: Overview, over_time: Timeline | None, window: Window | None) -> s
             time=over_time,
             panels=panels(over_time),
             metric_panels=metric_panels(over_time),
-            phases=phases(over_time, score),
+            phases=phase_bars(score),
+            phase_sums=summed(score.phases) if len(score.phases) > 1 else (),
             marks=marks(over_time),
             ticks=drawing.time_ticks(over_time.length_s) if over_time else (),
             heat=heat(over_time.heat) if over_time else (),
             gpus=lowest(score.gpus),
-            nodes=view.nodes[:MOST_NODES],
+            nodes=eventful(view.nodes),
             gap_rows=_gap_rows(view, window),
             data=_data(over_time),
             style=style,
@@ -176,6 +180,8 @@ def facts(view: Overview) -> list[tuple[str, str]]:
         ("GPU activity observed", words.percent(score.coverage_ratio)),
         *([("OFU", f"{words.percent(score.ofu)} of tensor peak")] if score.ofu is not None else []),
         *([("Time of a step", words.step_time(view.step_time))] if view.step_time else []),
+        *words.work_facts(view.work),
+        *([("Activity repeats", words.period(score.period))] if score.period else []),
     ]
 
 
@@ -238,19 +244,11 @@ def _from_to(series: Series) -> str:
     return f"from {series.mean[0]:.3g} to {series.mean[-1]:.3g}"
 
 
-def phases(over_time: Timeline | None, score: JobScore) -> list[Phase]:
-    """Return the phases that were recorded, else start-up and steady state if the score told them apart."""
-    if over_time is None or over_time.length_s <= 0:
-        return []
-    starts = [(event.time_s, event.code or event.message) for event in over_time.events if event.kind == "phase"]
-    if not starts and score.startup_s:
-        starts = [(0.0, "start-up"), (score.startup_s, "steady state")]
-    ends = [*(start for start, _ in starts[1:]), over_time.length_s][: len(starts)]
-    return [
-        Phase(name, 100 * start / over_time.length_s, 100 * (end - start) / over_time.length_s)
-        for (start, name), end in zip(starts, ends, strict=True)
-        if 0 <= start < end <= over_time.length_s
-    ]
+def phase_bars(score: JobScore) -> list[PhaseBar]:
+    """Return the phases as they stand on the time axis; one phase alone needs no bar."""
+    whole_s = score.wall_s or 0.0
+    found = score.phases if len(score.phases) > 1 and whole_s > 0 else ()
+    return [PhaseBar(each.name, 100 * each.from_s / whole_s, 100 * each.duration_s / whole_s) for each in found]
 
 
 def marks(over_time: Timeline | None) -> list[Event]:
@@ -277,11 +275,22 @@ def lowest(gpus: Sequence[GpuScore]) -> list[GpuScore]:
     return sorted(gpus, key=lambda gpu: (gpu.score is not None, gpu.score or 0.0))[:MOST_GPUS]
 
 
+def eventful(nodes: Sequence[NodeStory]) -> list[NodeStory]:
+    """Return all nodes in order; of too many those with something to tell, else the first ones."""
+    if len(nodes) <= MOST_NODES:
+        return list(nodes)
+    told = [node for node in nodes if node.role is not Role.USED or what_happened(node)]
+    return (told or list(nodes))[:MOST_NODES]
+
+
 def _gap_rows(view: Overview, window: Window | None) -> list[Mapping[str, Any]]:
     """The data quality per node and family, with its gaps in per cent of the expected time."""
     restarts = dict(view.quality.agent_restarts)
     found: list[Mapping[str, Any]] = []
-    for each in view.quality.coverage[: 2 * MOST_NODES]:
+    shown = view.quality.coverage
+    if len(shown) > MOST_NODES:
+        shown = tuple(sorted(shown, key=lambda each: each.coverage_ratio)[: MOST_NODES // 2])
+    for each in shown:
         length_ns = each.expected.end_ns - each.expected.start_ns
         gaps = [
             (100 * (gap.start_ns - each.expected.start_ns) / length_ns, 100 * (gap.end_ns - gap.start_ns) / length_ns)
@@ -339,6 +348,11 @@ def _templates() -> Environment:
         "clock": drawing.clock,
         "subject": _subject,
         "what_happened": what_happened,
+        "phase_times": words.phase_times,
+        "gain": words.gain,
+        "files_line": words.files_line,
+        "network_line": words.network_line,
+        "energy_facts": words.energy_facts,
     }
     templates.globals |= {"headline": words.headline, "steady": words.steady, "Role": Role}
     return templates

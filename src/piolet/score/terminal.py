@@ -15,6 +15,7 @@ from piolet.score.history import History
 from piolet.score.job import score_job
 from piolet.score.model import GpuScore, JobScore
 from piolet.score.overview import NodeStory, Overview, Role
+from piolet.score.stages import summed
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -114,6 +115,34 @@ def _parts(view: Overview) -> Iterator[RenderableType]:
     from rich.text import Text  # noqa: PLC0415 - as above
 
     score = view.score
+    yield from _head(view)
+    yield Text("")
+    if score.factors:
+        yield _factors(score)
+        yield Text("")
+    yield Text.assemble(("Bottleneck  ", "bold"), f"{score.label.bottleneck} ({score.label.confidence} confidence)")
+    yield Text(f"            {score.label.meaning}")
+    yield Text(f"Evidence    {score.label.evidence}\n")
+    yield from _advice(view)
+    if len(score.phases) > 1:
+        yield _phases(score)
+        yield Text("")
+    if score.laggards:
+        yield Text(f"Behind the others: {', '.join(score.laggards)}\n", "yellow")
+    if score.gpus:
+        yield _gpus(score)
+        yield Text("")
+    yield from (Text(line) for line in resource_lines(view))
+    yield Text("")
+    yield _nodes(view.nodes)
+    yield Text("")
+    yield from _quality(view)
+
+
+def _head(view: Overview) -> Iterator[RenderableType]:
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    score = view.score
     yield Text.assemble((f"Job {view.job.job_id}", "bold"), f"  {' '.join(view.job.command)}")
     if view.job.simulated:
         yield Text(
@@ -128,21 +157,28 @@ def _parts(view: Overview) -> Iterator[RenderableType]:
         )
     if view.step_time:
         yield Text(f"Step time {words.step_time(view.step_time)} over {view.step_time.count} steps.")
+    if score.period:
+        yield Text(f"The activity repeats {words.period(score.period)}.")
+
+
+def _advice(view: Overview) -> Iterator[RenderableType]:
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    if view.advice:
+        yield Text("Things to try", "bold")
+    for number, each in enumerate(view.advice, start=1):
+        yield Text(f"{number}. {each.action}")
+        yield Text(f"   {each.why} ({words.gain(each)})", "dim")
     yield Text("")
-    if score.factors:
-        yield _factors(score)
-        yield Text("")
-    yield Text.assemble(("Bottleneck  ", "bold"), f"{score.label.bottleneck} ({score.label.confidence} confidence)")
-    yield Text(f"            {score.label.meaning}")
-    yield Text(f"Evidence    {score.label.evidence}\nTry next    {score.label.advice}\n")
-    if score.laggards:
-        yield Text(f"Behind the others: {', '.join(score.laggards)}\n", "yellow")
-    if score.gpus:
-        yield _gpus(score)
-        yield Text("")
-    yield _nodes(view.nodes)
-    yield Text("")
-    yield from _quality(view)
+
+
+def resource_lines(view: Overview) -> Iterator[str]:
+    """Yield what is known of work, file systems, network and energy, a line each."""
+    yield from (f"{name}: {value}" for name, value in words.work_facts(view.work))
+    if view.resources:
+        yield from (f"{each.kind} {each.name}: {words.files_line(each)}" for each in view.resources.files)
+        yield from (f"network {each.kind}: {words.network_line(each)}" for each in view.resources.network)
+        yield from (f"{name}: {value}" for name, value in words.energy_facts(view.resources.energy))
 
 
 def _table(*columns: str) -> Table:
@@ -166,6 +202,15 @@ def _factors(score: JobScore) -> Table:
 def _bar(ratio: float | None) -> str:
     filled = round((ratio or 0.0) * _BAR)
     return "\N{BLACK RECTANGLE}" * filled + "\N{MIDDLE DOT}" * (_BAR - filled)
+
+
+def _phases(score: JobScore) -> Table:
+    table = _table("phase", "time", "of the job %", "saturation %", "", "bottleneck", "evidence")
+    for each in summed(score.phases):
+        times, share, level = words.phase_times(each), words.percent(each.share), words.percent(each.score)
+        evidence = each.evidence or each.label.evidence
+        table.add_row(each.name, times, share, level, _bar(each.score), str(each.label.bottleneck), evidence)
+    return table
 
 
 def _gpus(score: JobScore) -> Table:

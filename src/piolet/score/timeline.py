@@ -10,6 +10,10 @@ from piolet.logbook.reader import Reader
 from piolet.score.measure import Window, rows
 
 MOST_POINTS = 480
+LEAST_POINTS = 120
+MOST_MEANS = 1_500_000
+"""Means of a GPU and bin that are worth their time: a job of very many GPUs is drawn in fewer points."""
+
 MOST_CELLS = 240
 MOST_GPU_ROWS = 64
 """With more GPUs than this the heat strip has one row a node."""
@@ -93,22 +97,26 @@ def _width_s(window: Window, most: int) -> float:
 
 
 def _series(reader: Reader, window: Window) -> dict[str, Series]:
-    return {name: series for name, column in _COLUMNS.items() if (series := _banded(reader, window, column)).times_s}
+    gpus = int(reader.database.execute("SELECT count(*) FROM allocated").fetchall()[0][0])
+    found = _banded(reader, window, max(LEAST_POINTS, min(MOST_POINTS, MOST_MEANS // max(gpus, 1))))
+    each = {name: [(row["time_s"], *row[name]) for row in found if row[name]] for name in _COLUMNS}
+    return {name: _columns(values) for name, values in each.items() if values}
 
 
-def _banded(reader: Reader, window: Window, column: str) -> Series:
-    found = reader.database.execute(
+def _banded(reader: Reader, window: Window, points: int) -> list[dict[str, Any]]:
+    """Return per bin the mean over the GPUs of each quantity, and its 10 % and 90 % quantiles: [mean, low, high]."""
+    means = ", ".join(f"avg({column}) AS {name}" for name, column in _COLUMNS.items())
+    bands = ", ".join(f"[avg({name})] || quantile_cont({name}, [0.1, 0.9]) AS {name}" for name in _COLUMNS)
+    return rows(
+        reader,
         f"""
         WITH each AS (
-            SELECT id, floor(time_s / $width) AS bin, avg({column}) AS value
-            FROM seconds WHERE {column} IS NOT NULL AND time_s < $end GROUP BY ALL
+            SELECT id, floor(time_s / $width) AS point, {means} FROM seconds WHERE time_s < $end GROUP BY id, point
         )
-        SELECT bin * $width, avg(value), quantile_cont(value, 0.1), quantile_cont(value, 0.9)
-        FROM each GROUP BY bin ORDER BY bin
-        """,  # noqa: S608 - a known column
-        {"width": _width_s(window, MOST_POINTS), "end": window.duration_s},
-    ).fetchall()
-    return _columns(found)
+        SELECT point * $width AS time_s, {bands} FROM each GROUP BY point ORDER BY point
+        """,  # noqa: S608 - known columns
+        {"width": _width_s(window, points), "end": window.duration_s},
+    )
 
 
 def _metrics(reader: Reader, window: Window) -> dict[str, Series]:

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from piolet.core.text import count, plural, size
 from piolet.score.model import JobScore
+from piolet.score.period import Period
+from piolet.score.resources import Energy, Files, Network
+from piolet.score.stages import PhaseSum
 from piolet.score.steps import StepTime
+from piolet.score.work import Work
+
+if TYPE_CHECKING:
+    from piolet.score.advice import Advice
 
 NOTHING = "\N{EN DASH}"
 """Stands for what is not known."""
@@ -50,9 +60,9 @@ def energy(joules: float | None) -> str:
     """Return joules in the unit that reads best, from J to MWh."""
     if joules is None:
         return NOTHING
-    for size, unit in _ENERGY:
-        if joules >= size:
-            return f"{joules / size:.3g} {unit}"
+    for least, unit in _ENERGY:
+        if joules >= least:
+            return f"{joules / least:.3g} {unit}"
     return f"{joules:.0f} J"
 
 
@@ -79,3 +89,87 @@ def step_time(found: StepTime | None) -> str:
         return NOTHING
     p10, p50, p90 = (f"{value:.3g}" for value in (found.p10_s, found.p50_s, found.p90_s))
     return f"{p50} s (p10 {p10}, p90 {p90})"
+
+
+def period(found: Period) -> str:
+    """Return how often activity repeats."""
+    return f"every {found.seconds:.3g} s"
+
+
+def phase_times(found: PhaseSum) -> str:
+    """Return how long the phases of one name were together, and how many there were."""
+    return f"{duration(found.seconds)}, {found.count} times" if found.count > 1 else duration(found.seconds)
+
+
+def gain(found: Advice) -> str:
+    """Return what a thing to try may win; a cause that was found speaks for itself."""
+    return "the cause that diagnosis found" if found.gain is None else f"up to {percent(found.gain)} of the GPU time"
+
+
+def work_facts(found: Work) -> list[tuple[str, str]]:
+    """Return what is known of the program's work as (name, value)."""
+    facts = []
+    if found.mfu is not None:
+        origin = "as the program says" if found.mfu_told else f"for {parameters(found.parameters)} parameters"
+        facts.append(("MFU", f"{percent(found.mfu)}, {origin}"))
+    if found.tokens_per_s is not None:
+        facts.append(("Tokens a second", count(found.tokens_per_s)))
+    if found.energy_per_token_j is not None:
+        facts.append(("Energy per token", energy_per_token(found.energy_per_token_j)))
+    return facts
+
+
+def energy_per_token(joules: float) -> str:
+    """Return joules per token with three digits, and in millijoules where that reads better."""
+    return f"{joules:.3g} J" if joules >= 1 else f"{joules * 1000:.3g} mJ"
+
+
+def parameters(number: float | None) -> str:
+    """Return a number of parameters as people say it: 7 B, 350 M."""
+    if number is None:
+        return NOTHING
+    return f"{number / 1e9:.3g} B" if number >= 1e9 else f"{number / 1e6:.3g} M"  # noqa: PLR2004 - a billion
+
+
+def files_line(found: Files) -> str:
+    """Return the traffic of a file system in one line."""
+    parts = [
+        f"read {size(found.read)}/s, at most {size(found.read_peak)}/s",
+        f"written {size(found.write)}/s, at most {size(found.write_peak)}/s",
+    ]
+    if found.read_latency_s is not None:
+        parts.append(f"a read takes {latency(found.read_latency_s)}")
+    if found.write_latency_s is not None:
+        parts.append(f"a write {latency(found.write_latency_s)}")
+    return "; ".join(parts)
+
+
+def latency(seconds: float) -> str:
+    """Return a short time in the unit that reads best."""
+    return f"{seconds:.2g} s" if seconds >= 1 else f"{seconds * 1000:.2g} ms"
+
+
+def network_line(found: Network) -> str:
+    """Return the traffic of all adapters of a kind in one line."""
+    share = "" if found.busiest is None else f", {percent(found.busiest)} of its speed"
+    troubles = "".join(f"; {count(number)} {name}" for name, number in found.troubles.items())
+    return (
+        f"{plural(found.adapters, 'adapter')}: each receives {size(found.receive)}/s and sends {size(found.send)}/s; "
+        f"the highest of one {size(found.highest)}/s{share}{troubles}"
+    )
+
+
+def energy_facts(found: Energy) -> list[tuple[str, str]]:
+    """Return what is known of energy as (name, value)."""
+    facts = [("Energy of the GPUs", energy(found.gpus_j))] if found.gpus_j is not None else []
+    if found.gpu_w is not None:
+        share = "" if found.limit_ratio is None else f", {percent(found.limit_ratio)} of the power limit"
+        facts.append(("Power of a GPU", f"{found.gpu_w:.0f} W on average{share}"))
+    if found.nodes_j is not None:
+        facts.append(
+            (
+                "Energy of whole nodes",
+                f"{energy(found.nodes_j)} of {plural(found.nodes_measured, 'node')}, GPUs included",
+            )
+        )
+    return facts

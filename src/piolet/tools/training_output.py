@@ -1,7 +1,7 @@
 """Lines that training frameworks print about a step: the step, the loss, and how long it took or how fast it was.
 
 Written after the sources of each; examples are in tests/replay/training. What a framework calls them is translated:
-`loss`, `step_time_s`, `tokens_per_s` (as printed: of one GPU in torchtitan) and `mfu_ratio`.
+`loss`, `step_time_s`, `gpu_tokens_per_s` (those of one GPU) and `mfu_ratio`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ FORMATS: Mapping[str, _Format] = {
     "torchtitan": _format(
         r"(?<!validate )\bstep: +(?P<step>\d+) +loss: ",
         loss=(r"\bloss: +", 1),
-        tokens_per_s=(r"\btps: +", 1),
+        gpu_tokens_per_s=(r"\btps: +", 1),
         mfu_ratio=(r"\bmfu: +", 1e-2),
     ),
     "NeMo": _format(

@@ -19,8 +19,8 @@ EXPECTED = {
         Progress(20, {"loss": 9.912345, "step_time_s": 5.2901}),
     ],
     "torchtitan": [
-        Progress(1, {"loss": 8.1309, "tokens_per_s": 1203, "mfu_ratio": 0.0802}),
-        Progress(10, {"loss": 7.0412, "tokens_per_s": 6911, "mfu_ratio": 0.4037}),
+        Progress(1, {"loss": 8.1309, "gpu_tokens_per_s": 1203, "mfu_ratio": 0.0802}),
+        Progress(10, {"loss": 7.0412, "gpu_tokens_per_s": 6911, "mfu_ratio": 0.4037}),
     ],
     "nemo": [
         Progress(0, {"loss": 11.03, "step_time_s": 58.91}),

@@ -125,7 +125,7 @@ def test_a_long_job_of_many_gpus_stays_small(tmp_path: Path) -> None:
         from piolet.score.report import render  # noqa: PLC0415 - the one test that needs it
 
         page = render(reader)
-    assert "The 128 lowest of 160" in page
+    assert "The 48 lowest of 160" in page
     assert "Saturation by node" in page
     assert len(page) < 1_000_000
 
