@@ -229,13 +229,30 @@ ENERGY = Family(
 
 CLOCK = Family(
     "clock",
-    ("time_ns", "node"),
+    ("time_ns", "node", "reference"),
     (
         TIME,
         NODE,
-        Column("reference", "VARCHAR", 0, "what the clock was compared with: utc is the time service's idea of it"),
+        Column(
+            "reference",
+            "VARCHAR",
+            0,
+            "what it was compared with: utc is the time service's idea of it, else a node",
+        ),
         Column("offset_s", "DOUBLE", 1e-6, "this node's clock less the reference"),
         Column("uncertainty_s", "DOUBLE", 1e-6, "most that the offset may be wrong by"),
+    ),
+)
+
+INVENTORY = Family(
+    "inventory",
+    ("time_ns", "node", "device", "name"),
+    (
+        TIME,
+        NODE,
+        Column("device", "VARCHAR", 0, "node, gpu0 ..., or a network interface"),
+        Column("name", "VARCHAR", 0, "such as nvidia_driver, vbios, power_limit_mw, kernel, mtu"),
+        Column("value", "VARCHAR", 0, "its value"),
     ),
 )
 
@@ -269,4 +286,6 @@ EVENTS = Family(
     ),
 )
 
-FAMILIES = {family.name: family for family in (GPU, HOST, NIC, FS, PROC, CGROUP, ENERGY, CLOCK, USER, EVENTS)}
+_ALL = (GPU, HOST, NIC, FS, PROC, CGROUP, ENERGY, CLOCK, INVENTORY, USER, EVENTS)
+
+FAMILIES = {family.name: family for family in _ALL}

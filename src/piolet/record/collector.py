@@ -26,7 +26,8 @@ class Context:
 
     `kernel_log` is open at the place where the recording began, or the error that says why it is not. `devices` is
     filled by whoever reads the GPUs first; it stays empty where there are none. `metrics` names the socket to which
-    programs report. `whole_job`: see AgentSpec.
+    programs report. `node`, `logbook` and
+    `whole_job` are the agent's; see AgentSpec.
     """
 
     environ: Mapping[str, str]
@@ -34,6 +35,8 @@ class Context:
     proc: Path = Path("/proc")
     sys: Path = Path("/sys")
     metrics: str = ""
+    node: str = ""
+    logbook: Path = Path()
     whole_job: bool = False
     devices: list[Device] = field(default_factory=list)
 

@@ -21,7 +21,7 @@ def select(devices: Sequence[Device], environ: Mapping[str, str]) -> tuple[Devic
 
     Slurm counts device files (N of /dev/nvidiaN). Where it confines the job to its own devices, NVML lists nothing
     else and counts from 0 again: as many devices as were given, or a number that no device has, means all of them.
-    CUDA_VISIBLE_DEVICES holds UUIDs (or unique beginnings of them), or indices.
+    CUDA_VISIBLE_DEVICES holds UUIDs (or unique beginnings of them, or those of MIG instances), or indices.
     """
     for variable in _SLURM:
         if environ.get(variable):
@@ -42,10 +42,13 @@ def _number(device: Device) -> int:
 
 
 def _by_cuda(devices: Sequence[Device], words: Sequence[str]) -> tuple[Device, ...]:
-    """Select as CUDA does: it stops at the first word that names no device. MIG instances stand for all."""
+    """Select as CUDA does: it stops at the first word that names no device. A MIG instance stands for its GPU.
+
+    An instance that NVML does not list to this user stands for all GPUs.
+    """
     found: list[Device] = []
     for word in (word.strip() for word in words):
-        if word.startswith("MIG-"):
+        if word.startswith("MIG-") and not any(_has_uuid(each, word) for each in devices):
             return tuple(devices)
         match = [each for each in devices if word not in _NONE and (str(each.index) == word or _has_uuid(each, word))]
         if len(match) != 1:
@@ -55,6 +58,8 @@ def _by_cuda(devices: Sequence[Device], words: Sequence[str]) -> tuple[Device, .
 
 
 def _has_uuid(device: Device, word: str) -> bool:
+    if word.startswith("MIG-"):
+        return any(uuid.startswith(word) for uuid in device.mig)
     return word.startswith("GPU-") and device.uuid.startswith(word)
 
 

@@ -185,5 +185,12 @@ def _say(what: str) -> None:
 
 def main(spec: AgentSpec, kernel_log: KernelLog | StorageError, wakeup: Wakeup, supervisor: int) -> bool:
     """Run the sampler in this process; see Sampler.run."""
-    context = Context(dict(os.environ), kernel_log, metrics=spec.metrics, whole_job=spec.whole_job)
+    context = Context(
+        dict(os.environ),
+        kernel_log,
+        metrics=spec.metrics,
+        node=spec.node,
+        logbook=spec.logbook,
+        whole_job=spec.whole_job,
+    )
     return Sampler(spec, context, wakeup, supervisor).run()

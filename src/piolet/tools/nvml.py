@@ -7,7 +7,7 @@ sentinels are removed here, so that nobody takes them for values.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,8 +33,15 @@ _WITHOUT = {
 }
 _ABSENT = {pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED}
 
-GPM_METRICS = (1, 2, 3, 5, 10, 11, 12, 13, 20, 21, 60, 61)
+GPM_METRICS = (1, 2, 3, 4, 5, 10, 11, 12, 13, 20, 21, 60, 61, 100, 101)
 """The GPM metrics that are read: NVML_GPM_METRIC_* numbers; up to 13 in percent, from 20 on in MiB/s."""
+
+_NVLINK_ERRORS = (
+    pynvml.NVML_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL,
+    pynvml.NVML_FI_DEV_NVLINK_CRC_DATA_ERROR_COUNT_TOTAL,
+    pynvml.NVML_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL,
+    pynvml.NVML_FI_DEV_NVLINK_RECOVERY_ERROR_COUNT_TOTAL,
+)
 
 THROTTLES = {
     pynvml.nvmlClocksEventReasonSwThermalSlowdown: "sw_thermal",
@@ -51,7 +58,10 @@ class GpuLost(PioletError):  # noqa: N818 - reads as the fact it states
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One GPU as NVML lists it. `uuid` is empty if the GPU does not answer; `minor` is N of /dev/nvidiaN."""
+    """One GPU as NVML lists it. `uuid` is empty if the GPU does not answer; `minor` is N of /dev/nvidiaN.
+
+    `mig` are the UUIDs of its MIG instances, empty where it is not divided.
+    """
 
     handle: Any
     index: int
@@ -61,6 +71,7 @@ class Device:
     bus_id: str
     minor: int | None
     simulated: bool
+    mig: tuple[str, ...] = ()
 
     @property
     def gpu(self) -> Gpu:
@@ -79,7 +90,12 @@ class Reading:
     energy_mj: int | None = None
     sm_clock_mhz: int | None = None
     sm_clock_max_mhz: int | None = None
+    memory_clock_mhz: int | None = None
     temperature_c: int | None = None
+    memory_temperature_c: int | None = None
+    power_limit_mw: int | None = None
+    pcie_replays: int | None = None
+    nvlink_errors: int | None = None
     throttle_reasons: int | None = None
     ecc_corrected: int | None = None
     ecc_uncorrected: int | None = None
@@ -153,7 +169,17 @@ def _device(index: int, *, simulated: bool) -> Device:
         bus_id=bus_id(pci.busId) if pci else "",
         minor=_identity(pynvml.nvmlDeviceGetMinorNumber, handle),
         simulated=simulated,
+        mig=_mig_uuids(handle),
     )
+
+
+def _mig_uuids(handle: Any) -> tuple[str, ...]:  # noqa: ANN401 - opaque
+    mode = _identity(pynvml.nvmlDeviceGetMigMode, handle)
+    if not mode or mode[0] != pynvml.NVML_DEVICE_MIG_ENABLE:
+        return ()
+    most = _identity(pynvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0
+    instances = (_identity(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, place) for place in range(most))
+    return tuple(uuid for each in instances if each and (uuid := _identity(pynvml.nvmlDeviceGetUUID, each)))
 
 
 def read(handle: Any, time_s: float, *, gpm: dict[int, float] | None, links: bool) -> Reading:  # noqa: ANN401 - opaque
@@ -166,6 +192,9 @@ def read(handle: Any, time_s: float, *, gpm: dict[int, float] | None, links: boo
     """
     utilization = optional(pynvml.nvmlDeviceGetUtilizationRates, handle)
     tx_kib, rx_kib, tx_bytes, rx_bytes = _link_counters(handle) if links else (None,) * 4
+    memory_temperature_c, *errors = _fields(
+        handle, [(number, 0) for number in (pynvml.NVML_FI_DEV_MEMORY_TEMP, *_NVLINK_ERRORS)]
+    )
     return Reading(
         time_s=time_s,
         utilization_percent=_integer(utilization.gpu) if utilization else None,
@@ -174,6 +203,11 @@ def read(handle: Any, time_s: float, *, gpm: dict[int, float] | None, links: boo
         energy_mj=_integer(optional(pynvml.nvmlDeviceGetTotalEnergyConsumption, handle)),
         sm_clock_mhz=_integer(optional(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_SM)),
         sm_clock_max_mhz=_integer(optional(pynvml.nvmlDeviceGetMaxClockInfo, handle, pynvml.NVML_CLOCK_SM)),
+        memory_clock_mhz=_integer(optional(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_MEM)),
+        memory_temperature_c=memory_temperature_c or None,
+        power_limit_mw=_integer(optional(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)),
+        pcie_replays=_integer(optional(pynvml.nvmlDeviceGetPcieReplayCounter, handle)),
+        nvlink_errors=sum(known_errors) if (known_errors := [each for each in errors if each is not None]) else None,
         temperature_c=_integer(optional(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU)),
         throttle_reasons=_integer(optional(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle)),
         ecc_corrected=ecc_errors(handle, uncorrected=False),
@@ -207,10 +241,21 @@ def _link_counters(handle: Any) -> tuple[int | None, ...]:  # noqa: ANN401 - opa
         (pynvml.NVML_FI_DEV_PCIE_COUNT_TX_BYTES, 0),
         (pynvml.NVML_FI_DEV_PCIE_COUNT_RX_BYTES, 0),
     )
+    return _fields(handle, fields)
+
+
+def _fields(handle: Any, fields: Sequence[tuple[int, int]]) -> tuple[int | None, ...]:  # noqa: ANN401 - opaque
+    """Return the values of fields, each with its scope, by one call."""
     values = optional(pynvml.nvmlDeviceGetFieldValues, handle, fields)
     if values is None:
         return (None,) * len(fields)
-    return tuple(_integer(value.value.ullVal) if value.nvmlReturn == pynvml.NVML_SUCCESS else None for value in values)
+    return tuple(_integer(_field(value)) if value.nvmlReturn == pynvml.NVML_SUCCESS else None for value in values)
+
+
+def _field(value: Any) -> int:  # noqa: ANN401 - a structure of NVML
+    """Return a field's value as the type that it says; a short one leaves the rest of the union undefined."""
+    short = value.valueType in {pynvml.NVML_VALUE_TYPE_UNSIGNED_INT, pynvml.NVML_VALUE_TYPE_SIGNED_INT}
+    return int(value.value.uiVal if short else value.value.ullVal)
 
 
 class Gpm:
@@ -299,3 +344,25 @@ def _identity(call: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
 def _integer(value: Any) -> int | None:  # noqa: ANN401 - any number of NVML
     number = known(value)
     return None if number is None else int(number)
+
+
+def described(device: Device) -> dict[str, Any]:
+    """Return what seldom changes of a GPU, by name; None is not known. One that does not answer has only its UUID.
+
+    Power in watts, clocks in MHz, as NVML's own tools print them.
+    """
+    facts: dict[str, Any] = {"uuid": device.uuid, "model": device.model, "memory_bytes": device.memory_bytes}
+    facts |= {"bus_id": device.bus_id, "minor": device.minor, "mig_instances": len(device.mig)}
+    ask = {
+        "serial": (pynvml.nvmlDeviceGetSerial,),
+        "vbios": (pynvml.nvmlDeviceGetVbiosVersion,),
+        "power_limit_mw": (pynvml.nvmlDeviceGetEnforcedPowerLimit,),
+        "sm_clock_max_mhz": (pynvml.nvmlDeviceGetMaxClockInfo, pynvml.NVML_CLOCK_SM),
+        "pcie_generation": (pynvml.nvmlDeviceGetCurrPcieLinkGeneration,),
+        "pcie_width": (pynvml.nvmlDeviceGetCurrPcieLinkWidth,),
+        "persistence": (pynvml.nvmlDeviceGetPersistenceMode,),
+        "compute_mode": (pynvml.nvmlDeviceGetComputeMode,),
+    }
+    if device.handle is None:
+        return facts
+    return facts | {name: _identity(call, device.handle, *more) for name, (call, *more) in ask.items()}

@@ -14,8 +14,14 @@ from piolet.logbook.records import JobRecord
 from piolet.logbook.schema import FAMILIES, Family
 from piolet.watch.series import SECOND_NS, Metric, device, numeric, value
 
-SAMPLED = tuple(name for name in FAMILIES if name not in {"clock", "user", "events"})
+SAMPLED = tuple(name for name in FAMILIES if name not in {"clock", "inventory", "user", "events"})
 """Families with a row every sampling period."""
+
+_OFFSETS = """
+    SELECT node, arg_max(offset_s, time_ns) FROM clock
+    WHERE reference <> 'utc' OR node NOT IN (SELECT node FROM clock WHERE reference <> 'utc') GROUP BY node
+"""
+"""Against the job's first node, which is what its nodes share; against UTC where that is not known."""
 
 STEADY = tuple(name for name in SAMPLED if name != "proc")
 """Of these, families whose lines last as long as the job; processes come and go."""
@@ -244,7 +250,7 @@ def _resets(reader: Reader) -> dict[tuple[str, str, str], int]:
 def _clock_offsets(reader: Reader, checks: Sequence[CheckResult]) -> dict[str, float]:
     """Return what the recorder measured last, else what vetting found."""
     vetted = {each.node: each.value for each in checks if each.check == "clock" and isinstance(each.value, int | float)}
-    measured = reader.database.execute("SELECT node, arg_max(offset_s, time_ns) FROM clock GROUP BY ALL").fetchall()
+    measured = reader.database.execute(_OFFSETS).fetchall()
     return {**vetted, **{node: offset for node, offset in measured if offset is not None}}
 
 

@@ -25,7 +25,7 @@ from piolet.record.spec import AgentSpec
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def wait_until(condition: Callable[[], Any], timeout_s: float = 10.0) -> Any:
+def wait_until(condition: Callable[[], Any], timeout_s: float = 60.0) -> Any:
     """Return the first true value of `condition`."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
@@ -97,7 +97,7 @@ class Node:
             for pid in (*agents_of(process.pid), process.pid):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            process.communicate(timeout=10)
+            process.communicate(timeout=60)
 
 
 def agents_of(pid: int) -> list[int]:

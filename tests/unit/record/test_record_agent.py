@@ -33,7 +33,7 @@ def _restarts(rows: Rows, logbook: Logbook) -> list[str]:
 
 def _terminate(agent: subprocess.Popen[str]) -> str:
     agent.terminate()
-    _, stderr = agent.communicate(timeout=10)
+    _, stderr = agent.communicate(timeout=60)
     assert agent.returncode == 0, stderr
     return stderr
 
@@ -101,7 +101,7 @@ def test_kill_9_of_the_supervisor_costs_little(
     wait_until(lambda: _recorded(rows, logbook))
     (sampler,) = children(agent.pid)
     agent.kill()
-    agent.wait(timeout=5)
+    agent.wait(timeout=60)
     wait_until(lambda: _restarts(rows, logbook))
     count = _recorded(rows, logbook)
     wait_until(lambda: _recorded(rows, logbook) > count)
@@ -209,7 +209,7 @@ def test_a_full_disk_never_stops_it_and_is_reported(
         pytest.skip("mounting a small tmpfs needs root")
     small = tmp_path / "small"
     small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], check=True, timeout=10)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], check=True, timeout=60)
     try:
         logbook = create(small, "lab", "7")
         agent = node.agent(logbook)
@@ -225,7 +225,7 @@ def test_a_full_disk_never_stops_it_and_is_reported(
         assert _longest_hole_s(rows, logbook) < 0.5
     finally:
         node.end()
-        subprocess.run(["umount", small], check=True, timeout=10)
+        subprocess.run(["umount", small], check=True, timeout=60)
 
 
 def test_an_agent_without_a_logbook_is_a_usage_error(node: Any, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ sys.exit(7)
 
 
 def _told(process: subprocess.Popen[str], stdin: str) -> dict[str, Any]:
-    stdout, stderr = process.communicate(stdin, timeout=10)
+    stdout, stderr = process.communicate(stdin, timeout=60)
     assert process.returncode == 7, stderr
     told: dict[str, Any] = json.loads(stdout)
     return told
@@ -60,7 +60,7 @@ def test_the_recording_spans_the_program_and_says_what_it_ran_on(
     node: Any, rows: Callable[..., Any], wait_until: Callable[..., Any]
 ) -> None:
     process = node.record("sh", "-c", "sleep 1; exit 3")
-    _, stderr = process.communicate(timeout=10)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 3
     (logbook,) = node.logbooks()
     assert stderr == f"piolet: recording to {logbook.path}\n"
@@ -82,7 +82,7 @@ def test_signals_are_the_programs_own(node: Any, wait_until: Callable[..., Any],
     process = node.record("sh", "-c", "echo ready; exec sleep 30")
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
-    assert process.wait(timeout=5) == -number
+    assert process.wait(timeout=60) == -number
     (logbook,) = node.logbooks()
     wait_until(lambda: _ended(logbook))
 
@@ -92,7 +92,7 @@ def test_the_agent_holds_no_pipe_open(node: Any) -> None:
     assert process.stdout.read() == "one\n"
     assert process.poll() is None
     process.terminate()
-    process.wait(timeout=5)
+    process.wait(timeout=60)
 
 
 def test_a_broken_pipe_ends_the_program_as_it_would_alone(node: Any) -> None:
@@ -100,7 +100,7 @@ def test_a_broken_pipe_ends_the_program_as_it_would_alone(node: Any) -> None:
     assert process.stdout.readline() == "y\n"
     process.stdout.close()
     process.stdout = None
-    process.communicate(timeout=5)
+    process.communicate(timeout=60)
     assert process.returncode == -signal.SIGPIPE
 
 
@@ -111,9 +111,9 @@ def test_a_second_program_of_the_job_joins_and_the_recording_ends_with_the_last(
     first = node.record("sleep", "0.4", env=slurm | {"SLURM_PROCID": "0"})
     wait_until(node.logbooks)
     second = node.record("sleep", "1.2", env=slurm | {"SLURM_PROCID": "1"})
-    assert second.communicate(timeout=5)[1] == ""
+    assert second.communicate(timeout=60)[1] == ""
     ended_ns = time.time_ns()
-    first.wait(timeout=5)
+    first.wait(timeout=60)
     (logbook,) = node.logbooks()
     assert logbook.path.parts[-2:] == ("lab", "77")
     wait_until(lambda: _ended(logbook))
@@ -124,26 +124,26 @@ def test_a_second_program_of_the_job_joins_and_the_recording_ends_with_the_last(
 
 def test_an_unknown_command_exits_as_in_a_shell_and_leaves_nothing(node: Any) -> None:
     process = node.record("no-such-command-here", "--x")
-    assert "no-such-command-here: command not found" in process.communicate(timeout=5)[1]
+    assert "no-such-command-here: command not found" in process.communicate(timeout=60)[1]
     assert process.returncode == 127
     plain = node.path / "text"
     plain.write_text("no program")
     process = node.record(plain)
-    assert "is not an executable file" in process.communicate(timeout=5)[1]
+    assert "is not an executable file" in process.communicate(timeout=60)[1]
     assert process.returncode == 126
     assert not (node.path / "root").exists()
 
 
 def test_nothing_to_record_is_a_usage_error(node: Any) -> None:
     process = node.record()
-    assert "there is no program to record" in process.communicate(timeout=5)[1]
+    assert "there is no program to record" in process.communicate(timeout=60)[1]
     assert process.returncode == 2
 
 
 def test_a_root_that_cannot_be_written_is_said_before_anything_starts(node: Any) -> None:
     (node.path / "root").write_text("a file")
     process = node.record("echo", "started")
-    stdout, stderr = process.communicate(timeout=5)
+    stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 3
     assert stdout == ""
     assert "cannot create the logbook" in stderr

@@ -27,12 +27,15 @@ _GPM_RATIOS = {
     "fp64_active_ratio": 11,
     "fp32_active_ratio": 12,
     "fp16_active_ratio": 13,
+    "int_active_ratio": 4,
 }
 _GPM_RATES = {
     "pcie_tx_bytes_per_s": 20,
     "pcie_rx_bytes_per_s": 21,
     "nvlink_rx_bytes_per_s": 60,
     "nvlink_tx_bytes_per_s": 61,
+    "c2c_tx_bytes_per_s": 100,
+    "c2c_rx_bytes_per_s": 101,
 }
 
 
@@ -43,6 +46,7 @@ class NvmlCollector:
         devices = _devices(context)
         context.devices[:] = devices
         self._gpus = [_Tracked(device) for device in select(devices, context.environ)]
+        self._divided = [gpu.device.index for gpu in self._gpus if gpu.device.mig]
         if not self._gpus and not _promised(context):
             raise NotApplicable("the job was given no GPU", where="this node")
         if not self._gpus:
@@ -50,7 +54,13 @@ class NvmlCollector:
 
     def collect(self, time_ns: int) -> list[Entry]:
         """Return a row for each GPU, all null for one that is lost, and what changed as events."""
-        return [entry for gpu in self._gpus for entry in gpu.collect(time_ns)]
+        told, self._divided = self._divided, []
+        whole = "has MIG instances: its samples are of the whole GPU, those of other jobs included"
+        notes = [
+            event(time_ns, "collector", "unavailable", f"nvml: GPU {index} {whole}", severity=Severity.WARNING)
+            for index in told
+        ]
+        return [*notes, *(entry for gpu in self._gpus for entry in gpu.collect(time_ns))]
 
 
 def _devices(context: Context) -> tuple[Device, ...]:
@@ -71,14 +81,14 @@ class _Tracked:
     """One GPU with its last reading."""
 
     def __init__(self, device: Device) -> None:
-        self._device = device
+        self.device = device
         self._gpm: Gpm | None = None
         self._asked_for_gpm = False
         self._before: Reading | None = None
         self._lost = False
 
     def collect(self, time_ns: int) -> Iterator[Entry]:
-        identity = {"time_ns": time_ns, "gpu": self._device.index, "uuid": self._device.uuid or None}
+        identity = {"time_ns": time_ns, "gpu": self.device.index, "uuid": self.device.uuid or None}
         try:
             after = self._read()
         except GpuLost as error:
@@ -92,14 +102,14 @@ class _Tracked:
         self._lost, self._before = False, after
 
     def _read(self) -> Reading:
-        if self._device.handle is None:
+        if self.device.handle is None:
             raise GpuLost("the driver lists this GPU but cannot open it")
         if not self._asked_for_gpm:
-            self._gpm = Gpm(self._device.handle) if Gpm.supported(self._device.handle) else None
+            self._gpm = Gpm(self.device.handle) if Gpm.supported(self.device.handle) else None
             self._asked_for_gpm = True
         now_s = time.monotonic()
         metrics = self._gpm.read() if self._gpm else None
-        return nvml.read(self._device.handle, now_s, gpm=metrics, links=self._gpm is None)
+        return nvml.read(self.device.handle, now_s, gpm=metrics, links=self._gpm is None)
 
     def _changes(self, time_ns: int, after: Reading) -> Iterator[Entry]:
         if self._lost:
@@ -110,7 +120,7 @@ class _Tracked:
             yield self._event(time_ns, "throttle", name, f"{name} slow-down {'began' if began else 'ended'}", severity)
 
     def _event(self, time_ns: int, kind: str, code: str, message: str, severity: Severity) -> Entry:
-        device = self._device
+        device = self.device
         return event(time_ns, kind, code, message, severity=severity, gpu=device.index, uuid=device.uuid or None)
 
 
@@ -134,6 +144,11 @@ def derive(before: Reading | None, after: Reading) -> dict[str, Any]:
             "energy_j": _scaled(after.energy_mj, 1e-3),
             "sm_clock_hz": _scaled(after.sm_clock_mhz, 1_000_000),
             "sm_clock_max_hz": _scaled(after.sm_clock_max_mhz, 1_000_000),
+            "memory_clock_hz": _scaled(after.memory_clock_mhz, 1_000_000),
+            "memory_temperature_c": after.memory_temperature_c,
+            "power_limit_w": _scaled(after.power_limit_mw, 1e-3),
+            "pcie_replays": after.pcie_replays,
+            "nvlink_errors": after.nvlink_errors,
             "temperature_c": after.temperature_c,
             "throttle_reasons": after.throttle_reasons,
             "ecc_corrected": after.ecc_corrected,
