@@ -8,8 +8,10 @@
 #ifndef PIOLET_CONTAINER_H
 #define PIOLET_CONTAINER_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 
@@ -18,21 +20,43 @@
 
 enum { ANSWER_MOST_BYTES = PLAN_MOST_BYTES + FAULT_BYTES };
 
+#define TASK_VARIABLE "PIOLET_TASK" /* the file with what comes before a task's program; see enter.c */
+
 /* Whose the files of the image are: root's, shown as the user's own; or the user's already. */
 enum image_owner { OWNER_ROOT, OWNER_USER };
 
-/* First byte of an answer. */
-enum answer_kind { ANSWER_READY = 'R', ANSWER_FAULT = 'F', ANSWER_OTHER_OWNER = 'O' };
+/* First byte of an answer. Before it may come words to wait: ANSWER_WAIT, the seconds, NUL. */
+enum answer_kind { ANSWER_READY = 'R', ANSWER_FAULT = 'F', ANSWER_OTHER_OWNER = 'O', ANSWER_WAIT = '+' };
+
+/* Records of an answer that is ready, after the builder's pid: a letter and its text, each ends with NUL. */
+enum record_kind {
+    RECORD_WORKDIR = 'w',
+    RECORD_SET = 's',        /* NAME=VALUE */
+    RECORD_UNSET = 'u',      /* NAME */
+    RECORD_DERIVE = 'd',     /* NAME RULE SOURCE */
+    RECORD_ENTRYPOINT = 'e', /* a word */
+    RECORD_START = 't',      /* SECONDS BY: a command before each program; its words follow */
+    RECORD_WORD = 'a',
+    RECORD_VERIFIED = 'y', /* BY KIND VALUE: for the logbook */
+};
 
 struct container {
     pid_t builder;
     size_t answer_size;
-    char answer[ANSWER_MOST_BYTES]; /* ready: kind, builder's pid, working directory, then NAME=VALUE (set) or NAME
-                                       (unset); each ends with NUL */
+    char answer[ANSWER_MOST_BYTES];
 };
 
-/* In the builder: build, answer, wait until `release` is at its end, exit. */
-__attribute__((noreturn)) void builder_main(const char *plan_path, enum image_owner owner, int answer, int release);
+/* What a builder is to do. `release` is at its end when all have joined; `ended`, when the last program has ended, is
+ * waited for only by a plan that stops something. */
+struct builder {
+    const char *plan;
+    enum image_owner owner;
+    int answer, release, ended;
+    const char *path; /* where squashfuse is looked for */
+};
+
+/* In the builder: build, answer, wait until all have joined, exit. */
+__attribute__((noreturn)) void builder_main(const struct builder *builder);
 
 /* Becomes a builder, in a process that was made for it. `data` is the caller's own. */
 typedef void builder_run(enum image_owner owner, int answer, int release, void *data);
@@ -45,10 +69,39 @@ int container_open(struct container *container, const int release[2], builder_ru
 /* Enter the container for good: no_new_privs, namespaces, working directory. Returns 0, or -1 with the fault. */
 int container_join(const struct container *container, struct fault *fault);
 
-/* The next variable after `previous` (NULL for the first): NAME=VALUE or NAME; NULL at the end. */
-const char *container_variable(const struct container *container, const char *previous);
+/* The next record after `previous` (NULL for the first), or NULL at the end. */
+const char *container_record(const struct container *container, const char *previous);
+
+/* A place for variables. `set` and `unset` return 0 or not. */
+struct variables {
+    const char *(*get)(void *data, const char *name);
+    int (*set)(void *data, const char *name, const char *value);
+    void (*unset)(void *data, const char *name);
+    void *data;
+};
+
+/* Set and unset what the container wants for its programs. Returns 0, or -1 with the fault. */
+int container_variables(const struct container *container, const struct variables *variables, struct fault *fault);
+
+/* Records of one program: what its container wants done before it, without the builder's pid. A program that needs
+ * some goes through launch_program. */
+bool container_launches(const struct container *container);
+
+/* Run the start-up commands of the records and become the program, by the entrypoint if there is one. Returns only when
+ * that failed: with a fault, or with errno and an empty fault when the program cannot be executed. */
+int launch_program(const char *records, size_t size, char **program, struct fault *fault);
+
+/* Run a command of the plan for at most `seconds`; what it says goes to standard error. */
+int command_run(const char *stage, const char *by, int seconds, char *const words[], struct fault *fault);
+
+/* In the container, with the variables of its programs. */
+int requirements_check(const struct plan *plan, struct fault *fault);
+int starts_run(const struct plan *plan, FILE *answer, struct fault *fault);
+void stops_run(const struct plan *plan);
 
 /* Parts of the builder, each in its own file. Return 0 or -1 with the fault. */
+struct libraries;
+
 struct root {
     int host; /* the host's tree, as seen by the user */
     int self; /* /proc/<builder> of the host */
@@ -70,7 +123,7 @@ struct squashfs {
 
 /* In this order: opened as the user sees it, served before there is a mount namespace, mounted at `at` of the stage. */
 int squashfs_open(const struct plan_file *wanted, struct squashfs *image, struct fault *fault);
-int squashfs_serve(struct squashfs *image, struct fault *fault);
+int squashfs_serve(struct squashfs *image, const char *path, struct fault *fault);
 int squashfs_mount(const char *path, struct squashfs *image, const char *at, struct stat *status,
                    struct fault *fault);
 
@@ -81,9 +134,31 @@ int image_mount(const struct plan *plan, struct squashfs *image, enum image_owne
 
 /* `files` are those of the plan's mounts, by index. */
 int mounts_open(const struct plan *plan, struct squashfs *files, struct fault *fault);
-int mounts_serve(const struct plan *plan, struct squashfs *files, struct fault *fault);
-int mounts_apply(const struct plan *plan, struct squashfs *files, struct root *root, struct fault *fault);
+int mounts_serve(const struct plan *plan, struct squashfs *files, const char *path, struct fault *fault);
+int mounts_apply(const struct plan *plan, struct squashfs *files, struct libraries *libraries, struct root *root,
+                 struct fault *fault);
 int texts_apply(const struct plan *plan, struct root *root, struct fault *fault);
+
+int mounts_bind(const struct plan_mount *mount, struct root *root, struct fault *fault);
+int symlinks_apply(const struct plan *plan, struct root *root, struct fault *fault);
+
+/* Libraries and programs of the node. `said` is what the node's linker says about them; `path` is what to search before
+ * all else, for LD_LIBRARY_PATH. */
+#define LIBRARIES_DIRECTORY "/.piolet/lib"
+enum { LIBRARIES_SAID_BYTES = 1 << 18 };
+
+struct libraries {
+    char *said;
+    bool bound; /* there are some in LIBRARIES_DIRECTORY */
+    char path[4096];
+};
+
+/* In this order: on the node, in the root to be, in the container with the program's variables. */
+int libraries_find(const struct plan *plan, struct libraries *libraries, struct fault *fault);
+int libraries_apply(const struct plan *plan, struct libraries *libraries, struct root *root, struct fault *fault);
+int libraries_check(const struct plan *plan, struct fault *fault);
+/* Whether the linker finds the library `name` here; 0 or -1. */
+int libraries_loadable(const char *name, char said[LIBRARIES_SAID_BYTES]);
 
 /* The mount system calls that C libraries gained late. Paths are resolved below `root`, never outside it. */
 int open_below(int root, const char *path, int flags);

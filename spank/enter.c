@@ -5,53 +5,84 @@
  * The program takes this process's place, so its process id, signals and exit status are its own. The Slurm plugin
  * starts this program too, as the step's user, to build the container of a step:
  *
- *     piolet-enter --build OWNER ANSWER_FD RELEASE_FD PLAN
- */
+ *     piolet-enter --build OWNER ANSWER_FD RELEASE_FD ENDED_FD PLAN
+ *
+ * and in place of a task's program that something has to come before: as /proc/self/fd/N of a file that is open in the
+ * container, with the variable PIOLET_TASK naming another, which holds the program's name and the records of the
+ * answer. So it is linked statically: it runs in any image, and no variable of the user's changes it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "container.h"
 
 enum { EXIT_USAGE = 2, EXIT_FAULT = 3, EXIT_NOT_EXECUTABLE = 126, EXIT_NOT_FOUND = 127, TIMEOUT_S = 60 };
 
+static pid_t program_pid;
+
+#define SYSTEM_PATH "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+
 static void run_builder(enum image_owner owner, int answer, int release, void *plan) {
-    builder_main(plan, owner, answer, release);
+    const char *path = getenv("PATH");
+    int ended = (int)syscall(SYS_pidfd_open, program_pid, 0);
+    builder_main(&(struct builder){plan, owner, answer, release, ended, path ? path : SYSTEM_PATH});
 }
 
-static void set_variables(const struct container *container) {
-    for (const char *variable = NULL; (variable = container_variable(container, variable));) {
-        char *equals = strchr(variable, '=');
-        if (equals) putenv((char *)variable);
-        else unsetenv(variable);
-    }
+static const char *get(void *data, const char *name) { return (void)data, getenv(name); }
+static int set(void *data, const char *name, const char *value) { return (void)data, setenv(name, value, 1); }
+static void unset(void *data, const char *name) { (void)data, unsetenv(name); }
+
+/* Become the program; what is returned is the exit status when that failed. */
+static int launch(const char *records, size_t size, char **program) {
+    struct fault fault;
+    launch_program(records, size, program, &fault);
+    int error = errno;
+    if (*fault.text) return fault_print(&fault), EXIT_FAULT;
+    fprintf(stderr, "piolet: %s: %s in the container\n  next:   check PATH and that the image has the program\n",
+            program[0], strerror(error));
+    return error == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE;
 }
 
 static int enter(char *plan, char **program) {
     static struct container container;
+    const struct variables own = {get, set, unset, NULL};
+    program_pid = getpid();
     struct fault fault;
     int release[2];
     if (pipe2(release, O_CLOEXEC)) return perror("piolet: pipe"), EXIT_FAULT;
     if (container_open(&container, release, run_builder, plan, TIMEOUT_S, &fault) ||
-        container_join(&container, &fault)) {
+        container_join(&container, &fault) || container_variables(&container, &own, &fault)) {
         fault_print(&fault);
         return EXIT_FAULT;
     }
     close(release[1]);
-    set_variables(&container);
-    execvp(program[0], program);
-    int error = errno;
-    fprintf(stderr, "piolet: %s: %m in the container\n  next:   check PATH and that the image has the program\n",
-            program[0]);
-    return error == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE;
+    return launch(container.answer, container.answer_size, program);
+}
+
+/* Open where the plugin left off: in the container, in the place of the program. */
+static int task(int self, int records_fd, char **program) {
+    static char records[ANSWER_MOST_BYTES];
+    size_t size = 0;
+    for (ssize_t part; (part = read(records_fd, records + size, sizeof records - size)) > 0;) size += (size_t)part;
+    close(self);
+    close(records_fd);
+    unsetenv(TASK_VARIABLE);
+    if (!size || records[size - 1]) return EXIT_FAULT;
+    program[0] = records;
+    return launch(records + strlen(records) + 1, size - strlen(records) - 1, program);
 }
 
 int main(int count, char **words) {
-    if (count == 6 && !strcmp(words[1], "--build"))
-        builder_main(words[5], atoi(words[2]) ? OWNER_USER : OWNER_ROOT, atoi(words[3]), atoi(words[4]));
+    const char *records = getenv(TASK_VARIABLE);
+    int self;
+    if (records && sscanf(words[0], "/proc/self/fd/%d", &self) == 1) return task(self, atoi(records), words);
+    if (count == 7 && !strcmp(words[1], "--build"))
+        builder_main(&(struct builder){words[6], atoi(words[2]) ? OWNER_USER : OWNER_ROOT, atoi(words[3]),
+                                       atoi(words[4]), atoi(words[5]), SYSTEM_PATH});
     if (count >= 4 && words[1][0] != '-' && !strcmp(words[2], "--")) return enter(words[1], words + 3);
     fprintf(stderr, "usage: piolet-enter PLAN -- PROGRAM [ARGUMENT...]\n");
     return EXIT_USAGE;

@@ -72,7 +72,7 @@ static int arrange_fds(const struct squashfs *image, int go) {
     return close_range(6, ~0u, 0);
 }
 
-__attribute__((noreturn)) static void serve(const struct squashfs *image, int go) {
+__attribute__((noreturn)) static void serve(const struct squashfs *image, const char *path, int go) {
     char c;
     cpu_set_t all;
     memset(&all, 0xff, sizeof all);
@@ -81,13 +81,15 @@ __attribute__((noreturn)) static void serve(const struct squashfs *image, int go
     ignore_signals();
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     if (arrange_fds(image, go) || read(5, &c, 1) != 1 || close(5) || chdir("/")) _exit(1);
+    clearenv(); /* the user's libraries are not squashfuse's */
+    setenv("PATH", path, 1);
     execlp("squashfuse_ll", "squashfuse_ll", "-f", "/proc/self/fd/3", "/dev/fd/4", (char *)NULL);
     execlp("squashfuse", "squashfuse", "-f", "/proc/self/fd/3", "/dev/fd/4", (char *)NULL);
     dprintf(2, "squashfuse is not installed on this node");
     _exit(127);
 }
 
-int squashfs_serve(struct squashfs *image, struct fault *fault) {
+int squashfs_serve(struct squashfs *image, const char *path, struct fault *fault) {
     int go[2];
     image->fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
     if (image->fuse < 0)
@@ -97,7 +99,7 @@ int squashfs_serve(struct squashfs *image, struct fault *fault) {
     if (image->said < 0 || pipe2(go, O_CLOEXEC)) return fault_set(fault, STAGE, CHECK_PATH, "no memory: %m");
     image->server = fork();
     if (image->server < 0) return fault_set(fault, STAGE, "raise the limit of processes", "fork: %m");
-    if (!image->server) serve(image, go[0]);
+    if (!image->server) serve(image, path, go[0]);
     close(go[0]);
     close(image->file);
     image->go = go[1];

@@ -22,6 +22,18 @@ static long long now_ms(void) {
     return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
 }
 
+/* Words to wait at the beginning of an answer: put the deadline off by what they say, and take them out. */
+static size_t take_waits(char *answer, size_t size, long long *deadline_ms) {
+    char *end;
+    while (size && answer[0] == ANSWER_WAIT && (end = memchr(answer, 0, size))) {
+        *deadline_ms += atoi(answer + 1) * 1000LL;
+        size_t taken = (size_t)(end + 1 - answer);
+        memmove(answer, end + 1, size - taken);
+        size -= taken;
+    }
+    return size;
+}
+
 /* Read all of the answer until `deadline_ms`. Returns its size, or -1: late (errno ETIMEDOUT), too long (EFBIG). */
 static ssize_t read_answer(int pipe, char *answer, long long deadline_ms) {
     size_t size = 0;
@@ -36,7 +48,7 @@ static ssize_t read_answer(int pipe, char *answer, long long deadline_ms) {
         ssize_t part = read(pipe, answer + size, ANSWER_MOST_BYTES - size);
         if (part < 0 && errno == EINTR) continue;
         if (part <= 0) return part ? -1 : (ssize_t)size;
-        size += (size_t)part;
+        size = take_waits(answer, size + (size_t)part, &deadline_ms);
     }
 }
 
@@ -123,8 +135,8 @@ static const char *next_text(const struct container *container, const char *text
 
 int container_join(const struct container *container, struct fault *fault) {
     char *caller = getcwd(NULL, 0);
-    const char *workdir = next_text(container, container->answer);
-    if (!workdir) return fault_set(fault, "join", AGAIN, "the builder's answer is not whole");
+    const char *workdir = container_record(container, NULL);
+    if (!workdir || *workdir++ != RECORD_WORKDIR) return fault_set(fault, "join", AGAIN, "the builder's answer is not whole");
     if (enter_namespaces(container->builder, fault)) return -1;
     if (*workdir && chdir(workdir))
         return fault_set(fault, "workdir", "mount it, or correct workdir in the EDF", "%s: %m", workdir);
@@ -133,6 +145,60 @@ int container_join(const struct container *container, struct fault *fault) {
     return 0;
 }
 
-const char *container_variable(const struct container *container, const char *previous) {
-    return next_text(container, previous ? previous : next_text(container, container->answer));
+const char *container_record(const struct container *container, const char *previous) {
+    return next_text(container, previous ? previous : container->answer);
+}
+
+/* The first name of a list of nodes: nid[001-004,7],x is nid001. */
+static void first_node(const char *nodes, char *first, size_t size) {
+    const char *bracket = nodes + strcspn(nodes, "[,");
+    int prefix = (int)(bracket - nodes);
+    if (*bracket != '[') {
+        snprintf(first, size, "%.*s", prefix, nodes);
+        return;
+    }
+    int number = (int)strcspn(bracket + 1, "-,]");
+    const char *rest = strchr(bracket, ']');
+    snprintf(first, size, "%.*s%.*s%.*s", prefix, nodes, number, bracket + 1, rest ? (int)strcspn(rest + 1, ",") : 0,
+             rest ? rest + 1 : "");
+}
+
+/* A variable that each task has of its own; one that is set, or whose source is not, is left alone. */
+static int derive(const char *record, const struct variables *variables) {
+    char name[256], rule[16], source[256], value[1024];
+    if (sscanf(record, "%255s %15s %255s", name, rule, source) != 3) return -1;
+    const char *given = variables->get(variables->data, source);
+    if (!given || variables->get(variables->data, name)) return 0;
+    if (!strcmp(rule, "copy")) snprintf(value, sizeof value, "%s", given);
+    else if (!strcmp(rule, "first-node")) first_node(given, value, sizeof value);
+    else snprintf(value, sizeof value, "%d", 29500 + abs(atoi(given)) % 1000);
+    return variables->set(variables->data, name, value);
+}
+
+static int apply_variable(const char *record, const struct variables *variables) {
+    char name[256];
+    const char *text = record + 1;
+    size_t length = strcspn(text, "=");
+    if (*record == RECORD_DERIVE) return derive(text, variables);
+    if (length >= sizeof name) return -1;
+    snprintf(name, sizeof name, "%.*s", (int)length, text);
+    if (*record == RECORD_SET) return variables->set(variables->data, name, text + length + 1);
+    if (*record == RECORD_UNSET) variables->unset(variables->data, name);
+    return 0;
+}
+
+int container_variables(const struct container *container, const struct variables *variables, struct fault *fault) {
+    for (const char *record = NULL; (record = container_record(container, record));) {
+        if ((*record == RECORD_SET || *record == RECORD_UNSET || *record == RECORD_DERIVE) &&
+            apply_variable(record, variables))
+            return fault_set(fault, "variables", "correct it in the EDF", "cannot set %.100s", record + 1);
+    }
+    return 0;
+}
+
+bool container_launches(const struct container *container) {
+    for (const char *record = NULL; (record = container_record(container, record));) {
+        if (*record == RECORD_ENTRYPOINT || *record == RECORD_START) return true;
+    }
+    return false;
 }

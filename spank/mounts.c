@@ -13,6 +13,8 @@
 
 #include "container.h"
 
+enum { MOST_LINKS = 16 };
+
 static const char CHECK_MOUNT[] = "correct the mount in the EDF, or ask for the file system on this node";
 static const char CHECK_KERNEL[] = "report this to the administrators: the kernel must be Linux 5.14 or newer";
 
@@ -34,8 +36,25 @@ int attach_copy(int source, int target, unsigned long long attributes) {
     return failed ? -1 : 0;
 }
 
+static int mount_point(int root, const char *path, bool directory, int links);
+
+/* Make `name` in the directory `parent`, whose path is `parent_path`. A link that leads nowhere yet is followed, in
+ * the root and at most `links` of them. */
+static int make_point(int root, int parent, const char *parent_path, const char *name, bool directory, int links) {
+    char text[PATH_MAX], target[2 * PATH_MAX];
+    int made = directory ? mkdirat(parent, name, 0755) : mknodat(parent, name, S_IFREG | 0644, 0);
+    if (!made) return openat(parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    ssize_t size = errno == EEXIST ? readlinkat(parent, name, text, sizeof text - 1) : -1;
+    if (size < 0) return -1;
+    if (!links) return errno = ELOOP, -1;
+    text[size] = 0;
+    if (*text == '/') return mount_point(root, text, directory, links - 1);
+    snprintf(target, sizeof target, "%s/%s", parent_path, text);
+    return mount_point(root, target, directory, links - 1);
+}
+
 /* Open `path` below `root` as a mount point, making it and its parents where they are missing. */
-static int mount_point(int root, const char *path, bool directory) {
+static int mount_point(int root, const char *path, bool directory, int links) {
     int fd = open_below(root, path, O_PATH | (directory ? O_DIRECTORY : 0));
     if (fd >= 0 || errno != ENOENT) return fd;
     char *parent_path = strdup(path);
@@ -44,10 +63,9 @@ static int mount_point(int root, const char *path, bool directory) {
     while (end && parent_path[end - 1] == '/') parent_path[--end] = 0;
     char *name = strrchr(parent_path, '/');
     *name++ = 0;
-    int parent = *parent_path ? mount_point(root, parent_path, true) : open_below(root, "/", O_PATH | O_DIRECTORY);
+    int parent = *parent_path ? mount_point(root, parent_path, true, links) : open_below(root, "/", O_PATH | O_DIRECTORY);
     if (parent >= 0) {
-        int made = directory ? mkdirat(parent, name, 0755) : mknodat(parent, name, S_IFREG | 0644, 0);
-        if (!made) fd = openat(parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        fd = make_point(root, parent, parent_path, name, directory, links);
         int error = errno;
         close(parent);
         errno = error;
@@ -62,13 +80,13 @@ static unsigned long long attributes_of(const struct plan_mount *mount) {
            (mount->flags & FLAG_NOEXEC ? MOUNT_ATTR_NOEXEC : 0);
 }
 
-static int apply_bind(const struct plan_mount *mount, struct root *root, struct fault *fault) {
+int mounts_bind(const struct plan_mount *mount, struct root *root, struct fault *fault) {
     struct stat status;
     int source = open_below(root->host, mount->source, O_PATH);
     if (source < 0 && errno == ENOENT && mount->flags & FLAG_OPTIONAL) return 0;
     if (source < 0 || fstat(source, &status))
         return fault_set(fault, "mount", CHECK_MOUNT, "source %s: %m", mount->source);
-    int target = mount_point(root->tree, mount->target, S_ISDIR(status.st_mode));
+    int target = mount_point(root->tree, mount->target, S_ISDIR(status.st_mode), MOST_LINKS);
     if (target < 0)
         return fault_set(fault, "mount", CHECK_MOUNT, "target %s for %s: %m", mount->target, mount->source);
     if (attach_copy(source, target, attributes_of(mount)))
@@ -92,7 +110,7 @@ static int new_tmpfs(const struct plan_mount *mount) {
 }
 
 static int apply_tmpfs(const struct plan_mount *mount, struct root *root, struct fault *fault) {
-    int target = mount_point(root->tree, mount->target, true);
+    int target = mount_point(root->tree, mount->target, true, MOST_LINKS);
     if (target < 0) return fault_set(fault, "mount", CHECK_MOUNT, "target %s for a tmpfs: %m", mount->target);
     int made = new_tmpfs(mount);
     if (made < 0 || move_mount(made, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH))
@@ -110,9 +128,9 @@ int mounts_open(const struct plan *plan, struct squashfs *files, struct fault *f
     return 0;
 }
 
-int mounts_serve(const struct plan *plan, struct squashfs *files, struct fault *fault) {
+int mounts_serve(const struct plan *plan, struct squashfs *files, const char *path, struct fault *fault) {
     for (size_t i = 0; i < plan->mount_count; i++) {
-        if (plan->mounts[i].kind == MOUNT_SQUASHFS && squashfs_serve(&files[i], fault)) return -1;
+        if (plan->mounts[i].kind == MOUNT_SQUASHFS && squashfs_serve(&files[i], path, fault)) return -1;
     }
     return 0;
 }
@@ -123,7 +141,7 @@ static int apply_squashfs(const struct plan_mount *mount, struct squashfs *file,
     struct stat status;
     if (squashfs_mount(mount->file.path, file, "/squashfs", &status, fault)) return -1;
     int source = open("/squashfs", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    int target = mount_point(root->tree, mount->target, true);
+    int target = mount_point(root->tree, mount->target, true, MOST_LINKS);
     if (target < 0)
         return fault_set(fault, "mount", CHECK_MOUNT, "target %s for %s: %m", mount->target, mount->file.path);
     if (source < 0 || attach_copy(source, target, attributes_of(mount) | MOUNT_ATTR_RDONLY) ||
@@ -137,7 +155,7 @@ static int apply_squashfs(const struct plan_mount *mount, struct squashfs *file,
 static int apply_mount(const struct plan_mount *mount, struct squashfs *file, struct root *root,
                        struct fault *fault) {
     switch (mount->kind) {
-    case MOUNT_BIND: return apply_bind(mount, root, fault);
+    case MOUNT_BIND: return mounts_bind(mount, root, fault);
     case MOUNT_TMPFS: return apply_tmpfs(mount, root, fault);
     case MOUNT_SQUASHFS: return apply_squashfs(mount, file, root, fault);
     }
@@ -161,12 +179,15 @@ static int make_readonly(struct root *root, struct fault *fault) {
     return 0;
 }
 
-int mounts_apply(const struct plan *plan, struct squashfs *files, struct root *root, struct fault *fault) {
+int mounts_apply(const struct plan *plan, struct squashfs *files, struct libraries *libraries, struct root *root,
+                 struct fault *fault) {
     if (make_root(root, fault)) return -1;
     for (size_t i = 0; i < plan->mount_count; i++) {
         if (apply_mount(&plan->mounts[i], &files[i], root, fault)) return -1;
     }
-    if (texts_apply(plan, root, fault)) return -1;
+    if (texts_apply(plan, root, fault) || symlinks_apply(plan, root, fault) ||
+        libraries_apply(plan, libraries, root, fault))
+        return -1;
     return plan->writable ? 0 : make_readonly(root, fault);
 }
 
@@ -189,11 +210,28 @@ int texts_apply(const struct plan *plan, struct root *root, struct fault *fault)
     for (size_t i = 0; i < plan->text_count; i++) {
         const struct plan_text *text = &plan->texts[i];
         int out = compose(text, root, i);
-        int target = out < 0 ? -1 : mount_point(root->tree, text->target, false);
+        int target = out < 0 ? -1 : mount_point(root->tree, text->target, false, MOST_LINKS);
         if (target < 0 || attach_copy(out, target, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV))
             return fault_set(fault, "identity", remedy, "%s: %m", text->target);
         close(out);
         close(target);
+    }
+    return 0;
+}
+
+/* Make the links of the plan; one that the image has already is replaced. */
+int symlinks_apply(const struct plan *plan, struct root *root, struct fault *fault) {
+    static const char remedy[] = "the image must have nothing there, or a link";
+    for (const struct plan_item *item = NULL; (item = plan_next(plan, ITEM_SYMLINK, item));) {
+        char parent_path[PATH_MAX], text[PATH_MAX];
+        snprintf(parent_path, sizeof parent_path, "%s", item->words[1]);
+        char *name = strrchr(parent_path, '/');
+        *name++ = 0;
+        int parent = *parent_path ? mount_point(root->tree, parent_path, true, MOST_LINKS) : dup(root->tree);
+        if (parent >= 0 && readlinkat(parent, name, text, sizeof text) > 0) unlinkat(parent, name, 0);
+        if (parent < 0 || symlinkat(item->words[0], parent, name))
+            return fault_set(fault, "mount", remedy, "link %s: %m", item->words[1]);
+        close(parent);
     }
     return 0;
 }

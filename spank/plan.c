@@ -7,15 +7,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_FIELDS = 7 };
+
 
 struct parser {
     struct plan *plan;
     char *why;
     unsigned line; /* from 1 */
-    char *fields[MOST_FIELDS];
+    char *fields[PLAN_MOST_FIELDS];
     size_t count;
-    bool has_root;
+    bool has_root, is_part;
 };
 
 __attribute__((format(printf, 2, 3))) static int refuse(struct parser *parser, const char *format, ...) {
@@ -68,7 +68,7 @@ static int unescape(char *field) {
 static int split(struct parser *parser, char *line) {
     parser->count = 0;
     for (char *field = line; field; parser->count++) {
-        if (parser->count == MOST_FIELDS) return refuse(parser, "too many fields");
+        if (parser->count == PLAN_MOST_FIELDS) return refuse(parser, "too many fields");
         char *space = strchr(field, ' ');
         if (space) *space++ = 0;
         if (!*field || unescape(field)) return refuse(parser, "a field is not well formed");
@@ -215,16 +215,74 @@ static int parse_name(struct parser *parser) {
     return 0;
 }
 
+/* Words of a library: what separates those of LD_PRELOAD cannot stand in one. */
+static bool is_library(const char *text) { return *text && !strpbrk(text, ": \t\n"); }
+
+static bool is_one_of(const char *text, const char *const *known) {
+    while (*known && strcmp(text, *known)) known++;
+    return *known;
+}
+
+/* Whether a word is what a letter of a form stands for. */
+static bool fits(char letter, const char *word) {
+    static const char *const flags[] = {"-", "optional", NULL}, *const rules[] = {"copy", "first-node", "port", NULL},
+                             *const required[] = {"path", "library", "driver", "variable", NULL};
+    long long value;
+    switch (letter) {
+    case 'p': return path_is_plain(word);
+    case 'l': return is_library(word);
+    case 'f': return is_one_of(word, flags);
+    case 'k': return is_one_of(word, required);
+    case 'r': return is_one_of(word, rules);
+    case 'v': return is_name(word);
+    case 'i': return number(word, &value) && value > 0;
+    default: return *word;
+    }
+}
+
+/* Forms: a letter a word; '+' at the end is one word or more. */
+static const struct {
+    const char *word, *form;
+    enum item_kind kind;
+} items[] = {
+    {"library", "wlf", ITEM_LIBRARY},    {"program", "wpf", ITEM_PROGRAM},       {"ldcache", "p", ITEM_CACHE},
+    {"symlink", "wp", ITEM_SYMLINK},     {"require", "wkw", ITEM_REQUIRE},       {"derive", "vrv", ITEM_DERIVE},
+    {"entrypoint", "+", ITEM_ENTRYPOINT}, {"start-node", "wi+", ITEM_START_NODE}, {"start-task", "wi+", ITEM_START_TASK},
+    {"stop", "wi+", ITEM_STOP},          {"include", "p", ITEM_INCLUDE},         {"source", "pii", ITEM_SOURCE}};
+
+static int parse_item(struct parser *parser, size_t which) {
+    struct plan *plan = parser->plan;
+    const char *form = items[which].form;
+    size_t count = parser->count - 1, letters = strlen(form);
+    bool open_ended = form[letters - 1] == '+';
+    if (open_ended ? count < letters : count != letters) return refuse(parser, "not a %s", items[which].word);
+    if (items[which].kind == ITEM_INCLUDE && parser->is_part) return refuse(parser, "an include in an include");
+    struct plan_item item = {items[which].kind, count, plan->words + plan->word_count};
+    for (size_t i = 0; i < count; i++) {
+        const char *word = parser->fields[i + 1];
+        if (!fits(i < letters ? form[i] : '+', word) && i < letters)
+            return refuse(parser, "not a %s", items[which].word);
+        plan->words[plan->word_count++] = word;
+    }
+    plan->items[plan->item_count++] = item;
+    return 0;
+}
+
 static int parse_line(struct parser *parser, char *line) {
     static const struct {
         const char *word;
         int (*parse)(struct parser *);
-    } lines[] = {{"name", parse_name},     {"image", parse_image},      {"root", parse_root},
-                 {"mount", parse_mount},   {"prepend", parse_text},     {"set", parse_variable},
-                 {"unset", parse_variable}, {"workdir", parse_workdir}};
+        bool in_part;
+    } lines[] = {{"name", parse_name, false},    {"image", parse_image, false},   {"root", parse_root, false},
+                 {"mount", parse_mount, true},   {"prepend", parse_text, false},  {"set", parse_variable, true},
+                 {"unset", parse_variable, true}, {"workdir", parse_workdir, false}};
     if (split(parser, line)) return -1;
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
-        if (!strcmp(parser->fields[0], lines[i].word)) return lines[i].parse(parser);
+        if (!strcmp(parser->fields[0], lines[i].word) && (lines[i].in_part || !parser->is_part))
+            return lines[i].parse(parser);
+    }
+    for (size_t i = 0; i < sizeof items / sizeof *items; i++) {
+        if (!strcmp(parser->fields[0], items[i].word)) return parse_item(parser, i);
     }
     return refuse(parser, "unknown word \"%.40s\"", parser->fields[0]);
 }
@@ -256,14 +314,17 @@ static int parse_lines(struct parser *parser, char *content, char *end) {
         if (parser->line > 1 && parse_line(parser, line)) return -1;
         line = newline + 1;
     }
-    if (parser->plan->image_kind == IMAGE_NONE || !parser->has_root || !parser->plan->name)
+    if (!parser->is_part && (parser->plan->image_kind == IMAGE_NONE || !parser->has_root || !parser->plan->name))
         return refuse(parser, "name, image or root is missing");
     return 0;
 }
 
 static int allocate(struct parser *parser, const char *content, size_t size) {
-    size_t lines = 0;
-    for (size_t i = 0; i < size; i++) lines += content[i] == '\n';
+    size_t lines = 0, words = 0;
+    for (size_t i = 0; i < size; i++) {
+        lines += content[i] == '\n';
+        words += content[i] == ' ';
+    }
     if (lines > PLAN_MOST_LINES || size > PLAN_MOST_BYTES)
         return snprintf(parser->why, PLAN_WHY_BYTES, "it is too large"), -1;
     struct plan *plan = parser->plan;
@@ -271,26 +332,73 @@ static int allocate(struct parser *parser, const char *content, size_t size) {
     plan->mounts = calloc(lines + 1, sizeof *plan->mounts);
     plan->texts = calloc(lines + 1, sizeof *plan->texts);
     plan->variables = calloc(lines + 1, sizeof *plan->variables);
-    if (!plan->content || !plan->mounts || !plan->texts || !plan->variables)
+    plan->items = calloc(lines + 1, sizeof *plan->items);
+    plan->words = calloc(words + 1, sizeof *plan->words);
+    if (!plan->content || !plan->mounts || !plan->texts || !plan->variables || !plan->items || !plan->words)
         return snprintf(parser->why, PLAN_WHY_BYTES, "no memory"), -1;
     memcpy(plan->content, content, size);
     plan->content[size] = 0;
     return 0;
 }
 
-int plan_parse(struct plan *plan, const char *content, size_t size, char why[PLAN_WHY_BYTES]) {
+static int parse(struct plan *plan, const char *content, size_t size, bool is_part, char why[PLAN_WHY_BYTES]) {
     *plan = (struct plan){0};
-    struct parser parser = {.plan = plan, .why = why};
+    struct parser parser = {.plan = plan, .why = why, .is_part = is_part};
     if (allocate(&parser, content, size)) return -1;
     if (memchr(content, 0, size)) return snprintf(why, PLAN_WHY_BYTES, "it is not text"), -1;
     char *end = checked_end(&parser, plan->content, size);
     return end ? parse_lines(&parser, plan->content, end) : -1;
 }
 
+int plan_parse(struct plan *plan, const char *content, size_t size, char why[PLAN_WHY_BYTES]) {
+    return parse(plan, content, size, false, why);
+}
+
+int plan_parse_part(struct plan *part, const char *content, size_t size, char why[PLAN_WHY_BYTES]) {
+    return parse(part, content, size, true, why);
+}
+
+/* Return a new array of the elements of two, and free the first that `own` points to; NULL without memory. */
+static void *joined(void *own, const void *before, size_t before_count, const void *after, size_t after_count,
+                    size_t bytes) {
+    char *whole = calloc(before_count + after_count + 1, bytes);
+    if (!whole) return NULL;
+    memcpy(whole, before, before_count * bytes);
+    memcpy(whole + before_count * bytes, after, after_count * bytes);
+    free(own);
+    return whole;
+}
+
+int plan_include(struct plan *plan, const struct plan *part) {
+    void *mounts = joined(plan->mounts, plan->mounts, plan->mount_count, part->mounts, part->mount_count,
+                          sizeof *plan->mounts);
+    if (!mounts) return -1;
+    plan->mounts = mounts;
+    plan->mount_count += part->mount_count;
+    void *variables = joined(plan->variables, part->variables, part->variable_count, plan->variables,
+                             plan->variable_count, sizeof *plan->variables);
+    if (!variables) return -1;
+    plan->variables = variables;
+    plan->variable_count += part->variable_count;
+    void *all = joined(plan->items, plan->items, plan->item_count, part->items, part->item_count, sizeof *plan->items);
+    if (!all) return -1;
+    plan->items = all;
+    plan->item_count += part->item_count;
+    return 0;
+}
+
+const struct plan_item *plan_next(const struct plan *plan, enum item_kind kind, const struct plan_item *previous) {
+    const struct plan_item *item = previous ? previous + 1 : plan->items, *end = plan->items + plan->item_count;
+    while (item < end && item->kind != kind) item++;
+    return item < end ? item : NULL;
+}
+
 void plan_free(struct plan *plan) {
     free(plan->mounts);
     free(plan->texts);
     free(plan->variables);
+    free(plan->items);
+    free(plan->words);
     free(plan->content);
     *plan = (struct plan){0};
 }

@@ -151,7 +151,11 @@ static struct {
     char plan[PATH_MAX];
     int built[2];   /* at its end: the first task has tried to build */
     int release[2]; /* at its end: all tasks have joined, and the builder may go */
-} step = {.built = {-1, -1}, .release = {-1, -1}};
+    int ended[2];   /* at its end: all tasks have ended, and the builder stops what it started */
+    int stopped[2]; /* at its end: it has */
+    unsigned tasks; /* that have not ended */
+    spank_t spank;
+} step = {.built = {-1, -1}, .release = {-1, -1}, .ended = {-1, -1}, .stopped = {-1, -1}};
 
 /* The path of the plan: what the option says, if that is a plan; else what srun had compiled. */
 static int find_plan(spank_t spank, char plan[PATH_MAX], struct fault *fault) {
@@ -172,16 +176,21 @@ EXPORT int slurm_spank_init_post_opt(spank_t spank, int count, char **arguments)
     (void)arguments;
     if (spank_context() != S_CTX_REMOTE || !state.is_requested) return 0;
     void *memory = mmap(NULL, sizeof *step.shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED || pipe2(step.built, O_CLOEXEC) || pipe2(step.release, O_CLOEXEC)) return 0;
+    if (memory == MAP_FAILED || pipe2(step.built, O_CLOEXEC) || pipe2(step.release, O_CLOEXEC) ||
+        pipe2(step.ended, O_CLOEXEC) || pipe2(step.stopped, O_CLOEXEC))
+        return 0;
     step.shared = memory;
     return 0;
 }
 
+static void close_one(int *end) {
+    if (*end >= 0) close(*end);
+    *end = -1;
+}
+
 static void close_all(int ends[2]) {
-    for (int i = 0; i < 2; i++) {
-        if (ends[i] >= 0) close(ends[i]);
-        ends[i] = -1;
-    }
+    close_one(&ends[0]);
+    close_one(&ends[1]);
 }
 
 /* All tasks have been forked: what slurmstepd itself holds would keep them waiting. */
@@ -191,11 +200,29 @@ EXPORT int slurm_spank_task_post_fork(spank_t spank, int count, char **arguments
     (void)arguments;
     close_all(step.built);
     close_all(step.release);
+    close_one(&step.ended[0]);
+    close_one(&step.stopped[1]);
+    step.tasks++;
+    return 0;
+}
+
+/* The last task has ended: the builder, which is the user's, has a while to stop what it started. */
+EXPORT int slurm_spank_task_exit(spank_t spank, int count, char **arguments) {
+    struct pollfd stopped = {.fd = step.stopped[0], .events = POLLIN};
+    (void)spank;
+    (void)count;
+    (void)arguments;
+    if (!state.is_requested || !step.tasks || --step.tasks) return 0;
+    close_one(&step.ended[1]);
+    if (!step.shared || !step.shared->is_built) return 0;
+    while (poll(&stopped, 1, state.timeout_s * 1000) < 0 && errno == EINTR) {
+    }
+    close_one(&step.stopped[0]);
     return 0;
 }
 
 /* Leave what slurmstepd is: its signals, its protection from the memory killer, its files. */
-static int shed(int answer, int release) {
+static int shed(const int kept[], size_t count) {
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -203,21 +230,25 @@ static int shed(int answer, int release) {
     int adjust = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
     if (adjust >= 0) (void)!write(adjust, "0", 1);
     int null = open("/dev/null", O_RDWR);
-    if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0) return -1;
+    if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0) return -1;
     if (close_range(3, ~0u, CLOSE_RANGE_CLOEXEC)) return -1;
-    return fcntl(answer, F_SETFD, 0) || fcntl(release, F_SETFD, 0) || chdir("/") ? -1 : 0;
+    for (size_t i = 0; i < count; i++) {
+        if (fcntl(kept[i], F_SETFD, 0)) return -1;
+    }
+    return chdir("/");
 }
 
 /* Already the user, in the first task's cgroups: become piolet-enter, so that nothing of slurmstepd's memory is left
- * where the user's plan is read. */
+ * where the user's plan is read. It has the job's variables, for what it starts in the container, and the end of
+ * `stopped` for as long as it lives. */
 static void run_builder(enum image_owner owner, int answer, int release, void *plan) {
-    char kind[16], answer_fd[16], release_fd[16], fault[PATH_MAX + 256];
-    char *environment[] = {"PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL=C", NULL};
-    char *words[] = {"piolet-enter", "--build", kind, answer_fd, release_fd, plan, NULL};
+    char kind[16], fds[3][16], fault[PATH_MAX + 256], **environment;
+    char *words[] = {"piolet-enter", "--build", kind, fds[0], fds[1], fds[2], plan, NULL};
+    const int kept[] = {answer, release, step.ended[0], step.stopped[1]};
     snprintf(kind, sizeof kind, "%d", owner == OWNER_USER);
-    snprintf(answer_fd, sizeof answer_fd, "%d", answer);
-    snprintf(release_fd, sizeof release_fd, "%d", release);
-    if (!shed(answer, release)) execve(state.enter, words, environment);
+    for (size_t i = 0; i < 3; i++) snprintf(fds[i], sizeof fds[i], "%d", kept[i]);
+    if (spank_get_item(step.spank, S_JOB_ENV, &environment) == ESPANK_SUCCESS && !shed(kept, 4))
+        execve(state.enter, words, environment);
     int size = snprintf(fault, sizeof fault,
                         "%c  stage:  builder\n  reason: %s: %m\n  next:   ask the administrators to install "
                         "piolet-enter beside the plugin\n",
@@ -226,6 +257,7 @@ static void run_builder(enum image_owner owner, int answer, int release, void *p
 }
 
 static void build(spank_t spank, struct shared *shared) {
+    step.spank = spank;
     if (find_plan(spank, step.plan, &shared->fault)) return;
     shared->is_built = !container_open(&shared->container, step.release, run_builder, step.plan, state.timeout_s,
                                        &shared->fault);
@@ -239,17 +271,48 @@ static void wait_for_build(void) {
     }
 }
 
-static int set_variables(spank_t spank, const struct container *container, struct fault *fault) {
-    char name[256];
-    for (const char *variable = NULL; (variable = container_variable(container, variable));) {
-        size_t length = strcspn(variable, "=");
-        if (length >= sizeof name) return fault_set(fault, "variables", "shorten its name", "%s", variable);
-        snprintf(name, sizeof name, "%.*s", (int)length, variable);
-        if (!variable[length]) spank_unsetenv(spank, name);
-        else if (spank_setenv(spank, name, variable + length + 1, 1) != ESPANK_SUCCESS)
-            return fault_set(fault, "variables", "correct it in the EDF", "Slurm refuses to set %s", name);
-    }
+static const char *get(void *spank, const char *name) {
+    static char value[4096];
+    return spank_getenv(spank, name, value, sizeof value) == ESPANK_SUCCESS ? value : NULL;
+}
+
+static int set(void *spank, const char *name, const char *value) {
+    return spank_setenv(spank, name, value, 1) == ESPANK_SUCCESS ? 0 : -1;
+}
+
+static void unset(void *spank, const char *name) { spank_unsetenv(spank, name); }
+
+/* What comes before the task's program: its name and the records, in memory. Returns the file or -1. */
+static int write_records(const struct container *container, const char *program) {
+    int file = memfd_create("piolet", 0);
+    size_t size = strlen(program) + 1;
+    if (file < 0 || write(file, program, size) != (ssize_t)size ||
+        write(file, container->answer, container->answer_size) != (ssize_t)container->answer_size ||
+        lseek(file, 0, SEEK_SET))
+        return -1;
+    return file;
+}
+
+/* Have piolet-enter, which is `self`, take the place of the program, in an image that does not have it. */
+static int take_place(spank_t spank, const struct container *container, int self, struct fault *fault) {
+    char **words, name[32];
+    int count, records = -1;
+    if (spank_get_item(spank, S_JOB_ARGV, &count, &words) == ESPANK_SUCCESS && count)
+        records = write_records(container, words[0]);
+    snprintf(name, sizeof name, "%d", records);
+    if (self < 0 || records < 0 || set(spank, TASK_VARIABLE, name) ||
+        asprintf(&words[0], "/proc/self/fd/%d", self) < 0)
+        return fault_set(fault, "entrypoint", "ask the administrators to install piolet-enter beside the plugin",
+                         "cannot take the place of the program: %m");
     return 0;
+}
+
+/* Enter the container, and take its variables. */
+static int join(spank_t spank, const struct container *container, struct fault *fault) {
+    const struct variables task = {get, set, unset, spank};
+    int self = container_launches(container) ? open(state.enter, O_RDONLY) : -1;
+    if (container_join(container, fault) || container_variables(container, &task, fault)) return -1;
+    return container_launches(container) ? take_place(spank, container, self, fault) : 0;
 }
 
 __attribute__((noreturn)) static void end_task(const struct fault *fault) {
@@ -279,8 +342,7 @@ EXPORT int slurm_spank_task_init(spank_t spank, int count, char **arguments) {
         if (unsaid) fault_set(&fault, "builder", again, "the first task of the node ended before it had built");
         end_task(unsaid ? &fault : task ? NULL : &shared->fault);
     }
-    if (container_join(&shared->container, &fault) || set_variables(spank, &shared->container, &fault))
-        end_task(&fault);
+    if (join(spank, &shared->container, &fault)) end_task(&fault);
     close_all(step.release);
     return 0;
 }

@@ -79,7 +79,19 @@ static void test_refusals(void) {
         {HEAD "exec /bin/sh\n", "unknown word \"exec\""},
         {HEAD "\n", "not well formed"},
         {HEAD "set A  b\n", "not well formed"},
-        {HEAD "set A b c d e f g\n", "too many fields"},
+        {HEAD "set A b c d e f g\n", "not a variable"},
+        {HEAD "library x a:b -\n", "not a library"},
+        {HEAD "library x a maybe\n", "not a library"},
+        {HEAD "program x a -\n", "not a program"},
+        {HEAD "symlink % /a\n", "not a symlink"},
+        {HEAD "require cxi hope x\n", "not a require"},
+        {HEAD "derive RANK guess A\n", "not a derive"},
+        {HEAD "derive R%3d copy A\n", "not a derive"},
+        {HEAD "start-node ssh 0 a\n", "not a start-node"},
+        {HEAD "start-task ssh 10\n", "not a start-task"},
+        {HEAD "entrypoint\n", "not a entrypoint"},
+        {HEAD "include a\n", "not a include"},
+        {HEAD "source /a 1\n", "not a source"},
         {HEAD "set A %0\n", "not well formed"},
         {HEAD "set A %00\n", "not well formed"},
         {HEAD "set A %AF\n", "not well formed"},
@@ -114,6 +126,41 @@ static void test_refusals(void) {
         {"piolet-plan 1\nname d\nimage squashfs a 1 0\n", "not an absolute path"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) refused(cases[i][0], cases[i][1]);
+}
+
+static void test_items(void) {
+    struct plan plan;
+    CHECK(!parse(&plan, HEAD "library cxi libcxi.so.1 optional\nentrypoint /init %2d%2d\nstop mps 5 a %\nlibrary x libb -\n"));
+    const struct plan_item *item = plan_next(&plan, ITEM_LIBRARY, NULL);
+    CHECK(item && item->count == 3 && !strcmp(item->words[1], "libcxi.so.1") && !strcmp(item->words[2], "optional"));
+    item = plan_next(&plan, ITEM_LIBRARY, item);
+    CHECK(item && !strcmp(item->words[1], "libb") && !plan_next(&plan, ITEM_LIBRARY, item));
+    item = plan_next(&plan, ITEM_STOP, NULL);
+    CHECK(item && item->count == 4 && !strcmp(item->words[2], "a") && !*item->words[3]);
+    CHECK(!plan_next(&plan, ITEM_DERIVE, NULL));
+    plan_free(&plan);
+}
+
+/* What is included goes after the plan's own mounts and before its own variables. */
+static void test_parts(void) {
+    char text[256];
+    const char *body = "piolet-plan 1\nmount bind /x /y -\nset A part\nldcache /lib\n";
+    snprintf(text, sizeof text, "%send %08x\n", body, plan_crc32(body, strlen(body)));
+    struct plan plan, part;
+    CHECK(!plan_parse_part(&part, text, strlen(text), why));
+    CHECK(!parse(&plan, HEAD "mount bind /a /b -\nset A own\n") && !plan_include(&plan, &part));
+    CHECK(plan.mount_count == 2 && !strcmp(plan.mounts[1].source, "/x"));
+    CHECK(plan.variable_count == 2 && !strcmp(plan.variables[1].value, "own") && plan_next(&plan, ITEM_CACHE, NULL));
+    plan_free(&plan);
+    plan_free(&part);
+    static const char *const refused_lines[] = {"name x\n", "root writable\n", "include /a\n", "workdir /a\n"};
+    for (size_t i = 0; i < sizeof refused_lines / sizeof *refused_lines; i++) {
+        char bad[256], whole[300];
+        snprintf(bad, sizeof bad, "piolet-plan 1\n%s", refused_lines[i]);
+        snprintf(whole, sizeof whole, "%send %08x\n", bad, plan_crc32(bad, strlen(bad)));
+        CHECK(plan_parse_part(&part, whole, strlen(whole), why) == -1);
+        plan_free(&part);
+    }
 }
 
 /* Every torn or changed version of a good plan is refused. */
@@ -158,6 +205,8 @@ int main(void) {
     test_whole_plan();
     test_directory_and_readonly();
     test_refusals();
+    test_items();
+    test_parts();
     test_every_tear_is_noticed();
     test_sizes();
     printf("plan parser: %d checks, %d failures\n", checks, failures);
