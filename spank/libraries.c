@@ -1,7 +1,7 @@
 /* Libraries and programs of the node in a container, with the libraries that they need and the image lacks.
  *
- * Who needs what is the linker's to say: the node's for the node, the image's for the image. Both are asked with
- * `ld.so --list`, which runs nothing of what it is asked about. */
+ * Who needs what is the linker's to say: the node's for the node, the image's for the image. Both are asked as ldd asks
+ * them (LD_TRACE_LOADED_OBJECTS), which runs nothing of what they are asked about. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -15,10 +15,12 @@
 
 #if defined __aarch64__
 #define LINKER "/lib/ld-linux-aarch64.so.1"
+#define TRIPLET "aarch64-linux-gnu"
 #else
 #define LINKER "/lib64/ld-linux-x86-64.so.2"
+#define TRIPLET "x86_64-linux-gnu"
 #endif
-#define ANY_LIBRARY "libc.so.6" /* what the linker is asked about when only what is preloaded matters */
+#define ANY_PROGRAM "/bin/sh" /* what the node's linker is asked about when only what is preloaded matters */
 
 enum { ROUNDS = 16, LINKER_TIMEOUT_S = 20, NOT_FOUND = 127 };
 
@@ -52,20 +54,38 @@ static int output_of(int root, char *const words[], char *const environment[], c
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-/* Ask the linker below `root` what `target` and the libraries in `preload` need. */
+/* Ask the linker below `root` what `target` and the libraries in `preload` need. Returns its exit status, or -1. */
 static int ask(int root, const char *target, const char *preload, const char *path, char said[LIBRARIES_SAID_BYTES]) {
-    char *words[] = {LINKER, "--list", (char *)target, NULL}, *preloaded = NULL, *searched = NULL;
+    char *words[] = {LINKER, (char *)target, NULL}, *preloaded = NULL, *searched = NULL;
     int failed = asprintf(&preloaded, "LD_PRELOAD=%s", preload) < 0 || asprintf(&searched, "LD_LIBRARY_PATH=%s", path) < 0;
-    char *environment[] = {preloaded, searched, NULL};
+    char *environment[] = {"LD_TRACE_LOADED_OBJECTS=1", "LD_WARN=", preloaded, searched, NULL};
     int status = failed ? -1 : output_of(root, words, environment, said);
     free(preloaded);
     free(searched);
     return status;
 }
 
-int libraries_loadable(const char *name, char said[LIBRARIES_SAID_BYTES]) {
+/* Whether all that `target` needs is in the container; if not, `said` says what is not, in its first line. */
+static bool is_whole(const char *target, char said[LIBRARIES_SAID_BYTES]) {
     const char *path = getenv("LD_LIBRARY_PATH");
-    return ask(-1, name, "", path ? path : "", said) ? -1 : 0;
+    int status = ask(-1, target, "", path ? path : "", said);
+    char *missing = strstr(said, "not found");
+    if (!status && !missing) return true;
+    while (missing && missing > said && missing[-1] != '\n') missing--;
+    if (missing) memmove(said, missing, strlen(missing) + 1);
+    said[strcspn(said, "\n")] = 0;
+    return false;
+}
+
+int libraries_loadable(const char *name, char said[LIBRARIES_SAID_BYTES]) {
+    static const char *const directories[] = {"/lib/" TRIPLET, "/usr/lib/" TRIPLET, "/lib64", "/usr/lib64", "/lib", "/usr/lib"};
+    char path[PATH_MAX];
+    if (is_whole(name, said)) return 0;
+    for (size_t i = 0; i < sizeof directories / sizeof *directories && *name != '/'; i++) {
+        snprintf(path, sizeof path, "%s/%s", directories[i], name);
+        if (!access(path, F_OK)) return is_whole(path, said) ? 0 : -1;
+    }
+    return -1;
 }
 
 static const char *base_name(const char *path) {
@@ -97,7 +117,7 @@ int libraries_find(const struct plan *plan, struct libraries *libraries, struct 
     libraries->said = calloc(1, LIBRARIES_SAID_BYTES);
     char *preload = preload_of(plan);
     if (!libraries->said || !preload) return fault_set(fault, STAGE, SWITCH_OFF, "no memory");
-    if (*preload && ask(-1, ANY_LIBRARY, preload, "", libraries->said))
+    if (*preload && ask(-1, ANY_PROGRAM, preload, "", libraries->said))
         return fault_set(fault, STAGE, SWITCH_OFF, "the node's %s does not answer", LINKER);
     while ((program = plan_next(plan, ITEM_PROGRAM, program))) {
         size_t used = strlen(libraries->said);
@@ -111,21 +131,21 @@ int libraries_find(const struct plan *plan, struct libraries *libraries, struct 
     return 0;
 }
 
+/* Where a line's library or program is in the container. */
+static void target_of(const struct plan_item *item, char target[PATH_MAX]) {
+    const char *name = item->words[1];
+    bool is_program = item->kind == ITEM_PROGRAM;
+    snprintf(target, PATH_MAX, "%s%s", is_program ? "" : LIBRARIES_DIRECTORY "/", is_program ? name : base_name(name));
+}
+
 static int bind_readonly(const char *source, const char *target, struct root *root, struct fault *fault) {
     struct plan_mount mount = {.kind = MOUNT_BIND, .flags = FLAG_READONLY, .source = source, .target = target};
     return mounts_bind(&mount, root, fault);
 }
 
-/* Bind the library whose path on the node is `path` as `name`. */
-static int bind_library(const char *path, const char *name, struct root *root, struct fault *fault) {
-    char target[PATH_MAX];
-    snprintf(target, sizeof target, LIBRARIES_DIRECTORY "/%s", name);
-    return bind_readonly(path, target, root, fault);
-}
-
 /* Bind what a line of the plan names; *bound says that it was there. */
-static int bind_item(const struct plan_item *item, struct libraries *libraries, struct root *root, bool *bound,
-                     struct fault *fault) {
+static int bind_item(const struct plan_item *item, const char *target, struct libraries *libraries, struct root *root,
+                     bool *bound, struct fault *fault) {
     char path[PATH_MAX];
     const char *by = item->words[0], *name = item->words[1];
     if (*name == '/') snprintf(path, sizeof path, "%s", name);
@@ -135,41 +155,37 @@ static int bind_item(const struct plan_item *item, struct libraries *libraries, 
     if (*bound) close(file);
     else if (!strcmp(item->words[2], "optional")) return 0;
     else return fault_set(fault, STAGE, SWITCH_OFF, "%s needs %s, which this node does not have", by, name);
-    return item->kind == ITEM_LIBRARY ? bind_library(path, base_name(name), root, fault)
-                                      : bind_readonly(path, path, root, fault);
+    libraries->bound |= item->kind == ITEM_LIBRARY;
+    return bind_readonly(path, target, root, fault);
 }
 
-/* What the image's linker says about `target` and `preload`: bind what it misses and the node has. Returns how many
- * were bound, or -1 with the fault. */
-static int bind_missing(const char *target, const char *preload, struct libraries *libraries, struct root *root,
-                        struct fault *fault) {
+/* Bind what `target` needs, the image lacks and the node has. Returns how many were bound, or -1 with the fault. */
+static int bind_missing(const char *target, struct libraries *libraries, struct root *root, struct fault *fault) {
     static char said[LIBRARIES_SAID_BYTES];
-    int count = 0;
-    if (ask(root->tree, target, preload, LIBRARIES_DIRECTORY, said) == NOT_FOUND && !strchr(said, '\n'))
+    int count = 0, linker = open_below(root->tree, LINKER, O_PATH);
+    if (linker < 0)
         return fault_set(fault, STAGE, "use an image with the GNU C library, or switch the hook off in the EDF",
-                         "the image has no %s, so libraries of the node cannot be used in it", LINKER);
-    for (char *line = said; line && *line; line = strchr(line, '\n'), line += line != NULL) {
-        char *end = strstr(line, " => not found"), path[PATH_MAX];
-        if (!end || end > line + strcspn(line, "\n")) continue;
-        *end = 0;
-        path_of(libraries->said, line + 1, path);
-        if (*path && bind_library(path, line + 1, root, fault)) return -1;
-        count += *path != 0;
-        line = end + 1;
-    }
-    char *problem = strstr(said, "version `");
-    if (!count && problem && strstr(problem, "not found (required by /")) {
-        problem[strcspn(problem, "\n")] = 0;
-        return fault_set(fault, STAGE, "use an image that is as new as the node's system, or switch the hook off",
-                         "the image's libraries are older than the node's: %s", problem);
+                         "the image has no %s, so %s of the node cannot be used in it", LINKER, target);
+    close(linker);
+    ask(root->tree, target, "", LIBRARIES_DIRECTORY, said);
+    for (char *line = said, *end; line && *line; line = end ? end + 1 : NULL) {
+        char path[PATH_MAX], name[PATH_MAX], bound[2 * PATH_MAX];
+        end = strchr(line, '\n');
+        if (end) *end = 0;
+        if (!strstr(line, " => not found") || sscanf(line, "\t%4095s", name) != 1) continue;
+        path_of(libraries->said, name, path);
+        if (!*path) continue; /* what is missing in the end is said by libraries_check */
+        snprintf(bound, sizeof bound, LIBRARIES_DIRECTORY "/%s", name);
+        if (bind_readonly(path, bound, root, fault)) return -1;
+        libraries->bound = true;
+        count++;
     }
     return count;
 }
 
-static int bind_all_missing(const char *target, const char *preload, struct libraries *libraries, struct root *root,
-                            struct fault *fault) {
+static int bind_all_missing(const char *target, struct libraries *libraries, struct root *root, struct fault *fault) {
     for (int round = 0; round < ROUNDS; round++) {
-        int count = bind_missing(target, preload, libraries, root, fault);
+        int count = bind_missing(target, libraries, root, fault);
         if (count <= 0) return count;
     }
     return fault_set(fault, STAGE, SWITCH_OFF, "%s needs libraries without end", target);
@@ -199,39 +215,31 @@ static int refresh_cache(const struct plan *plan, struct libraries *libraries, s
 }
 
 int libraries_apply(const struct plan *plan, struct libraries *libraries, struct root *root, struct fault *fault) {
-    const struct plan_item *item = NULL;
-    char *preload = calloc(1, PLAN_MOST_BYTES);
-    bool bound;
-    if (!preload) return fault_set(fault, STAGE, SWITCH_OFF, "no memory");
-    while ((item = plan_next(plan, ITEM_LIBRARY, item))) {
-        if (bind_item(item, libraries, root, &bound, fault)) return -1;
-        libraries->bound |= bound;
-        if (bound) strcat(strcat(preload, *preload ? ":" : ""), base_name(item->words[1]));
-    }
-    if (*preload && bind_all_missing(ANY_LIBRARY, preload, libraries, root, fault)) return -1;
-    free(preload);
-    while ((item = plan_next(plan, ITEM_PROGRAM, item))) {
-        if (bind_item(item, libraries, root, &bound, fault)) return -1;
-        if (bound && bind_all_missing(item->words[1], "", libraries, root, fault)) return -1;
+    static const enum item_kind kinds[] = {ITEM_LIBRARY, ITEM_PROGRAM};
+    for (size_t i = 0; i < 2; i++) {
+        for (const struct plan_item *item = NULL; (item = plan_next(plan, kinds[i], item));) {
+            char target[PATH_MAX];
+            bool bound;
+            target_of(item, target);
+            if (bind_item(item, target, libraries, root, &bound, fault)) return -1;
+            if (bound && bind_all_missing(target, libraries, root, fault)) return -1;
+        }
     }
     return refresh_cache(plan, libraries, root, fault);
 }
 
 int libraries_check(const struct plan *plan, struct fault *fault) {
+    static const enum item_kind kinds[] = {ITEM_LIBRARY, ITEM_PROGRAM};
     static char said[LIBRARIES_SAID_BYTES];
-    const struct plan_item *item = NULL;
-    const char *searched = getenv("LD_LIBRARY_PATH");
-    char target[PATH_MAX], found[PATH_MAX];
-    while ((item = plan_next(plan, ITEM_LIBRARY, item))) {
-        const char *name = base_name(item->words[1]);
-        snprintf(target, sizeof target, LIBRARIES_DIRECTORY "/%s", name);
-        if (access(target, F_OK)) continue; /* optional, and not on this node */
-        ask(-1, ANY_LIBRARY, name, searched ? searched : "", said);
-        path_of(said, name, found);
-        if (strcmp(found, target))
-            return fault_set(fault, "verify", "remove what hides it from the image or the EDF (LD_LIBRARY_PATH, LD_PRELOAD)",
-                             "%s had no effect: programs would load %s instead of %s", item->words[0],
-                             *found ? found : "nothing", target);
+    for (size_t i = 0; i < 2; i++) {
+        for (const struct plan_item *item = NULL; (item = plan_next(plan, kinds[i], item));) {
+            char target[PATH_MAX];
+            target_of(item, target);
+            if (access(target, F_OK) || is_whole(target, said)) continue; /* optional, and not on this node */
+            return fault_set(fault, "verify", "use an image that is as new as the node's system, or switch the hook off",
+                             "%s has no effect: %s does not work in the container:%s%s", item->words[0],
+                             item->words[1], *said == '\t' ? "" : " ", said + (*said == '\t'));
+        }
     }
     return 0;
 }

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from piolet.cli import env_images
+from piolet.cli import env_hooks, env_images
 from piolet.cli.common import Format, format_option, print_json, print_table
 from piolet.core import config
 from piolet.core.errors import PioletError
@@ -146,8 +146,8 @@ def lock_command(name: str, *, update: bool) -> None:
                 click.echo(f"{sign} {change.architecture} {pin.image} {pin.digest}")
 
 
-for image_command in env_images.COMMANDS:
-    command.add_command(image_command)
+for more in (*env_images.COMMANDS, *env_hooks.COMMANDS):
+    command.add_command(more)
 
 
 def _asked(option: str, question: str, **options: Any) -> str:  # noqa: ANN401 - click's own

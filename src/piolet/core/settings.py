@@ -72,6 +72,14 @@ def count(value: object) -> int:
     return found
 
 
+def switch(value: object) -> bool:
+    """Read true or false."""
+    found = {"true": True, "false": False}.get(str(value).lower())
+    if found is None:
+        raise ValueError("must be true or false")
+    return found
+
+
 def one_of(*words: str) -> Callable[[Any], str]:
     """Return a reader of one of `words`."""
 
@@ -104,6 +112,16 @@ class EnvSettings:
         7200.0, number(above=0), "seconds to wait for another process's import of an image"
     )
     mounts: tuple[str, ...] = setting((), texts, "mounts that the site adds to every container")
+    hooks: tuple[str, ...] = setting((), texts, "hooks that are on in every environment that does not switch them off")
+    hooks_path: tuple[Path, ...] = setting(
+        (Path("/etc/piolet/hooks.d"),), paths, "directories with hooks of the site, before those that are shipped"
+    )
+    cdi: tuple[Path, ...] = setting(
+        (Path("/etc/cdi"), Path("/var/run/cdi")), paths, "directories with CDI specifications; later ones win"
+    )
+    cdi_on_nodes: bool = setting(
+        default=False, read=switch, description="CDI devices are what each node has compiled with `piolet env cdi`"
+    )
     arch: str | None = setting(
         None,
         one_of("aarch64", "x86_64"),

@@ -11,24 +11,26 @@ import os
 import posixpath
 import pwd
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from piolet.core.config import Settings
 from piolet.core.errors import ConfigError
 from piolet.core.problems import kept, raise_all
 from piolet.core.run import Runner, SystemRunner
-from piolet.env import gate, lookup, mounts, pins
+from piolet.env import gate, hooks, lines, lookup, mounts, pins
 from piolet.env import image as image_files
 from piolet.env.edf import Edf, Value
-from piolet.env.expanding import ExpansionError, expand, expanded
+from piolet.env.expanding import ExpansionError, expand
+from piolet.env.hooks import Additions
+from piolet.env.lines import Line
 from piolet.env.model import Image, Mount, Text, Variable
 from piolet.env.plan import ContainerPlan
 
 # Of the host's locale, since the image may not have it.
 HOST_ONLY = ("LANG", "LANGUAGE", "LC_ALL")
-HOOKS = ("com.hooks.", "com.pyxis.")
-OFF = {"false", "0", "no", "off"}
+OWN = "environment"
+"""Who asks for what no hook asks for, in lines of the plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,13 @@ class Merged:
     devices: tuple[Value, ...]
     env: Mapping[str, Value]
     annotations: Mapping[str, Value]
+    starts: tuple[Value, ...]
+    requires: tuple[Value, ...]
+
+    @property
+    def writable(self) -> bool:
+        """Whether programs may write to the root."""
+        return "writable" not in self.scalars or bool(self.scalars["writable"].value)
 
 
 def compile_environment(
@@ -82,6 +91,8 @@ def merge(edfs: Iterable[Edf]) -> Merged:
     annotations: dict[str, Value] = {}
     mount_values: dict[str, Value] = {}
     devices: dict[str, Value] = {}
+    starts: list[Value] = []
+    requires: list[Value] = []
     for edf in edfs:
         images |= edf.images
         scalars |= edf.scalars
@@ -91,38 +102,74 @@ def merge(edfs: Iterable[Edf]) -> Merged:
             mount_values.setdefault(value.value, value)
         for value in edf.devices:
             devices.setdefault(value.value, value)
-    return Merged(images, scalars, tuple(mount_values.values()), tuple(devices.values()), env, annotations)
+        starts += edf.starts
+        requires += edf.requires
+    own_lists = tuple(mount_values.values()), tuple(devices.values())
+    return Merged(images, scalars, *own_lists, env, annotations, tuple(starts), tuple(requires))
 
 
 def _planned(top: Edf, merged: Merged, context: lookup.Context, runner: Runner, *, fetch: bool) -> ContainerPlan:
-    problems = list(_refusals(merged))
-    image: Image | None = None
-    workdir = ""
-    own_mounts: list[Mount] = []
-    own_variables: list[Variable] = []
+    problems: list[ConfigError] = []
+    own = _own(merged, context, problems)
+    added = hooks.additions(merged.annotations, context, writable=merged.writable, problems=problems)
+    workdir, image = "", None
     with kept(problems):
         workdir = _workdir(merged, context)
-    for value in merged.mounts:
-        with kept(problems):
-            own_mounts.append(_mount(value, context))
-    for name, value in merged.env.items():
-        with kept(problems):
-            own_variables.append(Variable(name, expand(value, context.environ) or None, value.origin))
     with kept(problems):  # last, and not at all if the rest is wrong: nobody waits for an import that is of no use
         image = _image(top, merged, context, runner, fetch=fetch and not problems)
     raise_all(problems, "the environment")
     if image is None:
         raise _no_image(top)
+    image_variables = image_files.variables(image, runner)
+    added += hooks.additions_for_image(
+        merged.annotations, context, writable=merged.writable, image_variables=image_variables
+    )
     return ContainerPlan(
         name=top.path.stem,
         image=image,
-        writable="writable" not in merged.scalars or merged.scalars["writable"].value,
+        writable=merged.writable,
         workdir=workdir or (image.stored.workdir if image.stored and "workdir" not in merged.scalars else ""),
-        mounts=(*mounts.SYSTEM, *_site_mounts(context), *own_mounts),
-        variables=_variables(image, own_variables, runner),
+        mounts=(*mounts.SYSTEM, *_site_mounts(context), *added.mounts, *own.mounts),
+        variables=_variables(image_variables, added.variables, own.variables),
         texts=tuple(_identity()),
+        lines=(*added.lines, *own.lines, *_entrypoint(merged, image, runner)),
         origins=_origins(merged, image),
     )
+
+
+def _own(merged: Merged, context: lookup.Context, problems: list[ConfigError]) -> Additions:
+    """Return what the EDF itself asks for; what is wrong goes to `problems`."""
+    own = Additions()
+    for value in merged.devices:
+        with kept(problems):
+            expanded = replace(value, value=expand(value, context.environ))
+            own += hooks.device(expanded, OWN, context)
+    for value in merged.mounts:
+        with kept(problems):
+            own += Additions(mounts=(image_files.mount(value, context, context.environ),))
+    for name, value in merged.env.items():
+        with kept(problems):
+            own += Additions(variables=(Variable(name, expand(value, context.environ) or None, value.origin),))
+    for value in merged.requires:
+        with kept(problems):
+            own += Additions(lines=tuple(lines.requirements(value, OWN, context.environ)))
+    for value in merged.starts:
+        with kept(problems):
+            own += Additions(lines=(lines.commands(value, OWN, context.environ),))
+    return own
+
+
+def _entrypoint(merged: Merged, image: Image, runner: Runner) -> tuple[Line, ...]:
+    value = merged.scalars.get("entrypoint")
+    if not value or not value.value:
+        return ()
+    words = image_files.entrypoint(image, runner)
+    if words is None:
+        raise value.error(
+            "entrypoint = true: the image does not say what its entrypoint is",
+            "import it from its registry, or call the entrypoint's script in your command",
+        )
+    return (Line(("entrypoint", *words), f"image {image.shown()}"),) if words else ()
 
 
 def _origins(merged: Merged, image: Image) -> dict[str, str]:
@@ -168,15 +215,6 @@ def _workdir(merged: Merged, context: lookup.Context) -> str:
     return posixpath.normpath(context.cwd / text)
 
 
-def _mount(value: Value, context: lookup.Context) -> Mount:
-    try:
-        return image_files.identified(
-            mounts.parse(value.value, context.cwd, value.origin, lambda text: expanded(text, context.environ))
-        )
-    except ExpansionError as error:
-        raise value.error(str(error), error.remedy) from error
-
-
 def _site_mounts(context: lookup.Context) -> Iterator[Mount]:
     for text in context.settings.env.mounts:
         try:
@@ -185,11 +223,11 @@ def _site_mounts(context: lookup.Context) -> Iterator[Mount]:
             raise ConfigError(str(error), path="setting env.mounts", key="env.mounts", remedy=error.remedy) from error
 
 
-def _variables(image: Image, own: Iterable[Variable], runner: Runner) -> tuple[Variable, ...]:
-    """Order of precedence, lowest first: the host's (here only what is dropped), the image's, the EDF's."""
+def _variables(*given: Iterable[Variable]) -> tuple[Variable, ...]:
+    """Order of precedence, lowest first: the host's (here only what is dropped), the image's, the hooks', the EDF's."""
     found = {name: Variable(name, None, "the host's locale is not the image's") for name in HOST_ONLY}
-    found |= {variable.name: variable for variable in image_files.variables(image, runner)}
-    found |= {variable.name: variable for variable in own}
+    for variables in given:
+        found |= {variable.name: variable for variable in variables}
     return tuple(found.values())
 
 
@@ -203,30 +241,3 @@ def _identity() -> Iterator[Text]:
         yield Text("/etc/group", f"{grp.getgrgid(gid).gr_name}:x:{gid}:\n", "the user's identity")
     except KeyError:  # an identity without a name on this host has none in the container either
         return
-
-
-def _refusals(merged: Merged) -> Iterator[ConfigError]:
-    """What an EDF may ask for and this version cannot give: refused, since dropping it would change the run."""
-    entrypoint = merged.scalars.get("entrypoint")
-    if entrypoint and entrypoint.value:
-        yield entrypoint.error(
-            "entrypoint = true: a squashfs image does not say what its entrypoint is",
-            "remove it, and call the entrypoint's script in your command",
-        )
-    for value in merged.devices:
-        if not value.value.startswith("/dev/"):
-            yield value.error(
-                f'device "{value.value}": only devices below /dev are supported',
-                "remove it: all devices of the allocation are in the container's /dev",
-            )
-    for name, value in merged.annotations.items():
-        if name.startswith(HOOKS) and value.value.lower() not in OFF and not _hook_off(name, merged):
-            yield value.error(
-                f'hook "{name}" is not supported, and the program may need what it does',
-                f'remove it, or switch the hook off: {name.rpartition(".")[0]}.enabled = "false"',
-            )
-
-
-def _hook_off(name: str, merged: Merged) -> bool:
-    enabled = merged.annotations.get(f"{name.rpartition('.')[0]}.enabled")
-    return enabled is not None and enabled.value.lower() in OFF

@@ -13,6 +13,8 @@ from piolet.core import toml
 from piolet.core.errors import ConfigError
 from piolet.core.problems import raise_all
 from piolet.core.text import did_you_mean
+from piolet.env import schema
+from piolet.env.problems import raise_all
 
 KEYS = {
     "base_environment": (str, list),
@@ -24,6 +26,8 @@ KEYS = {
     "devices": (list,),
     "env": (dict,),
     "annotations": (dict,),
+    "start": (list,),
+    "require": (dict,),
 }
 ARCHITECTURES = ("aarch64", "x86_64")  # as uname -m says
 TYPE_NAMES = {str: "a string", list: "an array of strings", bool: "true or false", dict: "a table"}
@@ -61,6 +65,8 @@ class Edf:
     devices: tuple[Value, ...]
     env: Mapping[str, Value]
     annotations: Mapping[str, Value]
+    starts: tuple[Value, ...] = ()
+    requires: tuple[Value, ...] = ()
 
 
 def read(path: Path) -> Edf:
@@ -86,6 +92,8 @@ def from_document(document: toml.Document) -> Edf:
         devices=_strings(document, "devices"),
         env={name: Value(text, document, f"env.{name}") for name, text in data.get("env", {}).items()},
         annotations=dict(_flattened(document, data.get("annotations", {}), "")),
+        starts=tuple(Value(step, document, f"start[{index}]") for index, step in enumerate(data.get("start", ()))),
+        requires=tuple(Value(what, document, f"require.{name}") for name, what in data.get("require", {}).items()),
     )
 
 
@@ -126,7 +134,13 @@ def _problems(document: toml.Document) -> Iterator[ConfigError]:
 
 
 def _inner_problems(document: toml.Document, key: str, value: Any) -> Iterator[ConfigError]:  # noqa: ANN401 - as in TOML
-    if isinstance(value, list):
+    if key == "start":
+        if not schema.TABLES.holds(value):
+            yield document.error("start must be tables", key, remedy="write [[start]] and below it command = ...")
+        yield from schema.step_problems(document, key, value)
+    elif key == "require":
+        yield from schema.problems(document, key, value, schema.REQUIREMENTS)
+    elif isinstance(value, list):
         yield from _element_problems(document, key, value)
     elif key == "image" and isinstance(value, dict):
         yield from _image_problems(document, value)

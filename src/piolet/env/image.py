@@ -14,8 +14,9 @@ from piolet.core.errors import ParseError, PioletError, StorageError, storage_er
 from piolet.core.files import read_json, write_json
 from piolet.core.run import Runner
 from piolet.core.text import did_you_mean
+from piolet.env import mounts
 from piolet.env.edf import ENV_NAME, Value
-from piolet.env.expanding import ExpansionError
+from piolet.env.expanding import ExpansionError, expanded
 from piolet.env.lookup import Context
 from piolet.env.model import Image, ImageKind, Mount, MountKind, Variable
 from piolet.env.store import store_of
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".sqsh", ".squashfs", ".sqfs", ".img")
 ENVIRONMENT_FILE = "etc/environment"  # where images that were made by enroot keep the variables of their OCI image
+ENROOT_SCRIPT = "etc/rc"
 
 
 def resolve(value: Value, text: str, context: Context, pinned: Reference | None, *, fetch: bool) -> Image:
@@ -77,17 +79,41 @@ def identified(mount: Mount) -> Mount:
     return replace(mount, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
 
 
+def mount(value: Value, context: Context, environ: Mapping[str, str]) -> Mount:
+    """Return the mount that `value` writes, its references replaced by `environ`."""
+    try:
+        return identified(mounts.parse(value.value, context.cwd, value.origin, lambda text: expanded(text, environ)))
+    except ExpansionError as error:
+        raise value.error(str(error), error.remedy) from error
+
+
+def entrypoint(image: Image, runner: Runner) -> tuple[str, ...] | None:
+    """Return the words of the image's entrypoint, empty if it has none; None if it does not say.
+
+    Images that enroot has made have a script in its place, which takes the program as its arguments.
+    """
+    if image.stored:
+        return image.stored.entrypoint
+    if image.kind is ImageKind.REGISTRY:
+        return ()
+    return ("/bin/sh", f"/{ENROOT_SCRIPT}") if _text_of(image, ENROOT_SCRIPT, runner) else None
+
+
+def _text_of(image: Image, inside: str, runner: Runner) -> str:
+    """Return the text of a file of an image that is no registry's; empty if it has none."""
+    if image.kind is ImageKind.SQUASHFS:
+        return squashfs.text_of(runner, image.path, inside)
+    file = image.path / inside
+    return file.read_text("utf-8", "surrogateescape") if file.is_file() else ""
+
+
 def variables(image: Image, runner: Runner) -> tuple[Variable, ...]:
     """Return the variables that the image itself sets, from its /etc/environment."""
     if image.stored:
         return parse_variables("\n".join(image.stored.env), f"image {image.stored.name}")
     if image.kind is ImageKind.REGISTRY:
         return ()
-    if image.kind is ImageKind.SQUASHFS:
-        text = squashfs.text_of(runner, image.path, ENVIRONMENT_FILE)
-    else:
-        file = image.path / ENVIRONMENT_FILE
-        text = file.read_text("utf-8", "surrogateescape") if file.is_file() else ""
+    text = _text_of(image, ENVIRONMENT_FILE, runner)
     return parse_variables(text, f"image {image.path}:/{ENVIRONMENT_FILE}")
 
 

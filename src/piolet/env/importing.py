@@ -190,7 +190,15 @@ class Importer:
             self._say(claim, f"packing {name}")
             image = work / "packed.sqsh"
             squashfs.pack(image, lambda out: flatten.flatten(layers, out), said=work / "mksquashfs.log")
-            return self.store.publish(image, record(found.digest, name, self.architecture, config.env, config.workdir))
+            made = record(
+                found.digest,
+                name,
+                self.architecture,
+                env=config.env,
+                workdir=config.workdir,
+                entrypoint=config.entrypoint,
+            )
+            return self.store.publish(image, made)
 
     def _config(self, content: bytes, source: str) -> ImageConfig:
         config = manifest.parse_config(content, source)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from piolet.core.config import Settings
 from piolet.core.files import write_text
+from piolet.env.lines import Line
 from piolet.env.model import Image, ImageKind, Mount, MountKind, Text, Variable
 from piolet.logbook import layout
 
@@ -37,12 +38,12 @@ class ContainerPlan:
     mounts: tuple[Mount, ...] = ()
     variables: tuple[Variable, ...] = ()
     texts: tuple[Text, ...] = ()
+    lines: tuple[Line, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def text(self) -> str:
         """Return the plan as the text that C reads."""
-        body = "".join(" ".join(fields) + "\n" for fields in self._lines())
-        return f"{body}end {zlib.crc32(body.encode('ascii')):08x}\n"
+        return signed(self._lines())
 
     @property
     def digest(self) -> str:
@@ -66,6 +67,7 @@ class ContainerPlan:
             (f"env.{variable.name}", "(unset)" if variable.value is None else variable.value, variable.origin)
             for variable in self.variables
         ]
+        rows += [(f"{line.key}[{index}]", line.shown(), line.origin) for index, line in enumerate(self.lines)]
         rows += [(f"text.{text.target}", text.text.rstrip("\n"), text.origin) for text in self.texts]
         return rows
 
@@ -78,13 +80,23 @@ class ContainerPlan:
             yield _mount_line(mount)
         for text in self.texts:
             yield "prepend", escaped(text.target), escaped(text.text)
-        for variable in self.variables:
-            if variable.value is None:
-                yield "unset", variable.name
-            else:
-                yield "set", variable.name, escaped(variable.value)
+        yield from map(_variable_line, self.variables)
+        yield from map(_line, self.lines)
         if self.workdir:
             yield "workdir", escaped(self.workdir)
+
+
+def part_text(source: Path, mounts: Iterable[Mount], variables: Iterable[Variable], lines: Iterable[Line]) -> str:
+    """Return the text of what plans on this node include, made from the file `source`."""
+    status = source.stat()
+    head = ("piolet-plan", str(VERSION)), ("source", escaped(str(source)), str(status.st_size), str(status.st_mtime_ns))
+    return signed((*head, *map(_mount_line, mounts), *map(_variable_line, variables), *map(_line, lines)))
+
+
+def signed(lines: Iterable[tuple[str, ...]]) -> str:
+    """Return lines as text with their checksum."""
+    body = "".join(" ".join(fields) + "\n" for fields in lines)
+    return f"{body}end {zlib.crc32(body.encode('ascii')):08x}\n"
 
 
 def escaped(text: str) -> str:
@@ -114,6 +126,16 @@ def _mount_line(mount: Mount) -> tuple[str, ...]:
     paths = [escaped(path) for path in (mount.source, mount.target) if path]
     line = ("mount", mount.kind.value, *paths, ",".join(mount.flags) or "-")
     return (*line, str(mount.size_bytes), str(mount.mtime_ns)) if mount.kind is MountKind.SQUASHFS else line
+
+
+def _variable_line(variable: Variable) -> tuple[str, ...]:
+    if variable.value is None:
+        return "unset", variable.name
+    return "set", variable.name, escaped(variable.value)
+
+
+def _line(line: Line) -> tuple[str, ...]:
+    return line.key, *map(escaped, line.words[1:])
 
 
 def _image_line(image: Image) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ IMAGE, RECORD = "image.sqsh", "image.json"
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An image of the store; `env` (NAME=VALUE) and `workdir` are what it wants for programs."""
+    """An image of the store; `env` (NAME=VALUE), `workdir` and `entrypoint` are what it wants for programs."""
 
     digest: str
     name: str
@@ -43,6 +43,7 @@ class Stored:
     imported_s: float
     path: Path
     used_s: float
+    entrypoint: tuple[str, ...] = ()
 
 
 class Store:
@@ -61,7 +62,7 @@ class Store:
         record: dict[str, Any] = read_json(directory / RECORD)
         use = self._use(digest)
         used_s = use.stat().st_mtime if use.exists() else record["imported_s"]
-        record["env"] = tuple(record["env"])
+        record |= {key: tuple(record.get(key, ())) for key in ("env", "entrypoint")}
         return Stored(**record, path=directory / IMAGE, used_s=used_s)
 
     def images(self) -> tuple[Stored, ...]:
@@ -150,9 +151,17 @@ def store_of(settings: Settings, environ: Mapping[str, str]) -> Store:
     return Store(settings.env.store or layout.root(settings, environ) / "images")
 
 
-def record(digest: str, name: str, architecture: str, env: tuple[str, ...] = (), workdir: str = "") -> dict[str, Any]:
+def record(
+    digest: str,
+    name: str,
+    architecture: str,
+    *,
+    env: tuple[str, ...] = (),
+    workdir: str = "",
+    entrypoint: tuple[str, ...] = (),
+) -> dict[str, Any]:
     """Return the record of an image that is imported now."""
-    made = Stored(digest, name, architecture, env, workdir, 0, time.time(), Path(), 0)
+    made = Stored(digest, name, architecture, env, workdir, 0, time.time(), Path(), 0, entrypoint)
     return {key: value for key, value in asdict(made).items() if key not in {"path", "used_s"}}
 
 

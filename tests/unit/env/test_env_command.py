@@ -41,12 +41,16 @@ def test_check(desk, piolet):
     assert "./none.toml: no such environment file" in done.stderr
 
 
-def test_a_users_file_is_refused_with_all_that_is_missing(desk, piolet):
-    desk.write(LISTING)
+def test_a_users_file_says_all_that_is_missing_and_is_right_then(desk, piolet):
+    desk.write(LISTING.replace("cuda12", "cuda9"))
     done = piolet("check", "./test.toml")
     assert done.returncode == 2
-    for part in ("com.hooks.aws_ofi_nccl.variant", "com.hooks.ssh.enabled", "3 problems"):
+    for part in ('com.hooks.aws_ofi_nccl.variant cannot be "cuda9"', "no such file", "2 problems"):
         assert part in done.stderr
+    key = desk.write("ssh-ed25519 AAAA ada", "id.pub")
+    desk.write(LISTING.replace("<public key file path>", str(key)))
+    done = piolet("check", "./test.toml")
+    assert (done.returncode, done.stdout) == (0, "./test.toml: right\n"), done.stderr
 
 
 def test_render(desk, piolet):
