@@ -121,6 +121,8 @@ static void put_item(FILE *out, const struct plan_item *item) {
     case ITEM_DERIVE: fprintf(out, "%c%s %s %s%c", RECORD_DERIVE, item->words[0], item->words[1], item->words[2], 0); break;
     case ITEM_REQUIRE: fprintf(out, "%c%s %s %s%c", RECORD_VERIFIED, item->words[0], item->words[1], item->words[2], 0); break;
     case ITEM_LIBRARY: fprintf(out, "%c%s library %s%c", RECORD_VERIFIED, item->words[0], item->words[1], 0); break;
+    case ITEM_PROGRAM: fprintf(out, "%c%s program %s%c", RECORD_VERIFIED, item->words[0], item->words[1], 0); break;
+    case ITEM_START_NODE: fprintf(out, "%c%s start %s%c", RECORD_VERIFIED, item->words[0], item->words[2], 0); break;
     case ITEM_START_TASK:
         fprintf(out, "%c%s %s%c", RECORD_START, item->words[1], item->words[0], 0);
         for (size_t i = 2; i < item->count; i++) put(out, RECORD_WORD, item->words[i]);

@@ -37,7 +37,7 @@ enum record_kind {
     RECORD_ENTRYPOINT = 'e', /* a word */
     RECORD_START = 't',      /* SECONDS BY: a command before each program; its words follow */
     RECORD_WORD = 'a',
-    RECORD_VERIFIED = 'y', /* BY KIND VALUE: for the logbook */
+    RECORD_VERIFIED = 'y', /* BY KIND VALUE: what holds in the container, for the logbook */
 };
 
 struct container {
@@ -68,6 +68,13 @@ int container_open(struct container *container, const int release[2], builder_ru
 
 /* Enter the container for good: no_new_privs, namespaces, working directory. Returns 0, or -1 with the fault. */
 int container_join(const struct container *container, struct fault *fault);
+
+/* Where to write what was verified: a directory of the job's logbook. */
+#define VERIFIED_VARIABLE "SLURM_PIOLET_VERIFIED"
+
+/* Append what was verified in the container to DIRECTORY/NODE.jsonl, before joining. A directory that cannot be written
+ * costs the record, not the program. */
+void container_report(const struct container *container, const char *directory);
 
 /* The next record after `previous` (NULL for the first), or NULL at the end. */
 const char *container_record(const struct container *container, const char *previous);

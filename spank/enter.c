@@ -54,11 +54,12 @@ static int enter(char *plan, char **program) {
     struct fault fault;
     int release[2];
     if (pipe2(release, O_CLOEXEC)) return perror("piolet: pipe"), EXIT_FAULT;
-    if (container_open(&container, release, run_builder, plan, TIMEOUT_S, &fault) ||
-        container_join(&container, &fault) || container_variables(&container, &own, &fault)) {
-        fault_print(&fault);
-        return EXIT_FAULT;
-    }
+    if (container_open(&container, release, run_builder, plan, TIMEOUT_S, &fault))
+        return fault_print(&fault), EXIT_FAULT;
+    const char *verified = getenv(VERIFIED_VARIABLE);
+    if (verified) container_report(&container, verified);
+    if (container_join(&container, &fault) || container_variables(&container, &own, &fault))
+        return fault_print(&fault), EXIT_FAULT;
     close(release[1]);
     return launch(container.answer, container.answer_size, program);
 }

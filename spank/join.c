@@ -196,6 +196,45 @@ int container_variables(const struct container *container, const struct variable
     return 0;
 }
 
+/* Write text as JSON does; what is not ASCII passes as it is. */
+static void put_json(FILE *out, const char *text, size_t size) {
+    fputc('"', out);
+    for (size_t i = 0; i < size; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if (c == '"' || c == '\\') fprintf(out, "\\%c", c);
+        else if (c < ' ') fprintf(out, "\\u%04x", c);
+        else fputc(c, out);
+    }
+    fputc('"', out);
+}
+
+static void put_verified(FILE *out, const char *node, const char *text) {
+    const char *kind = text + strcspn(text, " "), *value = *kind ? kind + 1 + strcspn(kind + 1, " ") : kind;
+    fputs("{\"node\": ", out);
+    put_json(out, node, strlen(node));
+    fputs(", \"by\": ", out);
+    put_json(out, text, (size_t)(kind - text));
+    fputs(", \"kind\": ", out);
+    put_json(out, kind + (*kind != 0), (size_t)(value - kind) - (*kind != 0));
+    fputs(", \"value\": ", out);
+    put_json(out, value + (*value != 0), strlen(value + (*value != 0)));
+    fputs("}\n", out);
+}
+
+void container_report(const struct container *container, const char *directory) {
+    char node[256] = "", path[4096];
+    gethostname(node, sizeof node - 1);
+    mkdir(directory, 0700);
+    snprintf(path, sizeof path, "%s/%s.jsonl", directory, node);
+    FILE *out = NULL;
+    for (const char *record = NULL; (record = container_record(container, record));) {
+        if (*record != RECORD_VERIFIED) continue;
+        if (!out && !(out = fopen(path, "ae"))) return;
+        put_verified(out, node, record + 1);
+    }
+    if (out) fclose(out);
+}
+
 bool container_launches(const struct container *container) {
     for (const char *record = NULL; (record = container_record(container, record));) {
         if (*record == RECORD_ENTRYPOINT || *record == RECORD_START) return true;

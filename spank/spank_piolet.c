@@ -256,11 +256,18 @@ static void run_builder(enum image_owner owner, int answer, int release, void *p
     (void)!write(answer, fault, (size_t)size);
 }
 
+static const char *get(void *spank, const char *name) {
+    static char value[4096];
+    return spank_getenv(spank, name, value, sizeof value) == ESPANK_SUCCESS ? value : NULL;
+}
+
 static void build(spank_t spank, struct shared *shared) {
     step.spank = spank;
     if (find_plan(spank, step.plan, &shared->fault)) return;
     shared->is_built = !container_open(&shared->container, step.release, run_builder, step.plan, state.timeout_s,
                                        &shared->fault);
+    const char *verified = get(spank, VERIFIED_VARIABLE);
+    if (shared->is_built && verified) container_report(&shared->container, verified);
 }
 
 /* Wait until the first task has built, or has died. */
@@ -269,11 +276,6 @@ static void wait_for_build(void) {
     close(step.built[1]);
     while (poll(&end, 1, (state.timeout_s + 5) * 1000) < 0 && errno == EINTR) {
     }
-}
-
-static const char *get(void *spank, const char *name) {
-    static char value[4096];
-    return spank_getenv(spank, name, value, sizeof value) == ESPANK_SUCCESS ? value : NULL;
 }
 
 static int set(void *spank, const char *name, const char *value) {

@@ -24,6 +24,7 @@ from piolet.core.run import Process, SystemRunner, end
 from piolet.core.stopping import Stopped, stoppable, undisturbed
 from piolet.core.text import plural
 from piolet.launch import outcome as outcomes
+from piolet.launch.environment import VERIFIED
 from piolet.launch.machine import Machine
 from piolet.launch.program import Reason
 from piolet.launch.request import RunRequest
@@ -143,8 +144,9 @@ def _watched(session: Session, used: NodeSet) -> tuple[Reason, ...]:
 
 
 def _variables(session: Session) -> dict[str, str]:
-    """Return what the program needs to report to the recorder."""
-    return {metrics.VARIABLE: record.metrics_name(session.logbook.path)} if session.request.record else {}
+    """Return what the program needs to report to the recorder, and its container to the logbook."""
+    found = {metrics.VARIABLE: record.metrics_name(session.logbook.path)} if session.request.record else {}
+    return found | ({VERIFIED: str(session.logbook.verified)} if session.request.environment else {})
 
 
 def _ready_nodes(session: Session, protocol: VettingProtocol | None) -> NodeSet:

@@ -14,20 +14,24 @@ from piolet.logbook.layout import Logbook
 
 PLAN_SUFFIX = ".plan"
 LOCK_SUFFIX = ".lock.json"
+VERIFIED = "SLURM_PIOLET_VERIFIED"
+"""Where containers write what was verified in them; read in C. SLURM_: it passes --export=NONE."""
 
 
 def plan_file(request: RunRequest, settings: Settings, *, write: bool = True) -> Path | None:
     """Return the plan file of the request's environment, None without one.
 
-    A compiled plan is taken as it is. Anything else is compiled, and written with its lock beside it unless `write`
-    is false; its name is known either way, since it comes from its content.
+    A compiled plan is taken as it is. Anything else is compiled, and written with its lock beside it. If `write`
+    is false, nothing is written or imported: the name is then that of a plan whose image is in the store already.
     """
     if not request.environment:
         return None
     if request.environment.endswith(PLAN_SUFFIX):
         return request.cwd / request.environment
     environ = os.environ | {"PWD": str(request.cwd)}
-    plan = env.compile_environment(request.environment, environ=environ, cwd=request.cwd, settings=settings)
+    plan = env.compile_environment(
+        request.environment, environ=environ, cwd=request.cwd, settings=settings, fetch=write
+    )
     directory = env.plan_directory(settings, os.environ)
     if not write:
         return directory / plan.file_name

@@ -1,7 +1,8 @@
 """Where the files of a job's logbook are.
 
 <root>/<cluster>/<jobid>/
-  job.json  environment.lock.json  vet/  telemetry/<family>/  events/  findings.json  outcome.json  report.html
+  job.json  environment.lock.json  environment/  vet/  telemetry/<family>/  events/
+  findings.json  outcome.json  report.html
 """
 
 from __future__ import annotations
@@ -36,6 +37,11 @@ class Logbook:
     def environment_lock(self) -> Path:
         """Every value of the container environment with its origin."""
         return self.path / "environment.lock.json"
+
+    @property
+    def verified(self) -> Path:
+        """Directory of what held in the containers: a JSON-lines file a node."""
+        return self.path / "environment"
 
     @property
     def vet(self) -> Path:

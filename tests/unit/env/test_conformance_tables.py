@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.mark.parametrize("page", ["edf.md", "images.md"])
+@pytest.mark.parametrize("page", ["edf.md", "hooks.md", "images.md"])
 def test_every_test_that_a_page_names_exists(page):
     named = set(re.findall(r"`(test_\w+)(?:\.py)?`", (ROOT / "docs/reference" / page).read_text()))
     files = list((ROOT / "tests").rglob("test_*.py"))
