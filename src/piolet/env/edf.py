@@ -14,7 +14,6 @@ from piolet.core.errors import ConfigError
 from piolet.core.problems import raise_all
 from piolet.core.text import did_you_mean
 from piolet.env import schema
-from piolet.env.problems import raise_all
 
 KEYS = {
     "base_environment": (str, list),

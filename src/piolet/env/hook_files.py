@@ -22,10 +22,10 @@ from typing import Any
 
 from piolet.core import toml
 from piolet.core.errors import ConfigError
+from piolet.core.problems import raise_all
 from piolet.env import schema
 from piolet.env.edf import ENV_NAME, Value
 from piolet.env.lookup import Context
-from piolet.env.problems import raise_all
 
 SHIPPED = Path(__file__).parent / "hooks.d"
 FIELDS = {

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from piolet.core.errors import ConfigError
+from piolet.core.problems import kept
 from piolet.core.text import did_you_mean
 from piolet.env import cdi, lines
 from piolet.env import image as image_files
@@ -16,7 +17,6 @@ from piolet.env.hook_files import Hook, all_hooks
 from piolet.env.lines import Line
 from piolet.env.lookup import Context
 from piolet.env.model import Mount, Variable
-from piolet.env.problems import kept
 
 PREFIXES = ("com.hooks.", "com.pyxis.")
 OFF = {"false", "0", "no", "off"}
