@@ -121,7 +121,7 @@ def all_hooks(context: Context) -> tuple[Hook, ...]:
 def read(path: Path) -> Hook:
     """Read and check the hook at `path`; all problems come as one error."""
     document = toml.read(path)
-    raise_all(list(_problems(document)))
+    raise_all(list(_problems(document)), "the hook")
     return Hook(path.stem, document)
 
 
