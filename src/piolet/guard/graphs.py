@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from piolet.guard import rules
 from piolet.guard.finding import Rule
-from piolet.guard.tensors import Unsound
+from piolet.tools.safetensors import Unsound
 
 Seen = tuple[Rule, str]
 

@@ -24,7 +24,8 @@ from piolet.guard.finding import Place, Risk, Scan, joined, risk
 from piolet.guard.graphs import Seen
 from piolet.guard.pickles import BrokenPickle, Import, imports
 from piolet.guard.policy import ModelLimits
-from piolet.guard.tensors import Unsound
+from piolet.tools import safetensors
+from piolet.tools.safetensors import Unsound
 
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".dill", ".bin", ".p", ".th")
 _INERT = frozenset(
@@ -158,7 +159,7 @@ def _described(item: Item, head: bytes) -> Iterator[Seen]:
     """Yield what is seen in formats without pickles: those with a magic number, then those known by their name."""
     suffix = PurePosixPath(item.name).suffix
     if suffix == ".safetensors":
-        tensors.check_safetensors(item.stream, item.size_bytes)
+        safetensors.tensor_names(item.stream, item.size_bytes)
     elif head.startswith(b"GGUF"):
         for key, text in tensors.check_gguf(item.stream, item.size_bytes).items():
             yield from graphs.template(text) if "chat_template" in key else ()

@@ -1,4 +1,4 @@
-"""Formats that hold tensors and no code: safetensors, GGUF, NumPy. Headers are untrusted: every bound is checked.
+"""Formats that hold tensors and no code: GGUF, NumPy. Headers are untrusted: every bound is checked.
 
 Each function reads a header from a seekable stream and raises `Unsound` with the first thing that is wrong.
 """
@@ -6,20 +6,13 @@ Each function reads a header from a seekable stream and raises `Unsound` with th
 from __future__ import annotations
 
 import ast
-import json
 import math
 import struct
 from collections.abc import Iterator
 from typing import IO, Any
 
-MAX_HEADER_BYTES = 100_000_000
-"""What the safetensors library itself allows."""
+from piolet.tools.safetensors import Unsound
 
-_DTYPE_BITS = {
-    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
-    "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "F64": 64,
-    "I64": 64, "U64": 64, "C64": 64,
-}  # fmt: skip
 _GGUF_MAX_COUNT = 1 << 20
 _GGUF_MAX_TEXT = 64 << 20
 _GGUF_MAX_DIMENSIONS = 4
@@ -29,51 +22,6 @@ _GGUF_STRING, _GGUF_ARRAY = 8, 9
 _GGUF_BYTES = {0: 4, 1: 2, 24: 1, 25: 2, 26: 4, 27: 8, 28: 8, 30: 2}
 """Bytes an element of the types that are not quantised in blocks (ggml.h, enum ggml_type)."""
 _NUMPY_MAX_HEADER = 1 << 20
-
-
-class Unsound(Exception):  # noqa: N818 - the state of the file
-    """A header that contradicts itself or its file; the message says how."""
-
-
-def check_safetensors(stream: IO[bytes], size_bytes: int) -> None:
-    """Check a safetensors file: header length, JSON, types, shapes, and that the tensors fill the file exactly."""
-    (length,) = struct.unpack("<Q", _exactly(stream, 8))
-    if length > min(MAX_HEADER_BYTES, size_bytes - 8):
-        raise Unsound(f"the header says {length} bytes, the file has {size_bytes}")
-    try:
-        header = json.loads(_exactly(stream, length).decode("utf-8"), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise Unsound(f"the header is no JSON: {str(error)[:80]}") from error
-    if not isinstance(header, dict):
-        raise Unsound("the header is no JSON object")
-    header.pop("__metadata__", None)
-    end = 0
-    for name, begin, stop in sorted(map(_safetensor, header.items()), key=lambda each: each[1:]):
-        if begin != end:
-            raise Unsound(f"tensor {name[:80]!r} begins at {begin}, the one before it ends at {end}")
-        end = stop
-    if 8 + length + end != size_bytes:
-        raise Unsound(f"the tensors end at {8 + length + end} bytes, the file at {size_bytes}")
-
-
-def _safetensor(item: tuple[str, Any]) -> tuple[str, int, int]:
-    name, entry = item
-    try:
-        begin, end = entry["data_offsets"]
-        bits, shape = _DTYPE_BITS[entry["dtype"]], entry["shape"]
-        sound = all(type(each) is int and each >= 0 for each in (*shape, begin, end))
-    except (KeyError, TypeError, ValueError) as error:
-        raise Unsound(f"tensor {name[:80]!r} lacks a known type, a shape or its offsets") from error
-    if not sound or (end - begin) * 8 != math.prod(shape) * bits:
-        raise Unsound(f"tensor {name[:80]!r} of {entry['dtype']} {str(shape)[:80]} does not fit its offsets")
-    return name, begin, end
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key appears twice")
-    return found
 
 
 def check_gguf(stream: IO[bytes], size_bytes: int) -> dict[str, str]:
@@ -158,7 +106,7 @@ def _unpack(stream: IO[bytes], form: str) -> tuple[Any, ...]:
 
 
 def _exactly(stream: IO[bytes], count: int) -> bytes:
-    if count > max(MAX_HEADER_BYTES, _GGUF_MAX_TEXT):
+    if count > _GGUF_MAX_TEXT:
         raise Unsound(f"a field of {count} bytes")
     found = stream.read(count)
     if len(found) != count:
