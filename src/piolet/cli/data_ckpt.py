@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from piolet.cli import data_io
 from piolet.cli.common import Format, format_option, print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -24,9 +25,11 @@ def ckpt() -> None:
 
 
 @ckpt.command()
-@click.option("--write", "write_s", type=float, required=True, help="Seconds that training stands still for one.")
+@click.option("--write", "write_s", type=float, help="Seconds that training stands still for one.")
+@click.option("--from-job", "like_job", metavar="JOB", help="Take that, and --nodes, from the logbook of a job.")
 @click.option("--mtbf-hours", type=float, help="Mean hours between failures of the whole job.")
 @click.option("--node-mtbf-hours", type=float, help="Mean hours between failures of one node; needs --nodes.")
+@click.option("--failures", type=click.Choice(["logbooks", "fleet"]), help="Take those from jobs, or from the fleet.")
 @click.option("--nodes", type=click.IntRange(1), help="Nodes of the job.")
 @click.option("--persist", "persist_s", type=float, default=0.0, help="Seconds until an asynchronous one is safe.")
 @click.option("--restart", "restart_s", type=float, default=0.0, help="Seconds from a failure until training goes on.")
@@ -35,9 +38,11 @@ def ckpt() -> None:
 @format_option
 def plan(
     *,
-    write_s: float,
+    write_s: float | None,
+    like_job: str | None,
     mtbf_hours: float | None,
     node_mtbf_hours: float | None,
+    failures: str | None,
     nodes: int | None,
     persist_s: float,
     restart_s: float,
@@ -47,39 +52,83 @@ def plan(
 ) -> None:
     """Say how often to write a checkpoint, and what that costs.
 
-    The failure rate is that of the job (--mtbf-hours), or of its nodes (--node-mtbf-hours and --nodes).
+    The failure rate is that of the job (--mtbf-hours), or of its nodes (--node-mtbf-hours, or --failures).
     """
     from piolet.core.errors import UsageError  # noqa: PLC0415 - help needs none of this
     from piolet.data import cadence  # noqa: PLC0415 - same
 
-    mtbf_s = _mtbf_s(mtbf_hours, node_mtbf_hours, nodes)
+    seen_s, seen_nodes = _seen(like_job) if like_job else (None, None)
+    if mtbf_hours is None:
+        nodes = nodes or seen_nodes
+    mtbf_s = _mtbf_s(mtbf_hours, node_mtbf_hours, failures, nodes)
     try:
-        found = cadence.cadence(write_s, mtbf_s, persist_s=persist_s, restart_s=restart_s)
+        cost_s = write_s or seen_s or 0.0
+        found = cadence.cadence(cost_s, mtbf_s, persist_s=persist_s, restart_s=restart_s)
     except ValueError as error:
-        raise UsageError(str(error), where="--write, --mtbf-hours, --persist, --restart") from error
+        raise UsageError(str(error), where="--write, --from-job, --mtbf-hours, --persist, --restart") from error
     taken = None
     if like:
         amount, files = _measured(like)
-        taken = cadence.footprint(found.interval_s, write_s, size_bytes=amount, files=files, keep=keep)
+        taken = cadence.footprint(found.interval_s, cost_s, size_bytes=amount, files=files, keep=keep)
     if output is Format.JSON:
-        print_json({"mtbf_s": mtbf_s, **asdict(found), "footprint": asdict(taken) if taken else None})
+        told = {"write_s": cost_s, "mtbf_s": mtbf_s, **asdict(found)}
+        print_json(told | {"footprint": asdict(taken) if taken else None})
         return
-    _print_plan(found, taken, mtbf_s)
+    click.echo(f"one takes {cost_s:.0f} s; a failure every {mtbf_s / 3600:.1f} h")
+    _print_plan(found, taken)
 
 
-def _mtbf_s(job_hours: float | None, node_hours: float | None, nodes: int | None) -> float:
+def _seen(job: str) -> tuple[float, int]:
+    """Return the seconds of a job's usual checkpoint, and its nodes."""
+    from piolet.core.errors import UsageError  # noqa: PLC0415 - help needs none of this
+    from piolet.logbook.storage import of_logbook  # noqa: PLC0415 - same
+
+    logbook = data_io.find(job)
+    record, found = of_logbook(logbook)
+    if found.checkpoints is None:
+        raise UsageError(
+            "no checkpoint of this job is known",
+            where=str(logbook.path),
+            remedy='let the program say piolet.phase("checkpoint"), or give --write',
+        )
+    return found.checkpoints.median_s, sum(held.used for held in record.allocation)
+
+
+def _mtbf_s(job_hours: float | None, node_hours: float | None, failures: str | None, nodes: int | None) -> float:
     from piolet.core.errors import UsageError  # noqa: PLC0415 - help needs none of this
     from piolet.data.cadence import job_mtbf_s  # noqa: PLC0415 - same
 
-    if job_hours is not None and node_hours is None and nodes is None:
+    given = [each is not None for each in (job_hours, node_hours, failures)]
+    if sum(given) == 1 and job_hours is not None and nodes is None:
         return job_hours * 3600
-    if job_hours is None and node_hours is not None and nodes is not None:
-        return job_mtbf_s(node_hours * 3600, nodes)
+    if sum(given) == 1 and job_hours is None and nodes is not None:
+        node_s = node_hours * 3600 if node_hours is not None else _seen_mtbf_s(str(failures))
+        return job_mtbf_s(node_s, nodes)
     raise UsageError(
         "the failure rate is not known, or given twice",
-        where="--mtbf-hours, --node-mtbf-hours",
-        remedy="give either --mtbf-hours, or --node-mtbf-hours and --nodes",
+        where="--mtbf-hours, --node-mtbf-hours, --failures",
+        remedy="give --mtbf-hours, or one of --node-mtbf-hours and --failures with --nodes or --from-job",
     )
+
+
+def _seen_mtbf_s(where: str) -> float:
+    """Return the seconds between failures of a node, as logbooks or the fleet have seen them, and say from what."""
+    from piolet.core import config  # noqa: PLC0415 - help needs none of this
+    from piolet.launch import failure_rate  # noqa: PLC0415 - same
+    from piolet.logbook import keeping, layout  # noqa: PLC0415 - same
+
+    settings = config.load().settings
+    if where == "fleet":
+        from piolet.fleet import center  # noqa: PLC0415 - SQL is for those who have a fleet
+
+        rate = failure_rate.of_ledger(center.entries(settings.fleet.database), str(settings.fleet.database))
+    else:
+        root = layout.root(settings)
+        books = keeping.books(root, settings.cluster)
+        rate = failure_rate.of_logbooks((book.logbook for book in books), str(root))
+    mtbf_s = rate.node_mtbf_s
+    click.echo(f"{rate.failures} failures in {rate.node_hours:.0f} node hours ({rate.source})", err=True)
+    return mtbf_s
 
 
 def _measured(path: Path) -> tuple[int, int]:
@@ -93,12 +142,12 @@ def _measured(path: Path) -> tuple[int, int]:
         return sum(os.lstat(each).st_size for each in every if each.is_file()), len(every)
 
 
-def _print_plan(found: Cadence, taken: Footprint | None, mtbf_s: float) -> None:
+def _print_plan(found: Cadence, taken: Footprint | None) -> None:
     from piolet.core.text import count, size  # noqa: PLC0415 - help needs none of this
 
     bound = f" (not less: {found.bounded_by})" if found.bounded_by else ""
     click.echo(f"a checkpoint every {found.interval_s:.0f} s of work{bound}; Young: {found.young_s:.0f} s")
-    click.echo(f"{found.lost_ratio:.1%} of the time is lost, with a failure every {mtbf_s / 3600:.1f} h")
+    click.echo(f"{found.lost_ratio:.1%} of the time is lost")
     if taken:
         a_day = f"{taken.a_day:.0f} a day: {size(taken.bytes_a_day)}, {count(taken.inodes_a_day)} inodes"
         click.echo(f"{a_day}; kept at most: {size(taken.kept_bytes)}, {count(taken.kept_inodes)} inodes")
