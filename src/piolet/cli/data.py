@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from piolet.cli import data_ckpt, data_io, data_stage
+from piolet.cli import data_ckpt, data_io, data_stage, data_tiers
 from piolet.cli.common import Format, counting, format_option, print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -249,5 +249,12 @@ def _print_probe(directory: Path, found: Probe) -> None:
         click.echo(f"quick at random: under {limit}")
 
 
-for each in (data_ckpt.ckpt, data_io.io_command, data_stage.stage, data_stage.unstage):
+for each in (
+    data_ckpt.ckpt,
+    data_io.io_command,
+    data_stage.stage,
+    data_stage.unstage,
+    data_tiers.layout,
+    data_tiers.move,
+):
     command.add_command(each)

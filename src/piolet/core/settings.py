@@ -182,6 +182,7 @@ class DataSettings:
     """Storage for machine learning."""
 
     storage: Path | None = setting(None, path, "file that describes the site's file systems: tiers, quotas, purge")
+    transfer_partition: str = setting("", text, "partition for `piolet data move`; empty for that of runs")
 
 
 @dataclass(frozen=True, slots=True)
