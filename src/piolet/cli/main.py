@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
+import os
 import signal
 import sys
+from typing import TextIO
 
 import click
 
 from piolet import __version__
-from piolet.core.errors import PioletError, ToolMissing
+from piolet.core.errors import NO_ROOM, PioletError, StorageError, ToolMissing
 
 COMMANDS = {
     "run": ("piolet.cli.run", "Run a program on good nodes, in its container, recorded."),
@@ -83,7 +87,16 @@ def command() -> None:
 
 def main() -> None:
     """Run the command line and exit."""
-    sys.exit(run_command())
+    status = run_command()
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        status = _unsaid(error)
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _drop(sys.stderr)
+    sys.exit(status)
 
 
 def run_command(args: list[str] | None = None) -> int:
@@ -91,7 +104,7 @@ def run_command(args: list[str] | None = None) -> int:
     try:
         status = command.main(args=args, prog_name="piolet", standalone_mode=False)
     except PioletError as error:
-        click.echo(f"piolet: {error}", err=True)
+        _tell(str(error))
         return error.exit_status
     except click.ClickException as error:
         error.show()
@@ -101,12 +114,34 @@ def run_command(args: list[str] | None = None) -> int:
         if extra is None:
             raise
         missing = ToolMissing(f"the Python package {error.name}", remedy=f'pip install "piolet[{extra}]"')
-        click.echo(f"piolet: {missing}", err=True)
+        _tell(str(missing))
         return missing.exit_status
     except (click.Abort, KeyboardInterrupt):
-        click.echo("piolet: interrupted", err=True)
+        _tell("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, *NO_ROOM) or error.filename:
+            raise
+        return _unsaid(error)
     return status if isinstance(status, int) else 0
+
+
+def _tell(text: str) -> None:
+    """Say something on stderr, if that takes it."""
+    with contextlib.suppress(OSError):
+        click.echo(f"piolet: {text}", err=True)
+
+
+def _unsaid(error: OSError) -> int:
+    """Return the exit status of a command whose output could not be written; a reader that left has read enough."""
+    if error.errno != errno.EPIPE:
+        _tell(f"the output could not be written: {error.strerror}")
+    _drop(sys.stdout)
+    return 0 if error.errno == errno.EPIPE else StorageError.exit_status
+
+
+def _drop(stream: TextIO) -> None:
+    """Lead a stream nowhere: what it still holds would be tried again at the very end, and make the status 120."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

@@ -15,6 +15,7 @@ Every message says what happened, where, and what to do next. A sick node is not
 
 from __future__ import annotations
 
+import errno
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -129,6 +130,10 @@ class ParseError(PioletError):
             where=source,
             remedy="report this with the text above; the tool's version may be newer than its parser",
         )
+
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""The errors of a write that the file system does not take."""
 
 
 @contextmanager

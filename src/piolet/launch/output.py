@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Any
 
+from piolet.core.errors import NO_ROOM
 from piolet.tools import training_output
 
 Look = Callable[[bytes], None]
@@ -23,7 +24,8 @@ _MOST_LOOKS_PER_S = 500
 def forward(source: IO[Any], target: int, look: Look) -> None:
     """Pass `source` on to the descriptor `target` to its end, and show `look` every whole line that is not too long.
 
-    If nobody reads `target` any more, `source` is closed, so that its writer finds out as it would without us.
+    If nobody reads `target` any more, `source` is closed, so that its writer finds out as it would without us. What a
+    full disk does not take is lost, and the program goes on.
     """
     line = b""
     with source, suppress(OSError):
@@ -65,5 +67,9 @@ class Steps:
 
 
 def _write(target: int, chunk: bytes) -> None:
-    while chunk:
-        chunk = chunk[os.write(target, chunk) :]
+    try:
+        while chunk:
+            chunk = chunk[os.write(target, chunk) :]
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise

@@ -10,9 +10,10 @@ from piolet.core.errors import PioletError
 
 
 def say(text: str) -> None:
-    """Tell the user what happens, on stderr."""
-    sys.stderr.write(f"piolet: {text}\n")
-    sys.stderr.flush()
+    """Tell the user what happens, on stderr; a run goes on where that cannot be written."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"piolet: {text}\n")
+        sys.stderr.flush()
 
 
 @contextlib.contextmanager

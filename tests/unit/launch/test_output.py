@@ -131,3 +131,14 @@ def test_steps_that_are_printed_reach_the_recorder(redirection, tmp_path):
 def test_the_status_is_that_of_the_rank_that_failed_first(ends, status):
     lines = "".join(f"srun: error: {end}\n" for end in ends)
     assert run_step(["sh", "-c", 'printf %s "$1" >&2; exit 143', "sh", lines], SystemRunner()).status == status
+
+
+def test_a_full_disk_does_not_stop_the_program() -> None:
+    source, program = os.pipe()
+    os.write(program, b"first\nsecond\n")
+    os.close(program)
+    lines: list[bytes] = []
+    target = os.open("/dev/full", os.O_WRONLY)
+    forward(os.fdopen(source, "rb"), target, lines.append)
+    os.close(target)
+    assert lines == [b"first", b"second"]
