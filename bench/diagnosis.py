@@ -47,7 +47,7 @@ JOB_WIDE = {
     "launch-bound",
     "checkpoint-stall",
 }
-ON_NODES = {"link-flap", "memory-leak", "noisy-neighbour"}
+ON_NODES = {"link-flap", "memory-leak", "noisy-neighbour", "slow-rank"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def run(trace: Trace) -> Judged:
     reader, job, places = made_traces.generate(trace)
     interval = Interval(job.program_started_ns or 0, job.program_ended_ns or 0)
     began = time.perf_counter()
-    found = diagnose.judge(reader, job, interval, quality.assess(reader, job, interval, ()), ()).findings
+    found = diagnose.judge(reader, job, interval, quality.assess(reader, job, interval, ())).findings
     seconds = time.perf_counter() - began
     reader.close()
     ranks = {name: rank_of(name, places[name], found) for name in trace.incidents}

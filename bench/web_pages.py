@@ -113,12 +113,12 @@ def grow(root: Path, stop: threading.Event) -> None:
             program_started_ns=time.time_ns(), sample_interval_s=1.0,
         ),
     )  # fmt: skip
-    writers = [SegmentWriter(logbook, name) for name in names]
+    writers = {name: SegmentWriter(logbook, name) for name in names}
     while not stop.wait(2):
-        for writer, index in itertools.product(writers, range(4)):
+        for name, index in itertools.product(names, range(4)):
             row = {"gpu": index, "sm_active_ratio": 0.8, "gr_engine_active_ratio": 0.9, "power_w": 500}
-            writer.append("gpu", row | {"time_ns": time.time_ns(), "node": writer.node})
-        for writer in writers:
+            writers[name].append("gpu", row | {"time_ns": time.time_ns(), "node": name})
+        for writer in writers.values():
             writer.flush()
 
 

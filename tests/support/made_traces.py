@@ -45,6 +45,7 @@ class Place:
     strength: float
     changes: list[tuple[str, str, str, str]] = field(default_factory=list)
     events: list[tuple[int, int, int | None, str, str, str]] = field(default_factory=list)
+    slow_steps: float = 1.0
 
     def set(self, table: str, column: str, condition: str, value: str) -> None:
         """Where `condition` holds, the column becomes `value`, in which {x} is what it was."""
@@ -117,6 +118,12 @@ def io_stall(p: Place) -> None:
     p.set("host", "iowait", during, "0.3")
     for column in ("sm", "tensor", "power", "engine", "nvlink"):
         p.set("gpu", column, during, f"{{x}} * {0.6 - 0.5 * p.strength}")
+
+
+def slow_rank(p: Place) -> None:
+    """The rank's own work takes longer; its GPU runs at the clock of the others."""
+    p.slow_steps = 1.5 + 2 * p.strength
+    p.drag(0.8)
 
 
 def memory_leak(p: Place) -> None:
@@ -249,6 +256,7 @@ INCIDENTS = (
     "thermal-throttle",
     "power-throttle",
     "slow-gpu",
+    "slow-rank",
     "xid",
     "ecc",
     "nvlink",
@@ -331,6 +339,8 @@ def generate(trace: Trace) -> tuple[Reader, JobRecord, dict[str, Place]]:
             or [(0, "", None, "", "", "")],
         )
     database.execute("DELETE FROM events WHERE time_ns = 0")
+    if "slow-rank" in places:
+        _report_times(database, trace, places["slow-rank"])
     return Reader(Logbook(Path("/nonexistent")), database, ()), _job(trace), places
 
 
@@ -380,6 +390,17 @@ def _fill(database: duckdb.DuckDBPyConnection, trace: Trace, changes: Sequence[t
                     + hash(t, n, g, {trace.seed}, 2) / 18446744073709551615.0 - 1 AS noise
                 FROM range({trace.nodes}) a(n), range({devices}) b(g), range({trace.seconds}) c(t)))"""  # noqa: S608 - all of it is ours
         )
+
+
+def _report_times(database: duckdb.DuckDBPyConnection, trace: Trace, slow: Place) -> None:
+    """Every rank, one a GPU, reports the seconds of its own work every fifth second."""
+    database.execute(
+        f"""INSERT INTO user (time_ns, node, rank, name, value, step)
+        SELECT {START_NS} + t * {SECOND_NS}, format('node{{:03d}}', n), n * {trace.gpus} + g, 'compute_s',
+            (0.8 + 0.1 * hash(n, g, t, {trace.seed}) / 18446744073709551615.0)
+                * CASE WHEN {slow.here} THEN {slow.slow_steps} ELSE 1 END, t // 5
+        FROM range({trace.nodes}) a(n), range({trace.gpus}) b(g), range(30, {trace.seconds}, 5) c(t)"""  # noqa: S608 - all of it is ours
+    )
 
 
 def _changed(table: str, column: str, value: str, changes: Iterable[tuple[str, str, str, str]]) -> str:

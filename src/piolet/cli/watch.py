@@ -52,7 +52,7 @@ def diagnose(job: str, logs: tuple[Path, ...], output: Format, *, save: bool, br
 
     with archive.find_configured(job) as book, progress("diagnosing"):
         others = archive.Archive(book.logbook.path.parent.parent).seen_by(book.grant.viewer)
-        found = notes.cited(diagnosis.diagnose(book, logs), others, book.grant.job)
+        found = notes.cited(diagnosis.diagnose(book, logs, others), others, book.grant.job)
         start_ns = book.interval.start_ns if book.interval else 0
         if save:
             write_findings(book.logbook.findings, found)
@@ -64,6 +64,29 @@ def diagnose(job: str, logs: tuple[Path, ...], output: Format, *, save: bool, br
     else:
         _print_findings(found, start_ns)
     return FINDINGS if found.findings else 0
+
+
+@command.command()
+@click.argument("before")
+@click.argument("after")
+@format_option
+def compare(before: str, after: str, output: Format) -> None:
+    """Say what changed between two jobs: set-up, nodes, code, environment, data, and the time of each phase.
+
+    Whether one used its GPUs better, `piolet score compare` says.
+    """
+    from piolet.watch import archive  # noqa: PLC0415 - help needs none of this
+    from piolet.watch.compare import changes  # noqa: PLC0415 - same
+
+    with archive.find_configured(before) as first, archive.find_configured(after) as second:
+        found = changes(first, second)
+    if output is Format.JSON:
+        print_json([asdict(change) for change in found])
+    elif found:
+        rows = [(change.part, change.name, change.before, change.after) for change in found]
+        print_table(("part", "what", before, after), rows)
+    else:
+        click.echo("nothing that is recorded differs")
 
 
 @command.command()

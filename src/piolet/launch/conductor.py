@@ -14,8 +14,9 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from piolet import __version__, metrics, record
+from piolet import metrics, record
 from piolet.core.config import Settings
 from piolet.core.errors import PioletError, Refused
 from piolet.core.nodeset import NodeSet
@@ -30,7 +31,7 @@ from piolet.launch.program import Reason
 from piolet.launch.request import RunRequest
 from piolet.launch.telling import say, told
 from piolet.launch.watching import SIGNS, Watch, xid_before
-from piolet.logbook import records
+from piolet.logbook import provenance, records
 from piolet.logbook.layout import Logbook
 from piolet.vet import Protocol as VettingProtocol
 from piolet.vet import Verdict, choose
@@ -106,7 +107,7 @@ def begin(
         simulated=machine.simulated(),
         started_ns=time.time_ns(),
         sample_interval_s=settings.record.interval_s if request.record else None,
-        versions={"piolet": __version__, "python": sys.version.split()[0]},
+        versions=provenance.versions(Path.cwd()),
     )
     session = Session(request, machine, logbook, settings, job)
     session.update()

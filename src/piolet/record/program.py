@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-from piolet import __version__, metrics
+from piolet import metrics
 from piolet.core.config import Settings
 from piolet.core.errors import PioletError, Refused, UsageError, storage_errors
 from piolet.core.nodeset import NodeSet
-from piolet.logbook import layout
+from piolet.logbook import layout, provenance
 from piolet.logbook.layout import Logbook
 from piolet.logbook.records import JobRecord, NodeAllocation, Request, write_job
 from piolet.record import election
@@ -141,7 +141,7 @@ def job_record(place: Place, command: Sequence[str], interval_s: float, now_ns: 
         started_ns=now_ns,
         program_started_ns=now_ns,
         sample_interval_s=interval_s,
-        versions={"piolet": __version__, "python": sys.version.partition(" ")[0]},
+        versions=provenance.versions(Path.cwd()),
     )
 
 

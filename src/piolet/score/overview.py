@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
-from piolet.core.errors import ParseError
-from piolet.core.files import read_json
 from piolet.core.nouns import CheckResult, Interval, Status
+from piolet.logbook.environments import environment
 from piolet.logbook.layout import Logbook
 from piolet.logbook.quality import Quality, assess
 from piolet.logbook.reader import Reader, read, rereading
@@ -33,7 +31,6 @@ from piolet.score.steps import StepTime, step_time
 from piolet.score.work import NOTHING_TOLD, Work, work
 
 _SAMPLED = ("gpu", "host", "user")
-_NOT_SHOWN = ("schema", "version", "mtime_ns", "plan_sha256")
 
 
 class Role(StrEnum):
@@ -173,38 +170,6 @@ def _absent(reader: Reader, family: str) -> Iterator[str]:
         yield f"{family} (no sample at all)"
         return
     yield from (f"{family}.{column}" for column, count in zip(columns, row[1:], strict=True) if not count)
-
-
-def environment(logbook: Logbook) -> tuple[tuple[str, str, str], ...]:
-    """Return environment.lock.json as (key, value, origin); empty if the job had no environment.
-
-    Tables are flattened with dots; an element of `values` is a key with its value and origin.
-    """
-    if not logbook.environment_lock.exists():
-        return ()
-    try:
-        content = read_json(logbook.environment_lock)
-    except ParseError as error:
-        return (("unreadable", error.what, ""),)
-    return tuple(_flattened(content, "")) if isinstance(content, dict) else ()
-
-
-def _flattened(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str, str]]:
-    for key, value in table.items():
-        if key in _NOT_SHOWN:
-            continue
-        if isinstance(value, dict):
-            yield from _flattened(value, f"{prefix}{key}.")
-        elif isinstance(value, list):
-            yield from (_element(f"{prefix}{key}", element) for element in value)
-        elif value not in {None, ""}:
-            yield f"{prefix}{key}", str(value), ""
-
-
-def _element(key: str, element: Any) -> tuple[str, str, str]:  # noqa: ANN401 - JSON is any value
-    if not isinstance(element, dict):
-        return key, str(element), ""
-    return str(element.get("key", key)), str(element.get("value", "")), str(element.get("origin", ""))
 
 
 def _bounded(reader: Reader, job: JobRecord) -> JobRecord:

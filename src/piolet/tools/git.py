@@ -16,6 +16,9 @@ from piolet.core.errors import PioletError, Refused, ToolError, UsageError
 from piolet.core.run import Result, Runner, SystemRunner
 
 TIMEOUT_S = 120
+REVISION_TIMEOUT_S = 5
+"""A work tree on a slow file system is not worth more."""
+
 ENVIRONMENT = {"GIT_TERMINAL_PROMPT": "0", "GIT_DIR": None, "GIT_WORK_TREE": None, "GIT_INDEX_FILE": None}
 RUNNER = SystemRunner(env=ENVIRONMENT, own_session=True)
 
@@ -25,6 +28,16 @@ _SETTINGS = ("core.symlinks=false", "core.autocrlf=false", "user.useConfigOnly=t
 # What git says of a push that came second: of a commit that it does not have (builtin/push.c, transport.c), or of the
 # lock that two pushes wanted (refs.c, builtin/receive-pack.c).
 _RACES = ("fetch first", "non-fast-forward", "failed to update ref", "cannot lock ref", "incorrect old value provided")
+
+
+def revision(directory: Path) -> str:
+    """Return the commit that `directory` is at, with ``-dirty`` if tracked files differ from it; "" if nobody knows."""
+    argv = ["git", "-C", str(directory), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        found = RUNNER.run(argv, timeout=REVISION_TIMEOUT_S, ok=None)
+    except PioletError:
+        return ""
+    return "" if found.rc else found.stdout.strip()
 
 
 class Push(StrEnum):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +16,9 @@ from piolet.watch.book import Book
 from piolet.watch.jobs import JobSummary, summarise
 
 _MOST_CACHED = 20_000
+LISTED_S = 1.0
+"""How long a list of all jobs stays good: looking at thousands of files for every page would be most of its time."""
+
 _Stamp = tuple[int, ...]
 
 
@@ -99,12 +101,15 @@ class _Summaries:
 
     root: Path
     cache: dict[Path, tuple[_Stamp, JobSummary | None]] = field(default_factory=dict)
+    listed: tuple[float, tuple[JobSummary, ...]] = (float("-inf"), ())
 
-    def all(self) -> Iterator[JobSummary]:
-        """Yield every job whose records can be read."""
-        for path in self.root.glob("*/*/job.json"):
-            if summary := self._read(Logbook(path.parent)):
-                yield summary
+    def all(self) -> tuple[JobSummary, ...]:
+        """Return every job whose records can be read, as they were at most LISTED_S ago."""
+        now_s = time.monotonic()
+        if now_s - self.listed[0] > LISTED_S:
+            found = (self._read(Logbook(path.parent)) for path in self.root.glob("*/*/job.json"))
+            self.listed = (now_s, tuple(summary for summary in found if summary))
+        return self.listed[1]
 
     def of(self, cluster: str, job_id: str) -> JobSummary | None:
         """Return one job, None if there is none or the names are no plain names."""

@@ -177,6 +177,12 @@ class Book:
         own = ownership.own_files(self.logbook, paths, self.grant.job.owner)
         return records.read_checks(self.logbook.vet) if paths == own else ()
 
+    def output(self) -> Path | None:
+        """Return the file of the job's output, which `piolet run` keeps beside the logbook; None if there is none."""
+        path = self.logbook.path.with_name(f"{self.logbook.path.name}.log")
+        beside = Logbook(path.parent)
+        return path if ownership.own_files(beside, [path], self.grant.job.owner) else None
+
     def document(self, name: str) -> Path:
         """Return the path of one of DOCUMENTS.
 

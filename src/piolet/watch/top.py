@@ -67,8 +67,8 @@ def _node(line: Line) -> str:
 def _steps(book: Book, latest: Interval) -> tuple[int | None, float | None]:
     found = book.reader.database.execute(
         """
-        SELECT max(value), (max(value) - min(value)) / nullif((max(time_ns) - min(time_ns)) / 1e9, 0)
-        FROM user WHERE name = 'step' AND time_ns >= $start AND time_ns < $end
+        SELECT max(step), (max(step) - min(step)) / nullif((max(time_ns) - min(time_ns)) / 1e9, 0)
+        FROM user WHERE step IS NOT NULL AND time_ns >= $start AND time_ns < $end
         """,
         {"start": latest.start_ns, "end": latest.end_ns},
     ).fetchall()[0]

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, Generic, TypeVar
@@ -49,12 +50,14 @@ class Kept:
     """The answers of a server, the latest ones; safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._asked: OrderedDict[tuple[str, str, str], _Asked] = OrderedDict()
+        self._asked: OrderedDict[tuple[object, ...], _Asked] = OrderedDict()
         self._lock = Lock()
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="kept")
 
     async def answer(self, grant: Grant, question: Callable[[Book], T], wait_s: float | None = None) -> Answer[T]:
         """Return the answer to `question` about a job, waiting for it as long as `wait_s` (None: until it is there).
+
+        A question that is a `partial` looks at more than the job, so that its answer is this viewer's alone.
 
         Raises:
             PioletError: the logbook cannot be read.
@@ -67,7 +70,7 @@ class Kept:
         return Answer(found, asked.stamp)
 
     def _ask(self, grant: Grant, question: Callable[[Book], T]) -> _Asked:
-        key, now = (grant.job.cluster, grant.job.job_id, question.__name__), stamp(grant.job.logbook)
+        key, now = _key(grant, question), stamp(grant.job.logbook)
         with self._lock:
             kept = self._asked.get(key)
             if kept is None or (kept.stamp != now and kept.future.done()) or _failed(kept.future):
@@ -77,6 +80,13 @@ class Kept:
             while len(self._asked) > MOST_KEPT:
                 self._asked.popitem(last=False)
         return kept
+
+
+def _key(grant: Grant, question: Callable[[Book], Any]) -> tuple[object, ...]:
+    job = grant.job.cluster, grant.job.job_id
+    if isinstance(question, partial):
+        return (*job, question.func.__name__, grant.viewer)
+    return (*job, question.__name__)
 
 
 def stamp(logbook: Logbook) -> str:

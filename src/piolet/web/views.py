@@ -13,9 +13,9 @@ from piolet.score.model import GpuScore
 from piolet.score.overview import NodeStory, Overview, Role, overview
 from piolet.score.report import lowest, render
 from piolet.score.timeline import heat_rows
-from piolet.watch import Book, Metric
+from piolet.watch import Book, Metric, VisibleJobs
 from piolet.watch.book import Event
-from piolet.watch.diagnosis.diagnose import judge
+from piolet.watch.diagnosis.diagnose import diagnose
 from piolet.watch.quality import DataQuality
 
 FIRST_PLOTS = (
@@ -99,13 +99,11 @@ def job_view(book: Book) -> JobView:
     )
 
 
-def judged(book: Book) -> Judged:
-    """Return the findings that were saved when the job had ended, else what diagnosis says now."""
+def judged(book: Book, jobs: VisibleJobs) -> Judged:
+    """Return the findings that were saved when the job had ended, else what diagnosis says now, beside other `jobs`."""
     quality, saved, interval = book.quality(), book.findings(), book.interval
     final = saved if saved and saved.complete else None
-    return Judged(
-        final or judge(book.reader, book.job, interval, quality, ()), quality, interval.start_ns if interval else None
-    )
+    return Judged(final or diagnose(book, jobs=jobs), quality, interval.start_ns if interval else None)
 
 
 def spark(book: Book) -> tuple[float | None, ...]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from graphlib import TopologicalSorter
+
 import made_traces
 import pytest
 from made_traces import BENIGN, INCIDENTS, START_NS, Place, Trace
@@ -9,6 +11,7 @@ from piolet.core.nouns import Interval
 from piolet.logbook.records import Findings
 from piolet.watch import quality
 from piolet.watch.diagnosis import diagnose
+from piolet.watch.diagnosis.causal import nearer_to_the_root
 from piolet.watch.diagnosis.rules.workload import change_point
 
 SEED = 7
@@ -21,7 +24,7 @@ def judged(trace: Trace, *, without: tuple[str, ...] = ()) -> tuple[Findings, di
             reader.database.execute(f'DELETE FROM "{family}"')  # noqa: S608 - a family of ours
         interval = Interval(START_NS, START_NS + trace.seconds * 10**9)
         found = quality.assess(reader, job, interval, ())
-        return diagnose.judge(reader, job, interval, found, ()), places
+        return diagnose.judge(reader, job, interval, found), places
 
 
 def small(incidents: tuple[str, ...] = (), benign: tuple[str, ...] = ()) -> Trace:
@@ -37,6 +40,11 @@ def test_the_true_cause_comes_first(incident: str) -> None:
     assert first.next_step
     assert first.refuted_by
     assert 0.5 <= first.confidence <= 1
+    if incident == "slow-rank":
+        assert (first.nodes, first.rank) == (
+            (f"node{places[incident].node:03d}",),
+            2 * places[incident].node + places[incident].gpu,
+        )
     if first.gpu is not None:
         assert (first.nodes, first.gpu) == ((f"node{places[incident].node:03d}",), places[incident].gpu)
 
@@ -84,6 +92,17 @@ def test_every_rule_is_registered_and_tells_its_knowledge() -> None:
     for rule in rules.values():
         assert all((rule.title, rule.knowledge, rule.source, rule.refuted_by, rule.next_step, rule.needs))
         assert rule.explains <= set(rules), rule.name
+
+
+def test_no_rule_is_the_cause_of_its_own_causes() -> None:
+    rules = {rule.name: rule for rule in plugins.load(diagnose.GROUP).loaded.values()}
+    graph = TopologicalSorter(
+        {
+            cause.name: [name for name in cause.explains if nearer_to_the_root(cause, rules[name])]
+            for cause in rules.values()
+        }
+    )
+    assert len(tuple(graph.static_order())) == len(rules)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Logbook:
                 rows.append(("gpu", made_logbooks.row(node, gpu, second, **values)))
     at = 0
     for step in range(41):
-        rows.append(("user", made_logbooks._metric("node1", at, "step", 2 * step)))
+        rows.append(("user", made_logbooks._metric("node1", at, "loss", 1.0) | {"step": 2 * step}))
         at += PERIODS[step % len(PERIODS)]
     record = made_logbooks.job(("node1", "node2"), 2, 61)
     return made_logbooks.write(tmp_path_factory.mktemp("it's made"), record, rows)

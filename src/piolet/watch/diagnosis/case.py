@@ -14,6 +14,7 @@ from piolet.core.nouns import Interval
 from piolet.logbook.reader import Reader
 from piolet.logbook.records import Evidence, JobRecord
 from piolet.watch.diagnosis.logs import LogMatch
+from piolet.watch.past import Past
 from piolet.watch.quality import DataQuality
 from piolet.watch.series import SECOND_NS
 
@@ -25,10 +26,14 @@ PERSISTENCE_S = 30.0
 BUSY = 0.2
 """Engine activity above which a GPU has work."""
 
-THERMAL_BITS = 0x8 | 0x20 | 0x40
 POWER_CAP_BIT = 0x4
 POWER_BRAKE_BIT = 0x80
-"""NVML's clocks-event reasons: hardware slowdown, software and hardware thermal; power cap; external power brake."""
+HARDWARE_BIT = 0x8
+THERMAL_BITS = 0x20 | 0x40
+"""NVML's clocks-event reasons: power cap, external power brake; software and hardware thermal slowdown.
+
+A hardware slowdown is one by heat, unless the power brake is on too.
+"""
 
 _GPU = f"""
     CREATE OR REPLACE TEMP TABLE g AS
@@ -36,7 +41,8 @@ _GPU = f"""
         avg(sm_active_ratio) AS sm, avg(tensor_active_ratio) AS tensor, avg(dram_active_ratio) AS dram,
         avg(gr_engine_active_ratio) AS engine, avg(power_w) AS power, avg(sm_clock_hz) AS clock,
         max(sm_clock_max_hz) AS clock_max, avg(temperature_c) AS temperature,
-        avg(CAST(throttle_reasons & {THERMAL_BITS} != 0 AS INTEGER)) AS thermal,
+        avg(CAST(throttle_reasons & {THERMAL_BITS} != 0
+            OR throttle_reasons & {HARDWARE_BIT | POWER_BRAKE_BIT} = {HARDWARE_BIT} AS INTEGER)) AS thermal,
         avg(CAST(throttle_reasons & {POWER_CAP_BIT} != 0 AS INTEGER)) AS capped,
         avg(CAST(throttle_reasons & {POWER_BRAKE_BIT} != 0 AS INTEGER)) AS braked,
         avg(nvlink_rx_bytes_per_s + nvlink_tx_bytes_per_s) AS nvlink, avg(pcie_rx_bytes_per_s) AS pcie,
@@ -85,7 +91,10 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What rules judge. `startup_s` seconds at the beginning are no steady state; `logs` are what the output says."""
+    """What rules judge. `startup_s` seconds at the beginning are no steady state; `logs` are what the output says.
+
+    `past` leads to other jobs that whoever asks may see, None where nobody gave them.
+    """
 
     reader: Reader
     job: JobRecord
@@ -94,16 +103,23 @@ class Case:
     startup_s: float
     quality: DataQuality
     logs: tuple[LogMatch, ...] = ()
+    past: Past | None = None
 
     def query(self, sql: str, **parameters: object) -> list[tuple[Any, ...]]:
         """Return the rows of a query over the case's tables and the logbook's views."""
         return self.reader.database.execute(sql, parameters).fetchall()
 
     def has(self, need: str) -> bool:
-        """Return whether a family, or a family.column, was recorded at all."""
+        """Return whether a family, or a family.column, was recorded at all; of several with ``|``, whether one was."""
+        if "|" in need:
+            return any(map(self.has, need.split("|")))
         family, _, column = need.partition(".")
         if family == "logs":
             return bool(self.logs)
+        if family == "past":
+            return self.past is not None
+        if need == "user.step":
+            return bool(self.query("SELECT 1 FROM user WHERE step IS NOT NULL LIMIT 1"))
         if family in {"events", "user", "clock"}:
             names = {"events": "kind", "user": "name"}
             where = f" WHERE {names[family]} = $wanted" if column else ""
@@ -175,7 +191,13 @@ _PEER_COLUMNS = {
 
 
 def prepare(
-    reader: Reader, job: JobRecord, interval: Interval, quality: DataQuality, logs: tuple[LogMatch, ...] = ()
+    reader: Reader,
+    job: JobRecord,
+    interval: Interval,
+    quality: DataQuality,
+    *,
+    logs: tuple[LogMatch, ...] = (),
+    past: Past | None = None,
 ) -> Case:
     """Make the tables and return the case."""
     width_ns = round(max(SHORTEST_BIN_S * SECOND_NS, math.ceil(interval.duration_s / MOST_BINS) * SECOND_NS))
@@ -184,7 +206,7 @@ def prepare(
         reader.database.execute(statement, window)
     for statement in (_PEERS, _HOST_PEERS):
         reader.database.execute(statement)
-    return Case(reader, job, interval, width_ns, _startup_s(reader, width_ns), quality, logs)
+    return Case(reader, job, interval, width_ns, _startup_s(reader, width_ns), quality, logs, past)
 
 
 def _startup_s(reader: Reader, width_ns: int) -> float:

@@ -76,7 +76,12 @@ def _causes(cause: Suspect, effect: Suspect) -> bool:
         return False
     early = cause.what.from_ns <= effect.what.from_ns + TOLERANCE_NS or _covers_start(cause, effect)
     near = not effect.what.nodes or not cause.what.nodes or bool(set(cause.what.nodes) & set(effect.what.nodes))
-    return early and near and (cause.rule.level, cause.rule.name) < (effect.rule.level, effect.rule.name)
+    return early and near and nearer_to_the_root(cause.rule, effect.rule)
+
+
+def nearer_to_the_root(cause: Rule, effect: Rule) -> bool:
+    """Return whether a rule can be the cause of another; of two of one level that explain each other neither is."""
+    return cause.level < effect.level or (cause.level == effect.level and cause.name not in effect.explains)
 
 
 def _covers_start(cause: Suspect, effect: Suspect) -> bool:

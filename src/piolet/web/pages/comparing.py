@@ -11,8 +11,8 @@ from starlette.responses import Response
 from piolet.core.errors import UsageError
 from piolet.score import words
 from piolet.score.compare import Comparison, compare_readers
-from piolet.score.overview import environment
-from piolet.watch import Book, JobFilter
+from piolet.watch import JobFilter
+from piolet.watch.compare import Change, changes
 from piolet.web.pages.job import opened
 from piolet.web.rendering import page
 
@@ -38,11 +38,11 @@ def compare(request: Request) -> Response:
     first, second = request.query_params.get("a", ""), request.query_params.get("b", "")
     found: Comparison | None = None
     figures: tuple[Row, ...] = ()
-    setup: tuple[Row, ...] = ()
+    changed: tuple[Change, ...] = ()
     problem = ""
     if first and second:
         with opened(request, first) as before, opened(request, second) as after:
-            setup = tuple(row for row in _setup(before, after) if row.differs)
+            changed = changes(before, after)
             try:
                 found = compare_readers(before.reader, after.reader)
                 figures = tuple(_figures(found))
@@ -56,7 +56,7 @@ def compare(request: Request) -> Response:
         second=second,
         found=found,
         figures=figures,
-        setup=setup,
+        changed=changed,
         problem=problem,
         offered=offered,
     )
@@ -75,15 +75,3 @@ def _figures(found: Comparison) -> Iterator[Row]:
     yield Row("Energy", words.energy(before.energy_j), words.energy(after.energy_j))
     yield Row("Coverage", words.percent(before.coverage_ratio), words.percent(after.coverage_ratio))
     yield Row("Held back by", before.label.bottleneck, after.label.bottleneck)
-
-
-def _setup(before: Book, after: Book) -> Iterator[Row]:
-    jobs = before.job, after.job
-    yield Row("Command", *(" ".join(job.command) for job in jobs))
-    yield Row("Nodes", *(", ".join(held.node for held in job.allocation if held.used) for job in jobs))
-    yield Row("GPUs", *(", ".join(sorted({gpu.model for _, gpu in job.gpus})) for job in jobs))
-    for name in sorted(jobs[0].versions.keys() | jobs[1].versions.keys()):
-        yield Row(f"Version of {name}", *(job.versions.get(name, words.NOTHING) for job in jobs))
-    values = [{key: value for key, value, _ in environment(book.logbook)} for book in (before, after)]
-    for key in sorted(values[0].keys() | values[1].keys()):
-        yield Row(f"Environment: {key}", *(each.get(key, words.NOTHING) for each in values))

@@ -7,6 +7,7 @@ import os
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
@@ -77,7 +78,8 @@ async def job(request: Request) -> Response:
     kept, loop, whole = request.app.state.kept, asyncio.get_running_loop(), bool(request.headers.get("x-fragment"))
     until = loop.time() + FIRST_S
     view = await kept.answer(grant, views.job_view, None if whole else FIRST_S)
-    judged = await kept.answer(grant, views.judged, None if whole else max(0.0, until - loop.time()))
+    judging = partial(views.judged, jobs=request.state.jobs)
+    judged = await kept.answer(grant, judging, None if whole else max(0.0, until - loop.time()))
     if view.value is None:
         return page(request, "reading.html.jinja", summary=grant.job)
     stamp = view.stamp and judged.stamp

@@ -13,7 +13,7 @@ from piolet.watch.diagnosis.rule import Level, Rule, Suspicion
 COALESCE_NS = 5_000_000_000
 """Errors of one GPU within 5 s are one (gpud)."""
 
-SLOWED = frozenset({"slower-than-before", "imbalance", "slow-gpu"})
+SLOWED = frozenset({"slower-than-before", "slower-than-past", "imbalance", "slow-gpu", "slow-rank"})
 ENDS = frozenset({"hang", "first-failure", "slower-than-before"})
 
 XIDS = {

@@ -59,7 +59,7 @@ LINK = Rule(
     next_step="leave the node out and tell the operators: cable, transceiver, switch port",
     needs=("nic.link_downs",),
     judge=_link,
-    explains=frozenset({"hang", "slower-than-before", "first-failure", "io-stall"}),
+    explains=frozenset({"hang", "slower-than-before", "slower-than-past", "first-failure", "io-stall"}),
 )
 
 
@@ -125,7 +125,7 @@ STALL = Rule(
     next_step="compare with the file system's status page; read from node-local copies, fewer and larger files",
     needs=("host.io_pressure_ratio", "gpu.sm_active_ratio"),
     judge=_stall,
-    explains=frozenset({"slower-than-before", "input-starvation", "hang"}),
+    explains=frozenset({"slower-than-before", "slower-than-past", "input-starvation", "hang"}),
 )
 
 
@@ -255,7 +255,7 @@ NEIGHBOUR = Rule(
     next_step="ask for whole nodes (--exclusive); tell the operators which node and when",
     needs=("host.cpu_busy_ratio", "host.cpu_pressure_ratio"),
     judge=_neighbour,
-    explains=frozenset({"slower-than-before", "imbalance", "input-starvation"}),
+    explains=frozenset({"slower-than-before", "slower-than-past", "imbalance", "input-starvation"}),
 )
 
 

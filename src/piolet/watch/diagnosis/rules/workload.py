@@ -129,7 +129,7 @@ IMBALANCE = Rule(
     next_step="compare tokens and layers per rank; balance stages, bucket sequences by length",
     needs=("gpu.sm_active_ratio", "gpu.sm_clock_hz"),
     judge=_uneven,
-    explains=frozenset({"slower-than-before"}),
+    explains=frozenset({"slower-than-before", "slower-than-past"}),
 )
 
 
@@ -178,7 +178,7 @@ CHECKPOINT = Rule(
     next_step="write asynchronously, one file a rank, to a local disk first; checkpoint less often",
     needs=("events.phase",),
     judge=_checkpoint,
-    explains=frozenset({"io-stall", "slower-than-before"}),
+    explains=frozenset({"io-stall", "slower-than-before", "slower-than-past"}),
 )
 
 
@@ -288,8 +288,8 @@ def _speed(case: Case) -> list[tuple[int, float]]:
     if case.has("user.step"):
         rows = case.query(
             """
-            WITH each AS (SELECT CAST(floor((time_ns - $start) / $width) AS BIGINT) AS bin, max(value) AS step
-                FROM user WHERE name = 'step' GROUP BY ALL)
+            WITH each AS (SELECT CAST(floor((time_ns - $start) / $width) AS BIGINT) AS bin, max(step) AS step
+                FROM user WHERE step IS NOT NULL GROUP BY ALL)
             SELECT bin, (step - lag(step) OVER line) / ((bin - lag(bin) OVER line) * $seconds)
             FROM each WINDOW line AS (ORDER BY bin) ORDER BY bin
             """,

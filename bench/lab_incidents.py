@@ -1,0 +1,434 @@
+"""How well diagnosis names what happens to real recorded jobs: incidents on a lab, single and combined; healthy jobs.
+
+    sudo .venv/bin/python bench/lab_incidents.py [--seed 3001] [--healthy 12] [--pairs 4] [--live 3] [--json FILE]
+
+Real are Slurm, `piolet run`, the recorder and its files, and the program that reports its steps; simulated are the
+GPUs, whose faults the lab injects at a moment and a place that the seed draws. Every job has two nodes of four GPUs;
+as many jobs as there are pairs of nodes run at once. With --live, the page of a job that runs is followed as a browser
+does it, and the time is taken from the injection of a slow GPU at minute 2 to the page that names node and GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import re
+import secrets
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from queue import Queue
+
+import duckdb
+import httpx2
+
+from piolet.lab import Lab, Spec, down, up
+from piolet.lab.gpu_faults import Fault, FaultKind
+from piolet.lab.gpus import arm_script, clear, inject
+from piolet.logbook.layout import Logbook
+from piolet.logbook.records import Diagnosis
+from piolet.watch import archive
+from piolet.watch.diagnosis.diagnose import diagnose
+
+GPUS = 4
+TRAINING = "startup 8; loop forever; compute 2 level=0.9; communication 0.5; end"
+IDLE = "idle 100000"
+PROGRAM = Path(__file__).with_name("lab_program.py")
+PIOLET = Path(sys.executable).with_name("piolet")
+SHORT_S, LONG_S = 150, 230
+"""Seconds that a job takes; a hang is one only after two minutes."""
+
+
+@dataclass(slots=True)
+class Run:
+    """One job on a pair of nodes: the fault's place, what to find, what the program is told, what is done to it."""
+
+    nodes: tuple[str, str]
+    node: str
+    gpu: int
+    begin_s: float
+    strength: float
+    expected: list[str] = field(default_factory=list)
+    seconds: int = SHORT_S
+    program: list[str] = field(default_factory=list)
+    scripts: dict[tuple[str, int], str] = field(default_factory=dict)
+    later: list[tuple[str, int, FaultKind, str]] = field(default_factory=list)
+    job_wide: set[str] = field(default_factory=set)
+
+    def fault(self, kind: FaultKind, argument: str = "") -> None:
+        """Do something to the GPU of this run when its time comes."""
+        self.later.append((self.node, self.gpu, kind, argument))
+
+    @property
+    def every_gpu(self) -> list[tuple[str, int]]:
+        """All GPUs of the job."""
+        return [(node, gpu) for node in self.nodes for gpu in range(GPUS)]
+
+
+def thermal(run: Run) -> None:
+    """A GPU that is too hot."""
+    run.fault(FaultKind.THROTTLE, "thermal")
+    run.expected.append("thermal-throttle")
+
+
+def power(run: Run) -> None:
+    """A GPU on an external power brake."""
+    run.fault(FaultKind.THROTTLE, "power")
+    run.expected.append("power-throttle")
+
+
+def slow(run: Run) -> None:
+    """A GPU at a lower clock, without a reason."""
+    run.fault(FaultKind.SLOW, f"{0.55 + 0.3 * run.strength:.2f}")
+    run.expected.append("slow-gpu")
+
+
+def xid(number: int) -> Callable[[Run], None]:
+    """An error that the driver reports."""
+
+    def xid(run: Run) -> None:
+        run.fault(FaultKind.XID, str(number))
+        run.expected.append("xid")
+
+    return xid
+
+
+def ecc(run: Run) -> None:
+    """Uncorrected memory errors; the driver reports them as Xid 48, which is the same cause."""
+    run.fault(FaultKind.ECC_UNCORRECTED, str(1 + round(4 * run.strength)))
+    run.expected.append("xid")
+
+
+def nvlink(run: Run) -> None:
+    """CRC errors and replays of a link."""
+    run.fault(FaultKind.NVLINK_ERRORS, str(100 + round(900 * run.strength)))
+    run.expected.append("nvlink")
+
+
+def idle(run: Run) -> None:
+    """A GPU that no rank uses."""
+    run.scripts[run.node, run.gpu] = IDLE
+    run.expected.append("idle-gpu")
+
+
+def imbalance(run: Run) -> None:
+    """A pipeline stage with less to do: the same GPU of every node."""
+    level = 0.25 + 0.35 * run.strength
+    for node in run.nodes:
+        run.scripts[node, run.gpu] = TRAINING.replace("level=0.9", f"level={level:.2f}")
+    run.expected.append("imbalance")
+    run.job_wide.add("imbalance")
+
+
+def launch_bound(run: Run) -> None:
+    """Small kernels all the time."""
+    for place in run.every_gpu:
+        run.scripts[place] = "startup 8; loop forever; communication 10; end"
+    run.expected.append("launch-bound")
+    run.job_wide.add("launch-bound")
+
+
+def hang(run: Run) -> None:
+    """One rank stops, the others wait for it in a collective."""
+    run.seconds = LONG_S
+    steps = f"startup 8; loop {round(run.begin_s / 2.5)}; compute 2 level=0.9; communication 0.5; end"
+    for place in run.every_gpu:
+        run.scripts[place] = f"{steps}; {'idle' if place == (run.node, run.gpu) else 'hang'} 100000"
+    run.expected.append("hang")
+
+
+def failure(run: Run) -> None:
+    """A rank that raises; the other one only notices."""
+    run.program += ["--fail", str(run.nodes.index(run.node)), "--at", f"{SHORT_S - 30}"]
+    run.expected.append("first-failure")
+    run.job_wide.add("first-failure")
+
+
+def checkpoint(run: Run) -> None:
+    """One checkpoint takes far longer than the others."""
+    run.program += ["--stall", f"{20 + 10 * run.strength:.0f}"]
+    run.expected.append("checkpoint-stall")
+    run.job_wide.add("checkpoint-stall")
+
+
+def both(*each: Callable[[Run], None]) -> Callable[[Run], None]:
+    """Several at once."""
+
+    def together(run: Run) -> None:
+        for one in each:
+            one(run)
+
+    return together
+
+
+def dip(run: Run) -> None:
+    """Not an incident: a dip of a few seconds."""
+    run.fault(FaultKind.SLOW, "0.6")
+
+
+def checkpoints(run: Run) -> None:
+    """Not an incident: checkpoints that take a moment."""
+    run.program += ["--stall", "3"]
+
+
+INCIDENTS = (
+    *(thermal,) * 4,
+    *(power,) * 4,
+    *(slow,) * 5,
+    *map(xid, (79, 48, 94, 119, 74, 31)),
+    *(ecc,) * 3,
+    *(nvlink,) * 3,
+    *(idle,) * 3,
+    *(imbalance,) * 3,
+    *(launch_bound,) * 2,
+    *(hang,) * 3,
+    *(failure,) * 3,
+    *(checkpoint,) * 3,
+    both(slow, checkpoint),
+    both(thermal, failure),
+    both(nvlink, checkpoint),
+    both(power, failure),
+)
+BENIGN = (lambda _: None, dip, checkpoints)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A job: the rank at which each true cause was named (None: not), the false ones, the hours that it took."""
+
+    ranks: dict[str, int | None]
+    false: tuple[str, ...]
+    hours: float
+
+
+class Bench:
+    """A lab, its pairs of nodes, and a root of logbooks."""
+
+    def __init__(self, lab: Lab, root: Path) -> None:
+        self.lab = lab
+        self.root = root
+        self.nodes = [f"node{number}" for number in range(1, lab.spec.nodes + 1)]
+        self.free: Queue[tuple[str, str]] = Queue()
+        for pair in zip(self.nodes[::2], self.nodes[1::2], strict=True):
+            self.free.put(pair)
+
+    def judged(self, apply: Callable[[Run], None], seed: str) -> Judged:
+        """Run a job and diagnose it."""
+        pair = self.free.get()
+        try:
+            run = drawn(pair, apply, seed)
+            logbook = self.start(run)
+            time.sleep(run.begin_s)
+            self.strike(run, brief=apply is dip)
+            self.wait(run, logbook)
+            with archive.open_logbook(logbook) as book:
+                found = diagnose(book).findings
+                seconds = book.interval.duration_s if book.interval else 0.0
+        finally:
+            self.free.put(pair)
+        ranks = {name: rank_of(name, run, found) for name in run.expected}
+        true = {rank for rank in ranks.values() if rank}
+        false = tuple(each.rule for rank, each in enumerate(found, 1) if rank not in true)
+        print(f"  {seed:12} {ranks or 'healthy'}{f' false: {false}' if false else ''}", flush=True)
+        return Judged(ranks, false, seconds / 3600)
+
+    def start(self, run: Run) -> Logbook:
+        """Start the job, and return its logbook once the program has begun."""
+        for node, gpu in run.every_gpu:
+            clear(self.gpu(node), gpu)
+            arm_script(self.gpu(node), gpu, run.scripts.get((node, gpu), TRAINING))
+        told = subprocess.run(
+            self.argv(run), cwd="/", env=self.environment(), capture_output=True, text=True, check=True
+        )
+        output, path = re.findall(r"(?:its output is|its logbook) ([^\s,]+)", told.stdout + told.stderr)
+        while "begins" not in (Path(output).read_text() if Path(output).exists() else ""):
+            time.sleep(0.2)
+        return Logbook(Path(path))
+
+    def strike(self, run: Run, *, brief: bool = False) -> None:
+        """Do to the GPUs what the run has in store for them; if `brief`, undo it after some seconds."""
+        for node, gpu, kind, argument in run.later:
+            inject(self.gpu(node), gpu, Fault(kind, argument))
+        if brief:
+            time.sleep(8)
+            clear(self.gpu(run.node), run.gpu)
+
+    def wait(self, run: Run, logbook: Logbook) -> None:
+        """Wait until the job has its outcome, and undo the faults."""
+        until = time.monotonic() + run.seconds + 120
+        while not logbook.outcome.exists():
+            if time.monotonic() > until:
+                raise SystemExit(f"job {logbook.path} does not end")
+            time.sleep(0.5)
+        for node, gpu in run.every_gpu:
+            clear(self.gpu(node), gpu)
+
+    def argv(self, run: Run) -> list[str]:
+        """Return the command of the job: on its pair of nodes, which no other job has."""
+        others = ",".join(node for node in self.nodes if node not in run.nodes)
+        program = ["python3", str(PROGRAM), str(run.seconds), *run.program]
+        return [
+            str(PIOLET),
+            "run",
+            "-N",
+            "2",
+            *(["-x", others] if others else []),
+            "--detach",
+            "--record",
+            "--",
+            *program,
+        ]
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of a user of the lab."""
+        return dict(os.environ) | self.lab.environment() | {"PIOLET_ROOT": str(self.root)}
+
+    def gpu(self, node: str) -> Path:
+        """Return the directory of a node's simulated GPUs."""
+        return self.lab.node_directory(node) / "gpu"
+
+
+def drawn(pair: tuple[str, str], apply: Callable[[Run], None], seed: str) -> Run:
+    """Return a run with its place, moment and strength drawn from the seed."""
+    chance = random.Random(seed)  # noqa: S311 - reproducible, not secret
+    run = Run(pair, chance.choice(pair), chance.randrange(GPUS), chance.uniform(35, 60), chance.random())
+    apply(run)
+    return run
+
+
+def rank_of(name: str, run: Run, found: Sequence[Diagnosis]) -> int | None:
+    """Return at which rank the true cause stands: the rule, and the node and GPU unless it is about the whole job."""
+    for rank, each in enumerate(found, start=1):
+        there = run.node in each.nodes and each.gpu == run.gpu
+        if each.rule == name and (name in run.job_wide or there):
+            return rank
+    return None
+
+
+def live(bench: Bench, seed: str) -> float:
+    """Return the seconds from the moment at which a GPU of a running job slows down to the page that names it."""
+    pair = bench.free.get()
+    try:
+        run = drawn(pair, slow, seed)
+        logbook = bench.start(run)
+        path = f"/jobs/{logbook.path.parent.name}/{logbook.path.name}"
+        with serving(bench.root) as client:
+            time.sleep(120)
+            bench.strike(run)
+            began = time.monotonic()
+            seconds = next(
+                (time.monotonic() - began for page in followed(client, path) if f"{run.node}:{run.gpu}</h3>" in page),
+                float("inf"),
+            )
+        bench.wait(run, logbook)
+    finally:
+        bench.free.put(pair)
+    print(f"  {seed:12} {run.node}:{run.gpu} named after {seconds:.0f} s", flush=True)
+    return seconds
+
+
+def followed(client: httpx2.Client, path: str) -> Iterator[str]:
+    """Yield the page of a running job whenever the server says that there is something new, as a browser does."""
+    with client.stream("GET", f"{path}/live") as events:
+        for line in events.iter_lines():
+            if line == "event: changed":
+                yield client.get(path, headers={"X-Fragment": "1"}).raise_for_status().text
+
+
+@contextmanager
+def serving(root: Path) -> Iterator[httpx2.Client]:
+    """Serve the logbooks with the real command; yield a client that is logged in."""
+    said = root / f"{secrets.token_hex(4)}.web"
+    with said.open("w") as file:
+        server = subprocess.Popen(
+            [str(PIOLET), "web", "--port", "0"], env=os.environ | {"PIOLET_ROOT": str(root)}, stderr=file
+        )
+    while not (link := re.search(r"http\S+token=\S+", said.read_text())):
+        if server.poll() is not None:
+            raise SystemExit(f"the server did not start: {said.read_text()}")
+        time.sleep(0.1)
+    try:
+        with httpx2.Client(base_url=link[0].split("/login")[0], follow_redirects=True, timeout=60) as client:
+            client.get(link[0]).raise_for_status()
+            yield client
+    except httpx2.HTTPError as error:
+        raise SystemExit(f"{error}\n{said.read_text()}") from error
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--seed", type=int, default=3001)
+    parser.add_argument("--healthy", type=int, default=12, help="healthy jobs")
+    parser.add_argument("--pairs", type=int, default=4, help="pairs of nodes: jobs at once")
+    parser.add_argument("--live", type=int, default=3, help="jobs whose page is followed")
+    parser.add_argument("--only", default="", help="only incidents of this kind: thermal, power, slow, xid ...")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    sick = [each for each in INCIDENTS if each.__name__.startswith(given.only)]
+    wanted = [*sick, *(BENIGN[number % len(BENIGN)] for number in range(given.healthy))]
+    random.Random(given.seed).shuffle(wanted)  # noqa: S311 - an order
+    lab = up(Spec(name=f"incidents-{secrets.token_hex(3)}", nodes=2 * given.pairs, gpus=GPUS))
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as scratch:
+        try:
+            bench = Bench(lab, Path(scratch))
+            with ThreadPoolExecutor(given.pairs) as pool:
+                following = [pool.submit(live, bench, f"{given.seed}-live-{number}") for number in range(given.live)]
+                running = [
+                    pool.submit(bench.judged, each, f"{given.seed}-{number}") for number, each in enumerate(wanted)
+                ]
+                named, judged = [each.result() for each in following], [each.result() for each in running]
+        finally:
+            down(lab.spec.name)
+    show(judged, named)
+    if given.json:
+        given.json.write_text(json.dumps({"jobs": [asdict(each) for each in judged], "live_s": named}, indent=1))
+
+
+def show(judged: Sequence[Judged], named: Sequence[float]) -> None:
+    """Print the tables."""
+    print(
+        f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, DuckDB {duckdb.__version__}"
+    )
+    hits: dict[str, list[int | None]] = defaultdict(list)
+    wrong = Counter(name for each in judged for name in each.false)
+    for each in judged:
+        for name, rank in each.ranks.items():
+            hits[name].append(rank)
+    print(f"{'rule':20} {'n':>3} {'recall':>7} {'precision':>9} {'mean rank':>9}")
+    for name in sorted({*hits, *wrong}):
+        found = [rank for rank in hits[name] if rank]
+        recall = f"{len(found) / len(hits[name]):.2f}" if hits[name] else "-"
+        precision = f"{len(found) / (len(found) + wrong[name]):.2f}" if found or wrong[name] else "-"
+        rank = f"{statistics.fmean(found):.1f}" if found else "-"
+        print(f"{name:20} {len(hits[name]):3} {recall:>7} {precision:>9} {rank:>9}")
+    sick, well = [each for each in judged if each.ranks], [each for each in judged if not each.ranks]
+    total = sum(len(each.ranks) for each in sick)
+    right = sum(rank is not None for each in sick for rank in each.ranks.values())
+    first = sum(1 in each.ranks.values() for each in sick)
+    print(f"{len(sick)} jobs with {total} incidents: {right} named, a true cause first in {first}")
+    alarms, hours = sum(len(each.false) for each in well), sum(each.hours for each in well)
+    print(f"{len(well)} healthy jobs, {hours:.2f} job-hours: {alarms} false alarms")
+    if named:
+        print(
+            f"a GPU that slows down at minute 2 is named on the live page after {statistics.median(named):.0f} s "
+            f"({min(named):.0f} to {max(named):.0f}, n = {len(named)})"
+        )
+
+
+if __name__ == "__main__":
+    main()
