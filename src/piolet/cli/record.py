@@ -76,6 +76,7 @@ def _run_agent(logbook: Path | None, node: str, settings: config.Settings, *, st
             interval_s=record.interval_s,
             flush_s=record.flush_s,
             kernel_log=record.kernel_log,
+            dcgm=record.dcgm,
             follow=(os.pidfd_open(os.getppid()),),  # so that none outlives the step that it was started in
             standby=standby,
             whole_job=whole_job,

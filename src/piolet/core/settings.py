@@ -151,6 +151,7 @@ class RecordSettings:
     interval_s: float = setting(1.0, number(least=0.1, most=60), "seconds between samples")
     flush_s: float = setting(5.0, number(least=1, most=300), "seconds of samples that a kill may lose")
     kernel_log: Path = setting(Path("/dev/kmsg"), path, "kernel log to read Xid messages from")
+    dcgm: str = setting("auto", text, "DCGM for GPUs without GPM: auto, off, or the address of a dcgm-exporter")
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,7 @@ def record_program(
         interval_s=settings.record.interval_s,
         flush_s=settings.record.flush_s,
         kernel_log=settings.record.kernel_log,
+        dcgm=settings.record.dcgm,
         owns_job=owns_job,
     )
     if start_agent(spec):

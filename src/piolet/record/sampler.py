@@ -191,6 +191,8 @@ def main(spec: AgentSpec, kernel_log: KernelLog | StorageError, wakeup: Wakeup, 
         metrics=spec.metrics,
         node=spec.node,
         logbook=spec.logbook,
+        interval_s=spec.interval_s,
+        dcgm=spec.dcgm,
         whole_job=spec.whole_job,
     )
     return Sampler(spec, context, wakeup, supervisor).run()

@@ -18,6 +18,9 @@ from piolet.tools.prometheus import Sample
 Columns = dict[str, float | None]
 """Column of the family `gpu` -> value in its unit."""
 
+UUID_FIELD = 54
+"""DCGM_FI_DEV_UUID: its value is text."""
+
 _BLANK = 140_737_488_355_328.0
 _BLANKS = 4
 _HIGHEST_RATIO = 1.05

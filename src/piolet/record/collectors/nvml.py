@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from piolet.core.errors import PioletError, ToolMissing
@@ -43,6 +43,7 @@ class NvmlCollector:
     """Samples the GPUs that the job was given."""
 
     def __init__(self, context: Context) -> None:
+        self._context = context
         devices = _devices(context)
         context.devices[:] = devices
         self._gpus = [_Tracked(device) for device in select(devices, context.environ)]
@@ -60,7 +61,15 @@ class NvmlCollector:
             event(time_ns, "collector", "unavailable", f"nvml: GPU {index} {whole}", severity=Severity.WARNING)
             for index in told
         ]
-        return [*notes, *(entry for gpu in self._gpus for entry in gpu.collect(time_ns))]
+        rows = (entry for gpu in self._gpus for entry in gpu.collect(time_ns))
+        return [*notes, *(self._with_profile(*entry) for entry in rows)]
+
+    def _with_profile(self, family: str, row: Mapping[str, Any]) -> Entry:
+        """Fill what NVML does not know of a GPU by what DCGM has said since the last time."""
+        told = self._context.profile.pop(str(row.get("uuid")), None) if family == "gpu" else None
+        if not told:
+            return family, row
+        return family, {**told, **{name: value for name, value in row.items() if value is not None}, "source": "dcgm"}
 
 
 def _devices(context: Context) -> tuple[Device, ...]:
