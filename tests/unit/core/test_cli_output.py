@@ -1,4 +1,4 @@
-"""A command whose output cannot be written says so in one line, and exits as the errors' tree says."""
+"""What the command line says when it cannot do or say what was asked."""
 
 import subprocess
 import sys
@@ -28,3 +28,9 @@ def test_a_reader_that_has_read_enough_is_no_error() -> None:
     done = subprocess.run(["bash", "-c", line], check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[1] == "0"
     assert done.stderr == ""
+
+
+def test_a_command_that_is_mistyped_is_named() -> None:
+    done = subprocess.run([PIOLET, "rum"], check=False, capture_output=True, text=True)
+    assert done.stderr.endswith("Error: No such command 'rum'. Did you mean 'run'?\n")
+    assert done.returncode == 2
