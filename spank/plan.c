@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "crc32.h"
+
 
 
 struct parser {
@@ -26,15 +28,6 @@ __attribute__((format(printf, 2, 3))) static int refuse(struct parser *parser, c
     va_end(arguments);
     snprintf(parser->why, PLAN_WHY_BYTES, "line %u: %s", parser->line, what);
     return -1;
-}
-
-uint32_t plan_crc32(const char *content, size_t size) {
-    uint32_t crc = 0xffffffffu;
-    for (size_t i = 0; i < size; i++) {
-        crc ^= (unsigned char)content[i];
-        for (int bit = 0; bit < 8; bit++) crc = (crc >> 1) ^ (0xedb88320u & -(crc & 1));
-    }
-    return ~crc;
 }
 
 /* The value of a lower-case hexadecimal digit, or -1. */
@@ -300,7 +293,7 @@ static char *checked_end(struct parser *parser, char *content, size_t size) {
     }
     enum { END_BYTES = sizeof "end 01234567\n" - 1 };
     char *end = content + size - END_BYTES, expected[END_BYTES + 1];
-    if (size > END_BYTES) snprintf(expected, sizeof expected, "end %08x\n", plan_crc32(content, size - END_BYTES));
+    if (size > END_BYTES) snprintf(expected, sizeof expected, "end %08x\n", crc32(content, size - END_BYTES));
     if (size <= END_BYTES || end[-1] != '\n' || memcmp(end, expected, END_BYTES))
         return snprintf(parser->why, PLAN_WHY_BYTES, "it is torn: its checksum does not fit"), NULL;
     return end;

@@ -89,7 +89,4 @@ const struct plan_item *plan_next(const struct plan *plan, enum item_kind kind, 
 
 void plan_free(struct plan *plan);
 
-/* CRC-32 as zlib computes it. */
-uint32_t plan_crc32(const char *content, size_t size);
-
 #endif

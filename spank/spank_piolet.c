@@ -2,7 +2,8 @@
  *
  *     required /path/spank_piolet.so [piolet=/path/piolet] [enter=/path/piolet-enter] [timeout_s=60]
  *
- * On the submitting host (srun) it has `piolet env compile` make a plan, once, and passes the path on. On the nodes
+ * On the submitting host (srun) it has `piolet env compile` make a plan, once, and passes the path on; it takes the
+ * last one if nothing has changed since. On the nodes
  * it works in the tasks alone, where Slurm has already made them the user's and put them in the step's cgroups: the
  * first task of a node starts the builder (another program: piolet-enter), and all tasks join what it has built.
  * slurmstepd itself reads nothing and does nothing. A task whose container is not there never runs: it reports
@@ -23,6 +24,7 @@
 #include <unistd.h>
 
 #include "container.h"
+#include "recall.h"
 
 #define EXPORT __attribute__((visibility("default")))
 #define PLAN_VARIABLE "SLURM_PIOLET_PLAN" /* SLURM_: passes --export=NONE */
@@ -89,7 +91,7 @@ static int on_option_local(const char *name) {
         slurm_error("piolet: one srun has one environment; start \"%s\" with an srun of its own", name);
         return -1;
     }
-    if (is_plan(name) ? !realpath(name, plan) : compile_plan(name, plan)) {
+    if (is_plan(name) ? !realpath(name, plan) : recall(name, plan) && compile_plan(name, plan)) {
         slurm_error("piolet: environment \"%s\" cannot be used; nothing was started", name);
         return -1;
     }

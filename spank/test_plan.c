@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "crc32.h"
 #include "plan.h"
 
 static int failures, checks;
@@ -24,7 +25,7 @@ static char why[PLAN_WHY_BYTES];
 static int parse(struct plan *plan, const char *body) {
     size_t size = strlen(body) + sizeof "end 01234567\n";
     char *text = malloc(size), *exact;
-    snprintf(text, size, "%send %08x\n", body, plan_crc32(body, strlen(body)));
+    snprintf(text, size, "%send %08x\n", body, crc32(body, strlen(body)));
     exact = malloc(size - 1);
     memcpy(exact, text, size - 1);
     free(text);
@@ -145,7 +146,7 @@ static void test_items(void) {
 static void test_parts(void) {
     char text[256];
     const char *body = "piolet-plan 1\nmount bind /x /y -\nset A part\nldcache /lib\n";
-    snprintf(text, sizeof text, "%send %08x\n", body, plan_crc32(body, strlen(body)));
+    snprintf(text, sizeof text, "%send %08x\n", body, crc32(body, strlen(body)));
     struct plan plan, part;
     CHECK(!plan_parse_part(&part, text, strlen(text), why));
     CHECK(!parse(&plan, HEAD "mount bind /a /b -\nset A own\n") && !plan_include(&plan, &part));
@@ -157,7 +158,7 @@ static void test_parts(void) {
     for (size_t i = 0; i < sizeof refused_lines / sizeof *refused_lines; i++) {
         char bad[256], whole[300];
         snprintf(bad, sizeof bad, "piolet-plan 1\n%s", refused_lines[i]);
-        snprintf(whole, sizeof whole, "%send %08x\n", bad, plan_crc32(bad, strlen(bad)));
+        snprintf(whole, sizeof whole, "%send %08x\n", bad, crc32(bad, strlen(bad)));
         CHECK(plan_parse_part(&part, whole, strlen(whole), why) == -1);
         plan_free(&part);
     }
@@ -167,7 +168,7 @@ static void test_parts(void) {
 static void test_every_tear_is_noticed(void) {
     char good[512];
     const char *body = HEAD "set A b\n";
-    int size = snprintf(good, sizeof good, "%send %08x\n", body, plan_crc32(body, strlen(body)));
+    int size = snprintf(good, sizeof good, "%send %08x\n", body, crc32(body, strlen(body)));
     for (int length = 0; length < size; length++) {
         struct plan plan;
         char *torn = malloc((size_t)length + 1);
@@ -201,7 +202,7 @@ static void test_sizes(void) {
 }
 
 int main(void) {
-    CHECK(plan_crc32("123456789", 9) == 0xcbf43926u); /* the check value of CRC-32 */
+    CHECK(crc32("123456789", 9) == 0xcbf43926u); /* the check value of CRC-32 */
     test_whole_plan();
     test_directory_and_readonly();
     test_refusals();

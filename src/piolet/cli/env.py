@@ -17,11 +17,12 @@ from piolet.core import config
 from piolet.core.errors import PioletError
 from piolet.core.files import write_text
 from piolet.core.native import native
-from piolet.env import ContainerPlan, compile_environment, lock, plan_directory, starting, write_plan
+from piolet.env import ContainerPlan, compile_environment, lock, plan_directory, recall, starting, write_plan
 from piolet.env.comparing import differences
+from piolet.env.compiling import compile_found
 from piolet.env.edf import ARCHITECTURES
 from piolet.env.listing import listed
-from piolet.env.lookup import Context
+from piolet.env.lookup import Context, find
 from piolet.env.starting import Template
 
 arch_option = click.option(
@@ -163,9 +164,14 @@ def _asked(option: str, question: str, **options: Any) -> str:  # noqa: ANN401 -
 @arch_option
 def compile_command(name: str, output: Path | None, arch: str | None) -> None:
     """Compile an environment into a container plan, and print the path of the plan."""
-    plan = _compiled(name, arch)
+    settings = _settings(arch)
+    context = Context(recall.Seen(os.environ), Path.cwd(), settings)
+    context.used.extend((config.site_file(os.environ), config.user_file(os.environ)))
+    plan = compile_found(find(name, context), context)
     if output is None:
-        output = write_plan(plan, plan_directory(_settings(), os.environ))
+        output = write_plan(plan, plan_directory(settings, os.environ))
+        if arch is None:
+            recall.remember(name, context, plan, output)
     else:
         write_text(output, plan.text(), mode=0o600)
     click.echo(output.resolve())

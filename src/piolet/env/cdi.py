@@ -75,7 +75,9 @@ def edits(value: Value, by: str, context: Context) -> Edits:
         return Edits(lines=(Line(("include", str(ON_NODES / file_name(device))), value.origin),))
     kind, _, name = device.partition("=")
     try:
-        found = [spec for spec in specs(context.settings.env.cdi) if spec.kind == kind]
+        known_specs = specs(context.settings.env.cdi)
+        context.used.extend((*context.settings.env.cdi, *(spec.path for spec in known_specs)))
+        found = [spec for spec in known_specs if spec.kind == kind]
         spec = next((spec for spec in found if name in spec.devices), None)
         if spec:
             return of_device(spec, name, by)

@@ -185,6 +185,7 @@ def _image(top: Edf, merged: Merged, context: lookup.Context, runner: Runner, *,
     text = expand(value, context.environ) if value else ""
     if value is None or not text:
         raise _no_image(top, value)
+    context.used.append(pins.path_of(top.path))
     pinned = pins.pinned(top.path, value, image_files.tagged(value, text), architecture)
     image = image_files.resolve(value, text, context, pinned, fetch=fetch)
     if fetch:

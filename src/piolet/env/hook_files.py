@@ -113,7 +113,9 @@ def all_hooks(context: Context) -> tuple[Hook, ...]:
     """
     found: dict[str, Path] = {}
     for directory in directories(context):
-        for path in sorted(directory.glob("*.toml")):
+        paths = sorted(directory.glob("*.toml"))
+        context.used.extend((directory, *paths))
+        for path in paths:
             found.setdefault(path.stem, path)
     return tuple(read(path) for _, path in sorted(found.items()))
 

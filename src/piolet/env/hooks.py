@@ -162,13 +162,14 @@ def _missing(hook: Hook, annotation: str, by: Value | None) -> ConfigError:
 
 def _path(value: Value, text: str, context: Context) -> str:
     path = context.cwd / Path(text).expanduser()
+    context.used.append(path)
     if not path.exists():
         raise value.error(f"no such file: {path}", "check the path")
     return str(path)
 
 
 def _of_hook(enabled: Enabled, context: Context, *, writable: bool) -> Additions:
-    hook, environ = enabled.hook, dict(context.environ) | dict(enabled.keys)
+    hook, environ = enabled.hook, _Over(enabled.keys, context.environ)
     architecture = context.settings.env.arch or os.uname().machine
     if architecture not in hook.data.get("when", {}).get("architectures", [architecture]):
         if enabled.by is None:
@@ -213,6 +214,22 @@ def _lines(hook: Hook, environ: Mapping[str, str]) -> Iterator[Line]:
         yield lines.commands(value, hook.name, environ)
     for value in hook.values("stop"):
         yield lines.commands(value, hook.name, environ, stop=True)
+
+
+class _Over(Mapping[str, str]):
+    """Variables with a hook's keys over them; only those that are asked for are looked at."""
+
+    def __init__(self, keys: Mapping[str, str], environ: Mapping[str, str]) -> None:
+        self._keys, self._environ = keys, environ
+
+    def __getitem__(self, name: str) -> str:
+        return self._keys[name] if name in self._keys else self._environ[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({*self._keys, *self._environ})
+
+    def __len__(self) -> int:
+        return len({*self._keys, *self._environ})
 
 
 def device(value: Value, by: str, context: Context) -> Additions:

@@ -43,7 +43,9 @@ def resolve(value: Value, text: str, context: Context, pinned: Reference | None,
     if not _is_file(text):
         return _from_store(value, pinned or _parsed(value, text), context, fetch=fetch)
     path = _path(value, text, context)
+    context.used.append(path)
     if path.is_dir():
+        context.used.extend(path / inside for inside in (ENVIRONMENT_FILE, ENROOT_SCRIPT))
         return Image(ImageKind.DIRECTORY, path, value.origin)
     try:
         squashfs.superblock(path)
@@ -82,7 +84,10 @@ def identified(mount: Mount) -> Mount:
 def mount(value: Value, context: Context, environ: Mapping[str, str]) -> Mount:
     """Return the mount that `value` writes, its references replaced by `environ`."""
     try:
-        return identified(mounts.parse(value.value, context.cwd, value.origin, lambda text: expanded(text, environ)))
+        parsed = mounts.parse(value.value, context.cwd, value.origin, lambda text: expanded(text, environ))
+        if parsed.kind is MountKind.SQUASHFS:
+            context.used.append(Path(parsed.source))
+        return identified(parsed)
     except ExpansionError as error:
         raise value.error(str(error), error.remedy) from error
 
@@ -157,6 +162,7 @@ def _cache_file(identity: str, environ: Mapping[str, str]) -> Path:
 def _path(value: Value, text: str, context: Context) -> Path:
     if text.startswith(("/", "./", "../")):
         path = context.cwd / text
+        context.used.append(path)
         if not path.exists():
             raise value.error(f"no such image: {path}", "check the path")
         return Path(os.path.realpath(path))
@@ -187,6 +193,7 @@ def _from_store(value: Value, name: Reference, context: Context, *, fetch: bool)
             raise value.error(f'image "{name}": {error.what}', error.remedy) from error
     if fetch:
         store.note_use(stored.digest)
+    context.used.extend((store.name_file(name, architecture), stored.path))
     status = stored.path.stat()
     path = Path(os.path.realpath(stored.path))
     return Image(ImageKind.SQUASHFS, path, value.origin, status.st_size, status.st_mtime_ns, stored)
@@ -208,6 +215,7 @@ def importer(architecture: str, context: Context) -> Iterator[Importer]:
 
 def _named(value: Value, name: str, context: Context) -> Path:
     directory = context.settings.env.images
+    context.used.extend([directory / name] if directory else [])
     if directory and (directory / name).exists():
         return Path(os.path.realpath(directory / name))
     if (context.cwd / name).exists():

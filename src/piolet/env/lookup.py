@@ -8,7 +8,7 @@ then in /etc/edf.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from piolet.core.config import Settings
@@ -28,6 +28,8 @@ class Context:
     environ: Mapping[str, str]
     cwd: Path
     settings: Settings
+    used: list[Path] = field(default_factory=list, compare=False)
+    """Files and directories that were looked at, there or not."""
 
     def search_path(self) -> tuple[Path, ...]:
         """Return the directories in which names are looked up, first wins."""
@@ -55,11 +57,13 @@ def find(name: str, context: Context) -> Path:
         raise UsageError("the name of the environment is empty", remedy="give a name or the path of an EDF file")
     if is_path(name):
         path = context.cwd / name
+        context.used.append(path)
         if not path.is_file():
             raise UsageError("no such environment file", where=str(path), remedy="check the path")
         return path
     for directory in context.search_path():
         path = directory / f"{name}.toml"
+        context.used.append(path)
         if path.is_file():
             return path
     raise _not_found(name, context)

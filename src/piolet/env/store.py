@@ -60,7 +60,7 @@ class Store:
         if not (directory / RECORD).is_file():
             return None
         record: dict[str, Any] = read_json(directory / RECORD)
-        use = self._use(digest)
+        use = self.use(digest)
         used_s = use.stat().st_mtime if use.exists() else record["imported_s"]
         record |= {key: tuple(record.get(key, ())) for key in ("env", "entrypoint")}
         return Stored(**record, path=directory / IMAGE, used_s=used_s)
@@ -75,21 +75,21 @@ class Store:
         exact = self.image(reference.digest) if reference.digest else None
         if exact and exact.architecture == architecture:
             return exact
-        record = self._name(reference, architecture)
+        record = self.name_file(reference, architecture)
         return self.image(read_json(record)["digest"]) if record.is_file() else None
 
     def name(self, reference: Reference, architecture: str, digest: str) -> None:
         """Remember what a name means now."""
         write_json(
-            self._name(reference, architecture),
+            self.name_file(reference, architecture),
             {"name": str(reference), "architecture": architecture, "digest": digest, "asked_s": time.time()},
         )
 
     def note_use(self, digest: str) -> None:
         """Remember that the image is asked for now."""
         with storage_errors(self.root, "note the use of an image"):
-            self._use(digest).parent.mkdir(parents=True, exist_ok=True)
-            self._use(digest).touch()
+            self.use(digest).parent.mkdir(parents=True, exist_ok=True)
+            self.use(digest).touch()
 
     @contextmanager
     def work(self) -> Iterator[Path]:
@@ -126,7 +126,7 @@ class Store:
         """Remove an image in one step; its names then mean nothing here."""
         with self.work() as work:
             self._directory(image.digest).rename(work / "removed")
-        self._use(image.digest).unlink(missing_ok=True)
+        self.use(image.digest).unlink(missing_ok=True)
         for path in (self.root / "names").glob("*.json"):
             if read_json(path)["digest"] == image.digest:
                 path.unlink(missing_ok=True)
@@ -134,10 +134,12 @@ class Store:
     def _directory(self, digest: str) -> Path:
         return self.root / "images" / digest.removeprefix("sha256:")
 
-    def _use(self, digest: str) -> Path:
+    def use(self, digest: str) -> Path:
+        """Return the file whose time is when the image was last asked for."""
         return self.root / "uses" / digest.removeprefix("sha256:")
 
-    def _name(self, reference: Reference, architecture: str) -> Path:
+    def name_file(self, reference: Reference, architecture: str) -> Path:
+        """Return the file that says what a name means."""
         return self.root / "names" / f"{name_key(reference, architecture)}.json"
 
 
