@@ -58,22 +58,53 @@ def pull(names: tuple[str, ...], arch: str | None) -> None:
 def import_command(source: str, name: str, arch: str | None) -> None:
     """Import an image from a file into the store, and print its name.
 
-    SOURCE is a squashfs file, an OCI archive or directory (of skopeo copy or podman save), or podman:IMAGE for an
-    image of podman's own storage. EDFs then use the name as they use those of registries.
+    SOURCE is a squashfs file, an OCI or Docker archive or an OCI directory (of skopeo copy, podman save or docker
+    save), or podman:IMAGE or docker:IMAGE for one of their storage. EDFs then use the name as they use those of
+    registries.
     """
     from piolet.env.importing import local_name  # noqa: PLC0415 - an HTTP client comes with it
+    from piolet.tools.oci.layout import is_docker_archive  # noqa: PLC0415 - same
 
     wanted = _reference(local_name(name, source))
     path = Path(source)
     with _importer(arch) as importer:
         if source.startswith("podman:"):
             importer.from_podman(source.removeprefix("podman:"), wanted)
+        elif source.startswith("docker:"):
+            importer.from_docker(f"docker-daemon:{source.removeprefix('docker:')}", wanted)
         elif not path.exists():
-            raise UsageError("no such image", where=source, remedy="give a file or a directory, or podman:IMAGE")
+            raise UsageError(
+                "no such image", where=source, remedy="give a file, a directory, podman:IMAGE or docker:IMAGE"
+            )
         elif path.is_file() and squashfs.is_image(path):
             importer.from_squashfs(path, wanted)
+        elif is_docker_archive(path):
+            importer.from_docker(f"docker-archive:{path}", wanted)
         else:
             importer.from_layout(path, wanted)
+    click.echo(str(wanted))
+
+
+@click.command()
+@click.argument("context", type=click.Path(exists=True, file_okay=False, path_type=Path), default=".")
+@click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="[default: CONTEXT's own]")
+@click.option("--name", required=True, help="Name in the store, for instance train:2.")
+@click.option("--build-arg", "arguments", multiple=True, metavar="NAME=VALUE", help="A variable of the Containerfile.")
+@arch_option
+def build(context: Path, file: Path | None, name: str, arguments: tuple[str, ...], arch: str | None) -> None:
+    """Build the Containerfile (or Dockerfile) of the directory CONTEXT into the store, and print the image's name.
+
+    buildah or podman does it, without root; EDFs then use the name as they use those of registries.
+    """
+    from piolet.env.importing import local_name  # noqa: PLC0415 - an HTTP client comes with it
+
+    names = ("Containerfile", "Dockerfile")
+    file = file or next((context / each for each in names if (context / each).is_file()), None)
+    if file is None:
+        raise UsageError("nothing to build: no Containerfile or Dockerfile", where=str(context), remedy="give --file")
+    wanted = _reference(local_name(name, name))
+    with _importer(arch) as importer:
+        importer.from_containerfile(context, file, arguments, wanted)
     click.echo(str(wanted))
 
 
@@ -131,7 +162,7 @@ def gc(keep_days: float, max_gb: float | None, *, dry_run: bool) -> None:
         click.echo(f"freed {(freed + sum(image.size_bytes for image in chosen)) / GB:.2f} GB")
 
 
-COMMANDS = (pull, import_command, images, rm, gc)
+COMMANDS = (pull, import_command, build, images, rm, gc)
 
 
 def _store() -> Store:

@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from piolet.core.run import Runner, SystemRunner
 from piolet.env import claims
 from piolet.env.claims import Claim, State
 from piolet.env.store import Store, Stored, name_key, record
-from piolet.tools import squashfs
+from piolet.tools import buildah, squashfs
 from piolet.tools.oci import blobs, credentials, flatten, manifest
 from piolet.tools.oci.layout import Layout
 from piolet.tools.oci.manifest import Descriptor, ImageConfig, Manifest
@@ -124,6 +124,20 @@ class Importer:
             argv = ["podman", "save", "--quiet", "--format", "oci-dir", "--output", str(work / "saved"), name]
             self.runner.run(argv, timeout=_PODMAN_TIMEOUT_S)
             return self.from_layout(work / "saved", reference)
+
+    def from_docker(self, source: str, reference: Reference) -> Stored:
+        """Import an image of Docker's, `docker-daemon:NAME` or `docker-archive:FILE`, with skopeo."""
+        with self.store.work() as work:
+            argv = ["skopeo", "copy", "--quiet", source, f"oci:{work / 'copied'}:image"]
+            self.runner.run(argv, timeout=_PODMAN_TIMEOUT_S)
+            return self.from_layout(work / "copied", reference)
+
+    def from_containerfile(self, context: Path, file: Path, arguments: Sequence[str], reference: Reference) -> Stored:
+        """Build the Containerfile `file` in `context`, and import what came out."""
+        arch = manifest.ARCHITECTURES.get(self.architecture, self.architecture)
+        with self.store.work() as work:
+            buildah.run(buildah.Build(context, file, str(reference), arch, arguments), work / "built")
+            return self.from_layout(work / "built", reference)
 
     def from_squashfs(self, path: Path, reference: Reference) -> Stored:
         """Import a copy of a squashfs file, under its own SHA-256."""

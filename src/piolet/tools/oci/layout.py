@@ -46,6 +46,14 @@ class Layout:
                     yield cast("BinaryIO", archive.extractfile(self._archive[name]))
 
 
+def is_docker_archive(path: Path) -> bool:
+    """Return whether `path` is an archive as docker save writes it, which is none of the OCI's."""
+    if not path.is_file() or not tarfile.is_tarfile(path):
+        return False
+    names = _members(path)
+    return "manifest.json" in names and "index.json" not in names
+
+
 def _members(path: Path) -> dict[str, tarfile.TarInfo]:
     try:
         with storage_errors(path, "read the image"), tarfile.open(path, "r:") as archive:
