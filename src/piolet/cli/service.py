@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from piolet.cli import service_publishing
+from piolet.cli import service_gateway, service_publishing, service_slurm
 from piolet.cli.common import Format, format_option, print_json, progress
 from piolet.cli.service_publishing import file_argument, site_platform, today
 from piolet.core.files import write_text
@@ -72,7 +72,7 @@ def check(path: Path, output: Format) -> int:
     from piolet import service  # noqa: PLC0415 - help needs none of this
 
     file = service.read(path)
-    breaches = service.check(file, site_platform(), today())
+    breaches = service.check(file, service_slurm.platform_of(file), today())
     if output is Format.JSON:
         print_json([asdict(breach) for breach in breaches])
     elif breaches:
@@ -89,10 +89,16 @@ def check(path: Path, output: Format) -> int:
     "--output", type=click.Path(path_type=Path, file_okay=False), help="Write one file a kind into this directory."
 )
 def render(path: Path, output: Path | None) -> None:
-    """Print the Kubernetes objects of the service. What breaks policies is rendered too: `check` says so."""
+    """Print the Kubernetes objects of the service, or the batch scripts of its jobs.
+
+    What breaks policies is rendered too: `check` says so.
+    """
     from piolet import service  # noqa: PLC0415 - help needs none of this
 
     file = service.read(path)
+    if service_slurm.is_for(file):
+        service_slurm.deploy(file, dry_run=True)
+        return
     manifests = service.rendered(file.service, site_platform(), file.contents)
     if output is None:
         click.echo(manifests.text(), nl=False)
@@ -120,5 +126,5 @@ def verify(directory: Path, output: Format) -> int:
     return int(bool(breaches))
 
 
-for publishing_command in service_publishing.COMMANDS:
-    command.add_command(publishing_command)
+for other in (*service_publishing.COMMANDS, *service_slurm.COMMANDS, *service_gateway.COMMANDS):
+    command.add_command(other)

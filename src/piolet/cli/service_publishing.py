@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from piolet.cli import service_slurm
 from piolet.cli.common import Format, format_option, print_json, print_table, progress
 from piolet.core import config
 from piolet.core.errors import UsageError
@@ -51,8 +52,18 @@ def diff(path: Path, *, repository: str | None, branch: str) -> int:
 @where_options
 @dry_run_option
 def deploy(path: Path, *, repository: str | None, branch: str, dry_run: bool) -> None:
-    """Check the service, and commit its manifests to the repository that Argo CD reads."""
-    platform = site_platform()
+    """Check the service, and commit its manifests to the repository that Argo CD reads, or submit its jobs.
+
+    Jobs of Slurm take over from those of the deployment before, once they answer.
+    """
+    from piolet.service import checking, reading  # noqa: PLC0415 - help needs none of this
+
+    file = reading.read(path)
+    platform = service_slurm.platform_of(file)
+    if service_slurm.is_for(file):
+        checking.admit(file, platform, today())
+        service_slurm.deploy(file, dry_run=dry_run)
+        return
     _publish(_deployment(path, platform), _gitops(platform, repository), branch, dry_run=dry_run)
 
 
@@ -60,11 +71,18 @@ def deploy(path: Path, *, repository: str | None, branch: str, dry_run: bool) ->
 @click.argument("service", metavar="PROJECT/SERVICE")
 @where_options
 @dry_run_option
-def rm(service: str, *, repository: str | None, branch: str, dry_run: bool) -> None:
-    """Take a service out of the repository; Argo CD then deletes its objects, and its volumes with them."""
+@click.option("--now", is_flag=True, help="Cancel jobs of Slurm at once, and what they are answering.")
+def rm(service: str, *, repository: str | None, branch: str, dry_run: bool, now: bool) -> None:
+    """Take a service out of the repository; Argo CD then deletes its objects, and its volumes with them.
+
+    A service that runs as jobs of Slurm takes no more requests, and ends when those under way have.
+    """
     from piolet.service import publishing  # noqa: PLC0415 - help needs none of this
 
-    change = publishing.removal(*publishing.named(service))
+    project, name = publishing.named(service)
+    if not repository and service_slurm.remove(project, name, now=now, dry_run=dry_run):
+        return
+    change = publishing.removal(project, name)
     _publish(change, _gitops(site_platform(), repository), branch, dry_run=dry_run)
 
 
@@ -75,12 +93,16 @@ def rm(service: str, *, repository: str | None, branch: str, dry_run: bool) -> N
 @dry_run_option
 def renew(path: Path, *, days: int, repository: str | None, branch: str, dry_run: bool) -> None:
     """Move the end of the service's lease in its file, and deploy the file as it then is."""
-    from piolet.service import publishing, reading, rewriting  # noqa: PLC0415 - help needs none of this
+    from piolet.service import checking, publishing, reading, rewriting  # noqa: PLC0415 - help needs none of this
 
-    platform = site_platform()
     file = rewriting.renewed(reading.read(path), today() + timedelta(days=days))
-    change = publishing.deployment(file, platform, today())
-    _publish(change, _gitops(platform, repository), branch, dry_run=dry_run)
+    platform = service_slurm.platform_of(file)
+    if service_slurm.is_for(file):
+        checking.admit(file, platform, today())
+        service_slurm.renew(file, dry_run=dry_run)
+    else:
+        change = publishing.deployment(file, platform, today())
+        _publish(change, _gitops(platform, repository), branch, dry_run=dry_run)
     if not dry_run:
         write_text(file.document.path, file.source)
         click.echo(f"{file.document.path}: expires = {file.service.expires}")
@@ -91,17 +113,25 @@ def renew(path: Path, *, days: int, repository: str | None, branch: str, dry_run
 @where_options
 @format_option
 def status(project: str, *, repository: str | None, branch: str, output: Format) -> None:
-    """Print the services that the repository has, of PROJECT or of all. The cluster is not asked."""
+    """Print the services of PROJECT or of all: your own on Slurm, and those that the repository has.
+
+    The Kubernetes cluster is not asked.
+    """
     from piolet.service import listing  # noqa: PLC0415 - help needs none of this
 
-    gitops = _gitops(site_platform(), repository)
-    commit, found = listing.deployed(gitops, project, branch)
+    settings = config.load().settings
+    found, seen = listing.on_slurm(settings, project), ""
+    if repository or settings.service.platform.exists() or not found:
+        gitops = _gitops(site_platform(), repository)
+        commit, in_git = listing.deployed(gitops, project, branch)
+        found += in_git
+        seen = f"as {gitops.url} has it at {commit[:12]}; what runs in the cluster cannot be seen from here"
     if output is Format.JSON:
         print_json([asdict(each) for each in found])
         return
     rows = [(each.project, each.service, *_described(each)) for each in found]
-    print_table(("project", "service", "runs on", "replicas", "reached by", "expires", "image"), rows)
-    click.echo(f"as {gitops.url} has it at {commit[:12]}; what runs in the cluster cannot be seen from here", err=True)
+    print_table(("project", "service", "runs on", "replicas", "reached by", "expires", "image, or state"), rows)
+    click.echo(seen, err=True, nl=bool(seen))
 
 
 @click.command()
@@ -112,11 +142,14 @@ def cost(path: Path, output: Format) -> None:
     from piolet.service import estimating, reading, render  # noqa: PLC0415 - help needs none of this
 
     file = reading.read(path)
-    found = estimating.monthly(render.rendered(file.service, site_platform(), file.contents).objects)
+    if service_slurm.is_for(file):
+        found = estimating.monthly_on_slurm(file.service)
+    else:
+        found = estimating.monthly(render.rendered(file.service, site_platform(), file.contents).objects)
     if output is Format.JSON:
         print_json(asdict(found))
         return
-    rows = [("GPU-hours", *found.gpu_hours), ("CPU-hours", *found.cpu_hours)]
+    rows = [("GPU-hours", *found.gpu_hours), ("CPU-hours", *found.cpu_hours), ("node-hours", *found.node_hours)]
     shown = [(name, f"{least:g}", f"{most:g}") for name, least, most in rows]
     print_table(("a month", "least", "most"), [*shown, ("GiB of storage", *[f"{found.storage_gib:g}"] * 2)])
 
@@ -129,7 +162,7 @@ def _described(each: Deployed) -> tuple[str, ...]:
         return ("", "", "", "", f"unreadable: {each.problem}")
     expires = str(each.expires or "never")
     over = " (over)" if each.expires and each.expires < today() else ""
-    return each.run_on, str(each.most_replicas), each.expose, expires + over, each.image
+    return each.run_on, str(each.most_replicas), each.expose, expires + over, each.state or each.image
 
 
 def _publish(change: Change, gitops: GitOps, branch: str, *, dry_run: bool) -> None:

@@ -24,6 +24,7 @@ from piolet.launch.request import RunRequest
 from piolet.launch.telling import say
 from piolet.logbook import layout
 from piolet.record.step import recorders_argv
+from piolet.tools.slurm import allocation as allocations
 from piolet.tools.slurm import jobs, sbatch, scontrol, srun
 from piolet.tools.slurm.allocation import Allocation
 
@@ -48,11 +49,6 @@ _SHAPE_VARIABLES = (
     "SLURM_JOB_CPUS_PER_NODE",
 )
 """They describe the allocation as it began; after nodes were given back they would mislead a step's srun."""
-
-
-def _outside_of_jobs() -> dict[str, None]:
-    """Return what to remove from the environment, so that a job submitted from here is not taken for a part of this."""
-    return {name: None for name in os.environ if name.startswith("SLURM_") and name != "SLURM_CONF"}
 
 
 @dataclass(slots=True)
@@ -170,7 +166,7 @@ class AllocatedMachine:
             output=layout.root(self.settings) / (self.settings.cluster or self.allocation.cluster) / "%j.log",
             delay_s=self.settings.run.restart_delay_s * 2 ** (request.attempt - 1),
         )
-        return str(sbatch.submit(script, runner=SystemRunner(_outside_of_jobs(), speech={})).job)
+        return str(sbatch.submit(script, runner=SystemRunner(allocations.outside(os.environ), speech={})).job)
 
     @property
     def _gpus_per_node(self) -> int | None:

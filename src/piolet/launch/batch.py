@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from piolet import __version__
@@ -12,16 +13,26 @@ from piolet.launch.request import RunRequest
 from piolet.tools.slurm import sbatch
 
 
-def script(request: RunRequest, *, plan: Path | None, gpus_per_node: int, output: Path, delay_s: float = 0) -> str:
+def script(
+    request: RunRequest,
+    *,
+    plan: Path | None,
+    gpus_per_node: int,
+    output: Path,
+    delay_s: float = 0,
+    attendant: Sequence[str] = (),
+) -> str:
     """Return the script; `output` is the file for everything it prints, with Slurm's %j for the job id.
 
-    The job begins `delay_s` seconds from its submission at the earliest.
+    The job begins `delay_s` seconds from its submission at the earliest. An `attendant` is the command of Piolet that
+    starts the run instead of the script itself.
     """
     options = sbatch.options(_asked(request, gpus_per_node, output, delay_s))
     body = [
         f"# Written by piolet run {__version__}: an ordinary job; read it, change it, submit it with sbatch.",
         f"# It holds {_held(request)}. Nodes are vetted and recorded as a whole, so the job has them for itself.",
-        f"exec {_piolet()} run \\",
+        *([f"exec {_piolet()} {shlex.join(attendant)} -- \\"] if attendant else []),
+        f"{'  ' if attendant else 'exec '}{_piolet()} run \\",
         *(f"  {line} \\" for line in _arguments(request, plan)),
         f"  -- {shlex.join(request.command)}",
     ]

@@ -17,6 +17,7 @@ from piolet.core.errors import UsageError
 from piolet.core.native import native
 from piolet.core.nodeset import NodeSet
 from piolet.core.run import Process, SystemRunner, end, exit_status
+from piolet.core.sockets import free_port
 from piolet.lab import gpus
 from piolet.launch.program import GRACE_S, Ended, Failure, Reason
 from piolet.launch.request import RunRequest
@@ -69,7 +70,7 @@ class LocalMachine:
         reasons: Sequence[Reason] = (),  # noqa: ARG002 - the interface of Machine; start refuses what gives reasons
     ) -> Ended:
         """Run all ranks here; the first that fails ends the others."""
-        port = _free_port()
+        port = free_port()
         shared = {**self.variables, **variables}
         ranks: list[Process] = []
         try:
@@ -145,10 +146,3 @@ def _end_all(ranks: Sequence[Process]) -> None:
     deadline = time.monotonic() + GRACE_S
     for process in ranks:
         end(process, max(deadline - time.monotonic(), 0))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

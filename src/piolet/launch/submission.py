@@ -21,7 +21,7 @@ from piolet.tools.slurm import sbatch, scontrol, sinfo
 def submit_and_follow(request: RunRequest, settings: Settings, how: How) -> int:
     """Submit `request` as a job and follow it to its end; return its exit status."""
     runner = SystemRunner(own_session=True)
-    gpus = _gpus_per_node(runner, request)
+    gpus = gpus_per_node(runner, request)
     if request.protocol:
         vet.load_protocol(request.protocol, settings)
     plan = environment.plan_file(request, settings, write=not how.dry_run)
@@ -30,7 +30,7 @@ def submit_and_follow(request: RunRequest, settings: Settings, how: How) -> int:
     if how.dry_run:
         sys.stdout.write(script)
         return 0
-    _check_writable(root)
+    check_writable(root)
     with stoppable():
         with undisturbed():
             follower = Follower(runner, _submitted(script), root, how.max_wait_s)
@@ -43,7 +43,7 @@ def _submitted(script: str) -> int:
     return sbatch.submit(script, runner=SystemRunner(own_session=True, speech={})).job
 
 
-def _gpus_per_node(runner: Runner, request: RunRequest) -> int:
+def gpus_per_node(runner: Runner, request: RunRequest) -> int:
     """Return the GPUs to ask for on each node; refuse more nodes than the partition has."""
     partitions = sinfo.partitions(runner, request.partition)
     partition = next((each for each in partitions if request.partition or each.default), None)
@@ -63,7 +63,7 @@ def _gpus_per_node(runner: Runner, request: RunRequest) -> int:
     return min((node.gpus for node in sinfo.nodes(runner, partition.name)), default=0)
 
 
-def _check_writable(root: Path) -> None:
+def check_writable(root: Path) -> None:
     """Find out before nodes are held whether the job could keep its logbook here."""
     with storage_errors(root, "keep logbooks"):
         root.mkdir(parents=True, exist_ok=True)

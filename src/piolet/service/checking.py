@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from piolet.core.text import did_you_mean
+from piolet.core import redact
+from piolet.core.errors import Refused
+from piolet.core.text import did_you_mean, plural
 from piolet.service import quantities
-from piolet.service.model import Service
+from piolet.service.model import RunOn, Service
 from piolet.service.platform import Platform
 from piolet.service.policies import Violation, violations
 from piolet.service.reading import ServiceFile
@@ -34,13 +36,39 @@ class Breach:
 
 def check(file: ServiceFile, platform: Platform, today: date) -> list[Breach]:
     """Return every policy that the service breaks, in the order of the policies; a thing is said once."""
-    service = file.service
+    service, slurm = file.service, file.service.run_on is RunOn.SLURM
     found = list(_limits(file, platform))
     if service.project in platform.projects:
-        objects = rendered(service, platform, file.contents).objects
-        for each in objects:
-            found += [_breach(file, broken) for broken in violations(each, service.project, platform, today)]
+        for each in rendered(service, platform, file.contents).objects:
+            broken = violations(each, service.project, platform, today, slurm=slurm)
+            found += [_breach(file, violation) for violation in broken]
     return list({(breach.policy, breach.key): breach for breach in reversed(found)}.values())[::-1]
+
+
+def admit(file: ServiceFile, platform: Platform, today: date) -> None:
+    """Let the service pass.
+
+    Raises:
+        Refused: it breaks a policy, or its file holds what looks like a secret anywhere, comments included.
+    """
+    breaches = check(file, platform, today)
+    if breaches:
+        listed = "\n".join(map(str, breaches))
+        raise Refused(f"{file.service.name} breaks {plural(len(breaches), 'rule')}\n{listed}")
+    _refuse_secrets(file)
+
+
+def _refuse_secrets(file: ServiceFile) -> None:
+    """Policies judge what is rendered; comments and the description are kept in the file itself."""
+    references = file.service.secrets.values()
+    for found in redact.secrets(file.source):
+        if file.source[found.start : found.end] not in references:
+            line = file.source.count("\n", 0, found.start) + 1
+            raise Refused(
+                f"the file holds what looks like a secret ({found.kind})",
+                where=f"{file.document.path}:{line}",
+                remedy="git remembers for ever: put it into the site's store and name it in [secrets]",
+            )
 
 
 def _breach(file: ServiceFile, broken: Violation) -> Breach:
@@ -95,6 +123,8 @@ def _limits(file: ServiceFile, platform: Platform) -> Iterator[Breach]:
     if project is None:
         fix = did_you_mean(service.project, platform.projects)
         yield _limit(file, "project", "project", f'the platform has no project "{service.project}"', fix)
+        return
+    if service.run_on is RunOn.SLURM:  # whose own accounts and limits say what a project may use
         return
     for key, asked, allowed, unit in _asked(service, project.cpus, project.memory, project.gpus, project.storage):
         if asked > allowed:

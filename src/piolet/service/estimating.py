@@ -1,4 +1,4 @@
-"""What a service takes in a month, read from its manifests: what it reserves, whether it is used or not."""
+"""What a service takes in a month, read from its manifests or its jobs: what it reserves, used or not."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from piolet.service import quantities
+from piolet.service.model import Service
+from piolet.tools.slurm.times import parse_duration_s
 
 HOURS = 730
 """Hours of a month: 8760 of a year by 12."""
@@ -16,11 +18,21 @@ NOT_GPUS = {"cpu", "memory", "ephemeral-storage"}
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one month: hours of GPUs and of processors, at the fewest replicas and at the most, and GiB of volumes."""
+    """Of one month, at least and at most: hours of GPUs, of processors and of whole nodes; GiB of volumes."""
 
     gpu_hours: tuple[float, float]
-    cpu_hours: tuple[float, float]
-    storage_gib: float
+    cpu_hours: tuple[float, float] = (0, 0)
+    storage_gib: float = 0
+    node_hours: tuple[float, float] = (0, 0)
+
+
+def monthly_on_slurm(service: Service) -> Cost:
+    """Return what the jobs of a service hold: whole nodes, and with each hand-over its overlap twice, at most."""
+    limit_s, overlap_s = parse_duration_s(service.slurm.time_limit) or 0, service.slurm.overlap_minutes * 60
+    nodes, spares = service.most_replicas * service.slurm.nodes * HOURS, service.most_replicas * service.slurm.spares
+    most = (nodes + spares * HOURS) * limit_s / (limit_s - overlap_s)
+    gpus = service.resources.gpus
+    return Cost(gpu_hours=(nodes * gpus, most * gpus), node_hours=(nodes, most))
 
 
 def monthly(objects: Iterable[dict[str, Any]]) -> Cost:

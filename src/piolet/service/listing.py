@@ -1,4 +1,7 @@
-"""What the GitOps repository has, read from its files; what the cluster made of it cannot be seen from here."""
+"""The services there are: those of the GitOps repository, as its files say, and this user's own on Slurm.
+
+What a Kubernetes cluster made of the files cannot be seen from here.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,19 @@ from datetime import date
 from pathlib import Path
 
 from piolet.core import toml
+from piolet.core.config import Settings
 from piolet.core.errors import PioletError
-from piolet.service.model import Service
+from piolet.service.model import RunOn, Service
 from piolet.service.platform import GitOps
 from piolet.service.publishing import cloned
 from piolet.service.reading import validated
+from piolet.service.slurm import places
+from piolet.service.slurm.places import Place
 
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """A service of the repository; `problem` says why its service.toml cannot be read."""
+    """A service; `problem` says why its service.toml cannot be read, `state` how it is on Slurm."""
 
     project: str
     service: str
@@ -27,12 +33,36 @@ class Deployed:
     most_replicas: int = 0
     expires: date | None = None
     problem: str = ""
+    state: str = ""
 
 
 def deployed(gitops: GitOps, project: str = "", branch: str = "") -> tuple[str, list[Deployed]]:
     """Return the newest commit, and its services in order: of one project, or of all. See `publish` for errors."""
     with cloned(gitops, branch) as clone:
         return clone.head(), list(_services(clone.directory / "projects", project))
+
+
+def on_slurm(settings: Settings, project: str = "") -> list[Deployed]:
+    """Return this user's services that run as jobs, of one project or of all; those that have ended are left out."""
+    found = [_on_slurm(places.of(settings, *names), *names) for names in places.known(settings, project)]
+    return [each for each in found if each]
+
+
+def _on_slurm(place: Place, project: str, name: str) -> Deployed | None:
+    wanted, ready = place.read_wanted(), len(place.endpoints())
+    if wanted is None or not (wanted.replicas or ready):
+        return None
+    attempts = [each for each in place.attempts() if each.generation == wanted.generation]
+    failed = f"; {attempts[-1].ended}" if attempts and attempts[-1].ready_ns is None and attempts[-1].ended else ""
+    return Deployed(
+        project,
+        name,
+        run_on=RunOn.SLURM.value,
+        expose="gateway",
+        most_replicas=wanted.replicas,
+        expires=wanted.expires,
+        state=f"{ready} ready{failed}",
+    )
 
 
 def _services(projects: Path, project: str) -> Iterator[Deployed]:

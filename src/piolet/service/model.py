@@ -9,16 +9,19 @@ import re
 from collections.abc import Iterator
 from datetime import date
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from piolet.tools.slurm.times import parse_duration_s
+
 
 class RunOn(StrEnum):
-    """Where a service runs: on the commodity or on the GPU nodes of the Kubernetes cluster."""
+    """Where a service runs: on the commodity or the GPU nodes of the Kubernetes cluster, or as jobs of Slurm."""
 
     COMMODITY = "commodity"
     GPU = "gpu"
+    SLURM = "slurm"
 
 
 class Expose(StrEnum):
@@ -63,6 +66,8 @@ Host = Annotated[
 SecretPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*#[A-Za-z0-9_.-]+$")]
 Image = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-zA-Z0-9._:/-]*(@sha256:[a-f0-9]{64})?$", max_length=300)]
 Cron = Annotated[str, StringConstraints(pattern=r"^[0-9*/,-]+( [0-9*/,-]+){4}$", max_length=100)]
+TimeLimit = Annotated[str, StringConstraints(pattern=r"^([0-9]{1,3}-)?[0-9]{1,5}(:[0-9]{1,2}){0,2}$")]
+Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]*$", max_length=100)]
 UserId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
@@ -105,13 +110,33 @@ class Scale(Table):
     cpu_percent: Annotated[int, Field(ge=10, le=95)] = 70
 
 
+class Slurm(Table):
+    """How a service runs as jobs of Slurm, each followed by its successor.
+
+    A job has `nodes` whole nodes (and `spares` until vetting has chosen), in the container of an EDF. Its successor may
+    begin `overlap_minutes` before the job's time is over; `drain_s` seconds stay for the requests that are under way
+    once the successor has taken over.
+    """
+
+    environment: Text = ""
+    partition: Word = ""
+    account: Word = ""
+    time_limit: TimeLimit = "12:00:00"
+    overlap_minutes: Annotated[int, Field(ge=1, le=1440)] = 30
+    drain_s: Annotated[int, Field(ge=0, le=3600)] = 60
+    nodes: Annotated[int, Field(ge=1, le=1000)] = 1
+    spares: Annotated[int, Field(ge=0, le=100)] = 0
+    vet: Text = ""
+    record: bool = False
+
+
 class Service(Table):
     """One service, as its owner writes it down."""
 
     name: Name
     project: Annotated[Name, Field(max_length=30)]
     description: Text = ""
-    image: Image
+    image: Image | Literal[""] = ""
     command: list[Text] = Field(default_factory=list)
     port: Annotated[int, Field(ge=1024, le=65535)] | None = None
     run_on: Annotated[RunOn, Field(strict=False)] = RunOn.COMMODITY
@@ -130,6 +155,7 @@ class Service(Table):
     env: dict[VariableName, Text] = Field(default_factory=dict)
     secrets: dict[VariableName, SecretPath] = Field(default_factory=dict)
     files: dict[Path, Text] = Field(default_factory=dict)
+    slurm: Slurm = Slurm()
 
     @property
     def most_replicas(self) -> int:
@@ -141,18 +167,53 @@ Contradiction = tuple[str, str, str]
 """Key, what is wrong, what to do."""
 
 NOT_SCHEDULED = ("port", "health", "host", "metrics", "replicas", "expose")
+NOT_ON_SLURM = (
+    "image",
+    "user",
+    "group",
+    "expose",
+    "host",
+    "auth",
+    "metrics",
+    "schedule",
+    "storage",
+    "secrets",
+    "files",
+)  # fmt: skip - a table
 
 
 def contradictions(service: Service) -> Iterator[Contradiction]:
     """Yield where keys of a service that are right on their own do not go together."""
+    yield from _on_slurm(service) if service.run_on is RunOn.SLURM else _on_kubernetes(service)
+    yield from _value_contradictions(service)
+
+
+def _on_kubernetes(service: Service) -> Iterator[Contradiction]:
     given = service.model_fields_set
+    if not service.image:
+        yield "image", "image is missing", "add it"
     if service.schedule:
         yield from (_needless(key, "a schedule") for key in NOT_SCHEDULED if key in given)
     elif service.port is None:
         yield "port", "port is missing", "say on which port the service listens, or give it a schedule"
     if service.host and service.expose is Expose.NONE:
         yield "host", "host has no effect while nobody outside reaches the service", "set expose, or remove host"
-    yield from _value_contradictions(service)
+    if "slurm" in given:
+        yield "slurm", "[slurm] has no effect on Kubernetes", 'set run_on = "slurm", or remove it'
+
+
+def _on_slurm(service: Service) -> Iterator[Contradiction]:
+    yield from (_needless(key, 'run_on = "slurm"') for key in NOT_ON_SLURM if key in service.model_fields_set)
+    if not service.command:
+        yield "command", "command is missing", "say what to start; $(PORT) in it becomes the port to listen on"
+    if service.health is None:
+        yield "health", "health is missing", "add a table [health] with the path that answers when the service works"
+    if isinstance(service.replicas, Scale):
+        yield "replicas", "jobs of Slurm do not follow the load", "write a number"
+    limit_s, overlap_s = parse_duration_s(service.slurm.time_limit) or 0, service.slurm.overlap_minutes * 60
+    if limit_s <= overlap_s:
+        what = "a job's time_limit is not longer than the overlap with its successor"
+        yield "slurm.overlap_minutes", what, "choose a longer time_limit or a shorter overlap"
 
 
 def _value_contradictions(service: Service) -> Iterator[Contradiction]:

@@ -98,7 +98,7 @@ class Platform(Table):
 
     def pool(self, run_on: RunOn) -> Pool | None:
         """Return the nodes for `run_on`; None where the site has none."""
-        return self.pools.get(run_on.value)
+        return next((pool for name, pool in self.pools.items() if name == run_on), None)
 
     def way_in(self, expose: Expose) -> Exposure | None:
         """Return how `expose` is done here; None for nobody, or where the site does not offer it."""
@@ -116,6 +116,11 @@ def read(path: Path) -> Platform:
             what = f"exposure.{circle} has no oidc_annotations: nobody would be asked to log in"
             raise document.error(what, f"exposure.{circle}", remedy="say how its ingress class asks for a login")
     return platform
+
+
+def without_kubernetes(project: str) -> Platform:
+    """Return what holds for the services of `project` on Slurm where operators have described no platform."""
+    return Platform(domain="none.invalid", registries=["none.invalid"], pools={}, projects={project: Project()})
 
 
 def of_site(settings: Settings) -> Platform:

@@ -50,6 +50,7 @@ class Policy:
     keys: tuple[str, ...]
     each: str
     rule: str
+    slurm: bool = False
 
     def is_about(self, kind: str) -> bool:
         """Tell whether the policy is about objects of `kind`."""
@@ -124,10 +125,15 @@ def constants(platform: Platform) -> dict[str, Any]:
     return {"site": site, "secret_values": secrets["values"], "secret_names": secrets["names"]}
 
 
-def violations(each: Object, project: str, platform: Platform, today: date) -> Iterator[Violation]:
-    """Yield what `each`, an object of `project`, breaks. A rule that cannot be evaluated is broken."""
+def violations(
+    each: Object, project: str, platform: Platform, today: date, *, slurm: bool = False
+) -> Iterator[Violation]:
+    """Yield what `each`, an object of `project`, breaks: of all policies, or with `slurm` of those that hold there.
+
+    A rule that cannot be evaluated is broken.
+    """
     for policy in policies():
-        if policy.is_about(each["kind"]):
+        if policy.is_about(each["kind"]) and (policy.slurm or not slurm):
             facts = _facts(policy, each, project, platform, today)
             for element in _broken(policy, facts):
                 name = each.get("metadata", {}).get("name", "")

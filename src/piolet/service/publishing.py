@@ -17,11 +17,10 @@ from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from piolet.core import redact
 from piolet.core.errors import PioletError, Refused, UsageError, storage_errors
 from piolet.core.files import write_text
 from piolet.core.text import did_you_mean, plural
-from piolet.service.checking import check
+from piolet.service.checking import admit
 from piolet.service.platform import GitOps, Platform
 from piolet.service.reading import ServiceFile
 from piolet.service.render import rendered
@@ -62,14 +61,10 @@ def deployment(file: ServiceFile, platform: Platform, today: date) -> Change:
     """Return the change that deploys the service.
 
     Raises:
-        Refused: it breaks a policy, or its file holds what looks like a secret anywhere, comments included.
+        Refused: see `checking.admit`.
     """
+    admit(file, platform, today)
     service = file.service
-    breaches = check(file, platform, today)
-    if breaches:
-        listed = "\n".join(map(str, breaches))
-        raise Refused(f"{service.name} breaks {plural(len(breaches), 'rule')}\n{listed}")
-    _refuse_secrets(file)
     files = rendered(service, platform, file.contents).files() | {"service.toml": file.source}
     lease = f"until {service.expires}" if service.expires else "without an end"
     message = (
@@ -78,19 +73,6 @@ def deployment(file: ServiceFile, platform: Platform, today: date) -> Change:
         f"reached by: {service.expose}.\nRendered by `piolet service deploy` from the service.toml beside it.\n"
     )
     return Change(service.project, service.name, files, message)
-
-
-def _refuse_secrets(file: ServiceFile) -> None:
-    """Policies judge what is rendered; comments and the description reach git in the file itself."""
-    references = file.service.secrets.values()
-    for found in redact.secrets(file.source):
-        if file.source[found.start : found.end] not in references:
-            line = file.source.count("\n", 0, found.start) + 1
-            raise Refused(
-                f"the file holds what looks like a secret ({found.kind})",
-                where=f"{file.document.path}:{line}",
-                remedy="git remembers for ever: put it into the site's store and name it in [secrets]",
-            )
 
 
 def named(text: str) -> tuple[str, str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import asyncio
 import secrets
-import socket
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -19,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 from piolet.core.config import Settings
 from piolet.core.errors import PioletError, Refused, UsageError
 from piolet.core.log import logger
+from piolet.core.sockets import bound, is_loopback
 from piolet.logbook import layout
 from piolet.watch import Archive
 from piolet.web.gate import Gate, Headers
@@ -118,14 +119,14 @@ def serve(settings: Settings, host: str, port: int) -> None:
     """
     import uvicorn  # noqa: PLC0415 - slow to import
 
-    if not _loopback(host) and settings.web.certificate is None:
+    if not is_loopback(host) and settings.web.certificate is None:
         raise Refused(
             f"{host} can be reached from other machines, and without TLS they would read along",
             remedy="set web.certificate and web.key, or stay on 127.0.0.1 behind a proxy or an SSH tunnel",
         )
     limits = Limits(settings.web)
     login = login_of(settings.web, limits)
-    listening = _bound(host, port)
+    listening = bound(host, port)
     scheme = "https" if settings.web.certificate else "http"
     address = f"{scheme}://{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}"
     application = build(settings, login=login)
@@ -143,21 +144,3 @@ def serve(settings: Settings, host: str, port: int) -> None:
         ssl_keyfile=settings.web.key,
     )
     uvicorn.Server(config).run(sockets=[listening])
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listening = socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise PioletError(
-            f"cannot listen on {host}:{port}: {error.strerror}", remedy="choose another --port, 0 for any free one"
-        ) from error
-    return listening
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

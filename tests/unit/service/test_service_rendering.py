@@ -1,11 +1,13 @@
 """The objects of a service: what is in them, that they are stable, and where they go."""
 
+import re
 from datetime import date
 
 import pytest
 import yaml
 from service_schemas import VERSIONS, problems
 
+from piolet.core.errors import ConfigError
 from piolet.service import platform as platforms
 from piolet.service import read, rendered
 from piolet.service.starting import TEMPLATES, Template, new
@@ -73,7 +75,7 @@ def test_a_changed_file_starts_pods_anew(desk, right):
 
 def test_a_dollar_sign_stays_one(desk, right):
     objects = desk.objects(f'{right}[env]\nA = "$(B) $C"\n')
-    assert objects["Deployment"]["spec"]["template"]["spec"]["containers"][0]["env"] == [
+    assert objects["Deployment"]["spec"]["template"]["spec"]["containers"][0]["env"][1:] == [
         {"name": "A", "value": "$$(B) $C"}
     ]
 
@@ -108,3 +110,12 @@ def test_the_schemas_refuse_what_is_wrong(desk, right):
     deployment["spec"]["template"]["spec"]["hostNetwrok"] = True
     assert "hostNetwrok" in problems(deployment, "1.33")[0]
     assert problems({"kind": "HTTPRoute", "spec": {"hostnames": []}}, "1.33")
+
+
+def test_the_port_is_a_variable_and_slurm_has_keys_of_its_own(desk, right):
+    container = desk.objects(right)["Deployment"]["spec"]["template"]["spec"]["containers"][0]
+    assert container["env"] == [{"name": "PORT", "value": "8080"}]
+    with pytest.raises(ConfigError, match=r"\[slurm\] has no effect"):
+        desk.read(f"{right}[slurm]\nnodes = 1\n")
+    with pytest.raises(ConfigError, match="image is missing"):
+        desk.read(re.sub("image = .*\n", "", right))

@@ -93,7 +93,13 @@ def _container(service: Service, platform: Platform, config: Config | None) -> O
 
 
 def _environment(service: Service) -> Iterator[Object]:
-    """Values first, then references: a value may not be taken for a reference, so dollar signs are doubled."""
+    """Values first, then references: a value may not be taken for a reference, so dollar signs are doubled.
+
+    Without a PORT of its own the service gets the port that it is to listen on, as on Slurm, so that a command can say
+    ``$(PORT)`` in both places.
+    """
+    if service.port and "PORT" not in {*service.env, *service.secrets}:
+        yield {"name": "PORT", "value": str(service.port)}
     for name, value in service.env.items():
         yield {"name": name, "value": value.replace("$(", "$$(")}
     for name in service.secrets:

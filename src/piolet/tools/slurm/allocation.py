@@ -84,3 +84,8 @@ def _number(environ: Mapping[str, str], name: str) -> int | None:
 def _indexes(environ: Mapping[str, str], name: str) -> tuple[int, ...] | None:
     text = environ.get(name, "")
     return parse_indexes(text) if text else None
+
+
+def outside(environ: Mapping[str, str]) -> dict[str, None]:
+    """Return what a runner removes from the environment, so that a job submitted from here is no part of this one."""
+    return {name: None for name in environ if name.startswith("SLURM_") and name != "SLURM_CONF"}

@@ -1,4 +1,4 @@
-"""scontrol: everything about one job or node, the configuration, the controller's health, and shrinking a job.
+"""scontrol: everything about one job or node, the configuration, the controller's health, and changes to jobs.
 
 `show` prints free text between its keys, so a job name written to look like Slurm's own lines can lie about that
 job; whoever lists the jobs of others asks squeue.
@@ -216,6 +216,24 @@ def reserved(runner: Runner, name: str) -> bool:
 def release(runner: Runner, name: str) -> None:
     """Delete the reservation `name`; jobs that run in it go on. Needs operator rights."""
     errors.call(runner, ["scontrol", "delete", f"ReservationName={name}"])
+def release_argv(job: int | str) -> list[str]:
+    """Return the command that lets `job` begin whatever it waited for."""
+    return ["scontrol", "update", f"JobId={job}", "Dependency="]
+
+
+def exclude_argv(job: int | str, nodes: NodeSet) -> list[str]:
+    """Return the command that keeps the pending `job` off `nodes`."""
+    return ["scontrol", "update", f"JobId={job}", f"ExcNodeList={nodes}"]
+
+
+def release(runner: Runner, job: int | str) -> None:
+    """Let a pending job begin, whatever other jobs it was to wait for."""
+    errors.call(runner, release_argv(job))
+
+
+def exclude(runner: Runner, job: int | str, nodes: NodeSet) -> None:
+    """Keep a pending job off `nodes`, and off no others."""
+    errors.call(runner, exclude_argv(job, nodes))
 
 
 def records(text: str, first: str) -> list[Pairs]:
