@@ -216,6 +216,8 @@ def reserved(runner: Runner, name: str) -> bool:
 def release(runner: Runner, name: str) -> None:
     """Delete the reservation `name`; jobs that run in it go on. Needs operator rights."""
     errors.call(runner, ["scontrol", "delete", f"ReservationName={name}"])
+
+
 def release_argv(job: int | str) -> list[str]:
     """Return the command that lets `job` begin whatever it waited for."""
     return ["scontrol", "update", f"JobId={job}", "Dependency="]
