@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-import asyncio
 import secrets
 from pathlib import Path
 

@@ -66,6 +66,6 @@ class Chain:
     def _hurry_from_trouble(self) -> None:
         trouble = [node for node in sinfo.nodes(self.runner, chosen=self.nodes) if not node.state.usable]
         if trouble and self.successor is not None:
-            scontrol.release(self.runner, self.successor)
+            scontrol.unblock(self.runner, self.successor)
             self.hurried = True
             logger("service").warning("leaving", node=trouble[0].name, state=str(trouble[0].state))

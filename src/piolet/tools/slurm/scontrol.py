@@ -218,7 +218,7 @@ def release(runner: Runner, name: str) -> None:
     errors.call(runner, ["scontrol", "delete", f"ReservationName={name}"])
 
 
-def release_argv(job: int | str) -> list[str]:
+def unblock_argv(job: int | str) -> list[str]:
     """Return the command that lets `job` begin whatever it waited for."""
     return ["scontrol", "update", f"JobId={job}", "Dependency="]
 
@@ -228,9 +228,9 @@ def exclude_argv(job: int | str, nodes: NodeSet) -> list[str]:
     return ["scontrol", "update", f"JobId={job}", f"ExcNodeList={nodes}"]
 
 
-def release(runner: Runner, job: int | str) -> None:
+def unblock(runner: Runner, job: int | str) -> None:
     """Let a pending job begin, whatever other jobs it was to wait for."""
-    errors.call(runner, release_argv(job))
+    errors.call(runner, unblock_argv(job))
 
 
 def exclude(runner: Runner, job: int | str, nodes: NodeSet) -> None:
