@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import made_logbooks
+import made_runs
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
+from piolet.cli.main import run_command
 from piolet.score import write_report
 
 pytestmark = pytest.mark.web
@@ -137,6 +140,39 @@ def test_an_empty_job_reads_well(watched: Watched, tmp_path: Path, scheme: str) 
     assert page.locator(".figure strong").inner_text() == "no score"
     assert overflow(page) <= 0
     assert watched.said == []
+
+
+def test_a_proposal_is_two_pages_on_paper_and_fits_a_phone(watched: Watched, tmp_path: Path) -> None:
+    books = made_runs.scaling(tmp_path, [1] * 5 + [2, 3, 4, 5, 6, 7, 8, 9], seconds=12, gpus=1)
+    page, pdf = tmp_path / "p.html", tmp_path / "p.pdf"
+    argv = ["score", "proposal", *(str(book.path) for book in books), "--html", str(page), "--pdf", str(pdf)]
+    assert run_command(argv) == 0
+    assert pdf.read_bytes().count(b"/Type /Page\n") == 2
+    watched.page.set_viewport_size({"width": 390, "height": 800})
+    watched.page.goto(page.as_uri())
+    assert overflow(watched.page) <= 0
+    assert watched.said == []
+
+
+def test_it_says_everything_without_colour(watched: Watched, report: Path) -> None:
+    """What colours tell is told by words or by hatching as well: in grey the page has the same marks."""
+    page = watched.page
+    page.goto(report.as_uri())
+    grey = page.locator(".steps .largest .value span").inner_text()
+    assert "largest loss" in grey
+    assert page.locator(".steps .largest .lost").evaluate("bar => getComputedStyle(bar).backgroundImage") != "none"
+    assert page.locator("tr.behind th").evaluate("cell => getComputedStyle(cell, '::after').content") == '" behind"'
+    assert page.locator(".nodes .refused .role").inner_text() == "refused"
+    assert page.locator(".cells i").first.evaluate("hole => getComputedStyle(hole).backgroundImage") != "none"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_screen_reader_finds_no_fault(watched: Watched, report: Path, scheme: str) -> None:
+    """The rules of axe-core for WCAG 2.2 AA, contrast included."""
+    watched.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    watched.page.goto(report.as_uri())
+    found = Axe().run(watched.page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]})
+    assert [(each["id"], [node["target"] for node in each["nodes"]]) for each in found.response["violations"]] == []
 
 
 def test_it_prints_on_a_few_pages(watched: Watched, report: Path) -> None:

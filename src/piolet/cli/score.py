@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from piolet.logbook.layout import Logbook
+    from piolet.logbook.reader import Reader
     from piolet.score.overview import Overview
 
 PLAIN_WIDTH = 140
@@ -57,10 +59,20 @@ def command() -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Also write the report, one self-contained page, to this file.",
 )
+@click.option("--pdf", type=click.Path(path_type=Path, dir_okay=False), help="Also print the report to this file.")
 @click.option("--brief", is_flag=True, help="Print the score in a few lines.")
 @click.option("--parameters", help="Parameters of the model, such as 7B or 350M, for the MFU.")
 @click.option("--weights", default="", help="Another view, such as compute=0.5,memory=0.3,network=0.2.")
-def show(job: str, output: Format, html: Path | None, parameters: str | None, weights: str, *, brief: bool) -> None:
+def show(
+    job: str,
+    *,
+    output: Format,
+    html: Path | None,
+    pdf: Path | None,
+    parameters: str | None,
+    weights: str,
+    brief: bool,
+) -> None:
     """Score JOB; this is what `piolet score JOB` does.
 
     The score says at what share of their attainable speed the allocated GPUs ran, which of four factors costs most,
@@ -68,7 +80,6 @@ def show(job: str, output: Format, html: Path | None, parameters: str | None, we
     """
     from piolet.logbook.reader import read, rereading  # noqa: PLC0415 - help needs none of this
     from piolet.score.overview import overview  # noqa: PLC0415 - same
-    from piolet.score.report import write_page  # noqa: PLC0415 - same
     from piolet.score.terminal import score_lines  # noqa: PLC0415 - same
     from piolet.score.weights import parse, weighed  # noqa: PLC0415 - same
     from piolet.score.work import parse_parameters  # noqa: PLC0415 - same
@@ -78,10 +89,10 @@ def show(job: str, output: Format, html: Path | None, parameters: str | None, we
     size = parse_parameters(parameters) if parameters else None
 
     @rereading
-    def look() -> tuple[Overview, Path | None]:
+    def look() -> tuple[Overview, list[Path]]:
         with read(logbook) as reader:
             view = overview(reader, size)
-            return view, write_page(reader, view, html) if html else None
+            return view, _written(reader, view, html, pdf)
 
     with progress("reading the logbook"):
         view, written = look()
@@ -102,8 +113,27 @@ def show(job: str, output: Format, html: Path | None, parameters: str | None, we
         _print(view)
     if wanted and output is not Format.JSON:
         click.echo(_weighed_line(wanted, other))
-    if written:
-        click.echo(f"report: {written}", err=True)
+    for path in written:
+        click.echo(f"report: {path}", err=True)
+
+
+def _written(reader: Reader, view: Overview, html: Path | None, pdf: Path | None) -> list[Path]:
+    """Write the report where it was asked for, and return where that is."""
+    from piolet.score.report import render  # noqa: PLC0415 - help needs none of this
+
+    return _save(render(reader, view), html, pdf) if html or pdf else []
+
+
+def _save(page: str, html: Path | None, pdf: Path | None) -> list[Path]:
+    from piolet.core.files import write_text  # noqa: PLC0415 - help needs none of this
+    from piolet.tools.chromium import print_pdf  # noqa: PLC0415 - same
+
+    with TemporaryDirectory(prefix="piolet-report-") as scratch:
+        source = html or Path(scratch) / "report.html"
+        write_text(source, page)
+        if pdf:
+            print_pdf(source, pdf)
+    return [path for path in (html, pdf) if path]
 
 
 def _find(job: str) -> Logbook:
@@ -168,6 +198,27 @@ def history(name: str, user: str, output: Format) -> None:
         return
     print_table(("job", "name", "user", "GPU hours", "score", "steady", "bottleneck"), history_rows(found))
     click.echo(history_summary(found))
+
+
+@command.command()
+@click.argument("jobs", nargs=-1, required=True)
+@click.option("--title", default="", help="What the runs are for; by default their names.")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the pages to this file.")
+@click.option("--pdf", type=click.Path(path_type=Path, dir_okay=False), help="Print the pages to this file.")
+def proposal(jobs: tuple[str, ...], title: str, html: Path | None, pdf: Path | None) -> None:
+    """Write two pages over several runs, to attach to a proposal.
+
+    Everything is weighed by GPU-hours. Give --html, --pdf or both.
+    """
+    from piolet.score import proposal as pages  # noqa: PLC0415 - help needs none of this
+
+    if not html and not pdf:
+        raise click.UsageError("say where the pages shall go: --html FILE, --pdf FILE or both")
+    with progress(f"reading {len(jobs)} logbooks"):
+        text = pages.render(pages.gather([_find(job) for job in dict.fromkeys(jobs)], title))
+        written = _save(text, html, pdf)
+    for path in written:
+        click.echo(str(path))
 
 
 def _print(view: Overview) -> None:

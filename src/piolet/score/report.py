@@ -115,10 +115,9 @@ def render(reader: Reader, view: Overview | None = None) -> str:
 def page(view: Overview, over_time: Timeline | None, window: Window | None) -> str:
     """Return the page from what was read; pure."""
     script = (_HERE / "static/report.js").read_text(encoding="utf-8")
-    style = (_HERE / "static/report.css").read_text(encoding="utf-8")
     score = view.score
     return (
-        _templates()
+        templates()
         .get_template("report.html.jinja")
         .render(
             view=view,
@@ -140,13 +139,18 @@ def page(view: Overview, over_time: Timeline | None, window: Window | None) -> s
             nodes=eventful(view.nodes),
             gap_rows=_gap_rows(view, window),
             data=_data(over_time),
-            style=style,
+            style=page_style("report.css"),
             script=script,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             version=__version__,
             written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
     )
+
+
+def page_style(*names: str) -> str:
+    """Return the style sheets of these names as one text."""
+    return "".join((_HERE / "static" / name).read_text(encoding="utf-8") for name in names)
 
 
 def waterfall(score: JobScore) -> tuple[Step, ...]:
@@ -330,7 +334,8 @@ def _subject(event: Event) -> str:
 
 
 @cache
-def _templates() -> Environment:
+def templates() -> Environment:
+    """Return the templates of the pages, with what they show numbers with."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415 - slow to import
 
     templates = Environment(
