@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from piolet.core.native import native
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MACHINES = {"x86_64": 62, "aarch64": 183}
@@ -43,18 +46,26 @@ def commit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def wheels(commit: Path) -> dict[str, Path]:
     """The wheel of each architecture."""
-    return {path.stem.split("2_36_")[1]: path for path in built(commit, *MACHINES)}
+    return {path.stem.split("2_34_")[1]: path for path in built(commit, *MACHINES)}
 
 
 def test_each_architecture_has_programs_of_its_own(wheels: dict[str, Path]) -> None:
     assert sorted(wheels) == sorted(MACHINES)
     for architecture, path in wheels.items():
-        assert path.name.endswith(f"-py3-none-manylinux_2_36_{architecture}.whl")
+        assert path.name.endswith(f"-py3-none-manylinux_2_34_{architecture}.whl")
         with zipfile.ZipFile(path) as wheel:
             parts = [name for name in wheel.namelist() if name.startswith("piolet/_native/")]
             assert {Path(name).name for name in parts} == {"libnvidia-ml.so.1", "piolet-enter", "spank_piolet.so"}
             for name in parts:
                 assert int.from_bytes(wheel.read(name)[18:20], "little") == MACHINES[architecture]
+
+
+@pytest.mark.parametrize("part", ["spank_piolet.so", "libnvidia-ml.so.1"])
+def test_no_part_asks_for_a_newer_glibc_than_the_tag_says(part: str) -> None:
+    symbols = subprocess.run(["objdump", "-T", native(part)], check=True, capture_output=True, text=True).stdout
+    asked = {tuple(map(int, version.split("."))) for version in re.findall(r"GLIBC_([\d.]+)", symbols)}
+    assert asked
+    assert max(asked) <= (2, 34)
 
 
 def test_the_same_commit_gives_the_same_bytes(commit: Path, wheels: dict[str, Path]) -> None:
