@@ -6,13 +6,14 @@ import getpass
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from piolet.cli import fleet_records, fleet_service
 from piolet.cli.common import Format, format_option, print_json, print_table
+from piolet.cli.fleet_records import database, site_policy, stamp
 from piolet.core import config
 from piolet.core.run import SystemRunner
 from piolet.core.text import plural
@@ -20,7 +21,6 @@ from piolet.core.text import plural
 if TYPE_CHECKING:
     from piolet.fleet.ledger import Entry
     from piolet.fleet.planning import Plan
-    from piolet.fleet.policy import Policy
 
 reason_option = click.option("--reason", default="", help="Why, for the ledger.")
 
@@ -44,9 +44,9 @@ def gather(logbooks: tuple[Path, ...], *, no_slurm: bool) -> int:
     found = [one for root in logbooks for one in gathering.logbooks(root)]
     evidence, unreadable = gathering.from_logbooks(found)
     cluster = config.load().settings.cluster
-    with center.opened(_database(), _policy()) as opened:
+    with center.opened(database(), site_policy()) as opened:
         seen = [] if no_slurm else gathering.cluster_now(runner)
-        evidence += [] if no_slurm else gathering.from_slurm(runner, cluster, opened.fleet.vet_jobs)
+        evidence += [] if no_slurm else gathering.from_slurm(runner, cluster, opened.fleet.vet_jobs, seen)
         written = opened.gather(evidence, len(seen))
         if seen:
             opened.settle(seen)
@@ -62,8 +62,8 @@ def plan(output: Format) -> None:
     """Print what `apply` would do now, and what is withheld and why. Changes nothing."""
     from piolet.fleet import center, gathering, planning  # noqa: PLC0415 - as above
 
-    fleet, seen = center.look(_database()), gathering.cluster_now(SystemRunner())
-    found = planning.plan(fleet, seen, _policy(), max(time.time_ns(), fleet.time_ns))
+    fleet, seen = center.look(database()), gathering.cluster_now(SystemRunner())
+    found = planning.plan(fleet, seen, site_policy(), max(time.time_ns(), fleet.time_ns))
     if output is Format.JSON:
         print_json(asdict(found))
     else:
@@ -81,7 +81,7 @@ def apply(context: click.Context, *, dry_run: bool) -> None:
         context.invoke(plan, output=Format.TABLE)
         return
     runner = SystemRunner()
-    with center.opened(_database(), _policy()) as opened:
+    with center.opened(database(), site_policy()) as opened:
         hands = opened.hands(runner)
         for step in opened.finish(hands):
             click.echo(f"finished what had been begun: {step.verb} {step.node}")
@@ -98,12 +98,12 @@ def status(output: Format) -> int:
     """Print the nodes that are not simply in, and open breakers. Exit status 1 if there are any."""
     from piolet.fleet import center, views  # noqa: PLC0415 - as above
 
-    fleet = center.look(_database())
-    rows, breakers = views.nodes(fleet, _policy()), views.breakers(fleet)
+    fleet = center.look(database())
+    rows, breakers = views.nodes(fleet, site_policy()), views.breakers(fleet)
     if output is Format.JSON:
         print_json({"nodes": [asdict(row) for row in rows], "breakers": [asdict(one) for one in breakers]})
     elif rows:
-        shown = [(row.node, row.state, _time(row.since_ns), row.reason, row.waits) for row in rows]
+        shown = [(row.node, row.state, stamp(row.since_ns), row.reason, row.waits) for row in rows]
         print_table(("node", "state", "since", "reason", "next"), shown)
     for one in breakers if output is Format.TABLE else ():
         click.echo(f"breaker open: {one.reason}; `piolet fleet close-breaker {one.group}` once the check is right")
@@ -119,17 +119,17 @@ def explain(node: str, output: Format) -> None:
     """Tell why NODE stands where it does, on what evidence, and what comes next."""
     from piolet.fleet import center, views  # noqa: PLC0415 - as above
 
-    told = views.explain(center.look(_database()), node, _policy())
+    told = views.explain(center.look(database()), node, site_policy())
     if output is Format.JSON:
         print_json(asdict(told))
         return
-    since = f" since {_time(told.since_ns)}" if told.since_ns else ""
+    since = f" since {stamp(told.since_ns)}" if told.since_ns else ""
     click.echo(f"{told.node} is {told.state.value}{since}: {told.reason}")
     if told.next:
         click.echo(f"next: {told.next}")
     for title, lines in (
-        ("evidence that counts", [f"{_time(at_ns)} {what}" for at_ns, what in told.evidence]),
-        ("history", [f"#{one.seq} {_time(one.time_ns)} {one.what}" for one in told.history]),
+        ("evidence that counts", [f"{stamp(at_ns)} {what}" for at_ns, what in told.evidence]),
+        ("history", [f"#{one.seq} {stamp(one.time_ns)} {one.what}" for one in told.history]),
     ):
         if lines:
             click.echo(f"\n{title}:\n" + "\n".join(f"  {line}" for line in lines))
@@ -142,11 +142,11 @@ def nodes(output: Format) -> None:
     from piolet.fleet import center, views  # noqa: PLC0415 - as above
     from piolet.fleet.ledger import State  # noqa: PLC0415 - as above
 
-    rows = views.nodes(center.look(_database()), _policy(), tuple(State))
+    rows = views.nodes(center.look(database()), site_policy(), tuple(State))
     if output is Format.JSON:
         print_json([asdict(row) for row in rows])
         return
-    shown = [(row.node, row.state, _time(row.since_ns), row.failures, row.reason, row.waits) for row in rows]
+    shown = [(row.node, row.state, stamp(row.since_ns), row.failures, row.reason, row.waits) for row in rows]
     print_table(("node", "state", "since", "failures", "reason", "next"), shown)
 
 
@@ -159,7 +159,7 @@ def show(node: str, last: int, output: Format) -> None:
     from piolet.fleet import center, history  # noqa: PLC0415 - as above
     from piolet.fleet.state import Fleet, fold  # noqa: PLC0415 - as above
 
-    entries = center.entries(_database())
+    entries = center.entries(database())
     told = history.of_node(fold(Fleet(), entries), entries, node)
     parts = {name: getattr(told, name)[-last:] for name in ("evidence", "decisions", "actions", "jobs")}
     if output is Format.JSON:
@@ -167,7 +167,7 @@ def show(node: str, last: int, output: Format) -> None:
         return
     click.echo(f"{told.node} is {told.state}" + (f", with {' '.join(told.gpus)}" if told.gpus else ""))
     for name, events in parts.items():
-        lines = [f"  #{one.seq} {_time(one.time_ns)} {one.what}" for one in events]
+        lines = [f"  #{one.seq} {stamp(one.time_ns)} {one.what}" for one in events]
         click.echo("\n".join(["", f"{name}:", *(lines or ["  none"])]))
 
 
@@ -179,15 +179,15 @@ def incidents(apart: float, output: Format) -> None:
     from piolet.core.nodeset import NodeSet  # noqa: PLC0415 - as above
     from piolet.fleet import center, history  # noqa: PLC0415 - as above
 
-    found = history.incidents(center.entries(_database()), round(apart * 60e9))
+    found = history.incidents(center.entries(database()), round(apart * 60e9))
     if output is Format.JSON:
         print_json([asdict(one) for one in found])
         return
     shown = [
         (
             one.cause,
-            _time(one.began_ns),
-            _time(one.ended_ns),
+            stamp(one.began_ns),
+            stamp(one.ended_ns),
             one.failures,
             NodeSet(one.nodes),
             len(one.jobs),
@@ -207,7 +207,7 @@ def verdicts(directory: Path, valid: float) -> None:
     from piolet.fleet import verdicts as judged  # noqa: PLC0415 - as above
 
     seen = gathering.cluster_now(SystemRunner())
-    lines = judged.of(center.look(_database()), seen, round(time.time() + valid * 60))
+    lines = judged.of(center.look(database()), seen, round(time.time() + valid * 60))
     judged.write(directory, lines)
     click.echo(f"verdicts on {len(lines)} of {plural(len(seen), 'node')} in {directory}")
 
@@ -222,11 +222,13 @@ def approve(node: str, reason: str) -> None:
 
 @command.command()
 @click.argument("node")
-@click.option("--hours", default=24.0, show_default=True, help="For how long.")
+@click.option(
+    "--hours", default=24.0, show_default=True, type=click.FloatRange(0, 8784, min_open=True), help="For how long."
+)
 @reason_option
 def hold(node: str, hours: float, reason: str) -> None:
     """Keep the fleet from draining NODE."""
-    _instruct("hold", node, reason, time.time_ns() + round(hours * 3600e9))
+    _instruct("hold", node, reason, hours)
 
 
 @command.command()
@@ -261,105 +263,22 @@ def close_breaker(group: str, reason: str) -> None:
     _instruct("close-breaker", group, reason)
 
 
-@command.group()
-def ledger() -> None:
-    """The record of what was learned, decided and done."""
-
-
-@ledger.command("verify")
-def ledger_verify() -> None:
-    """Check the chain of hashes over every entry."""
-    from piolet.fleet import center  # noqa: PLC0415 - as above
-
-    count, last = center.verify_ledger(_database())
-    click.echo(f"{count} entries, unchanged; the last hash is {last}")
-
-
-@ledger.command("print")
-def ledger_print() -> None:
-    """Print every entry in words."""
-    from piolet.fleet import center, views  # noqa: PLC0415 - as above
-
-    for entry in center.entries(_database()):
-        click.echo(f"#{entry.seq} {_time(entry.time_ns)} {views.words(entry)}")
-
-
-@command.group()
-def rules() -> None:
-    """The rules, as data."""
-
-
-@rules.command("check")
-@click.argument("file", required=False, type=click.Path(path_type=Path))
-@format_option
-def rules_check(file: Path | None, output: Format) -> None:
-    """Read a policy FILE (default: the one in force) and print its rules, or say what is wrong with it."""
-    from piolet.fleet import policy  # noqa: PLC0415 - as above
-
-    found = policy.load(file) if file else _policy()
-    if output is Format.JSON:
-        print_json(asdict(found))
-        return
-    rows = [
-        (
-            one.name,
-            f"{one.kind}: {' '.join(one.code)}",
-            f"{one.count} in {one.window_h:g} h",
-            one.to,
-            one.mode,
-            one.source,
-        )
-        for one in found.rule
-    ]
-    print_table(("rule", "evidence", "when", "to", "mode", "source"), rows)
-
-
-@rules.command("test")
-@click.argument("file", required=False, type=click.Path(path_type=Path))
-def rules_test(file: Path | None) -> int:
-    """Hold the rules of a policy FILE (default: the one in force) against its tests. Exit status 1 if one fails."""
-    from piolet.fleet import policy, trials  # noqa: PLC0415 - as above
-
-    answers = trials.tried(policy.load(file) if file else _policy())
-    for one in answers:
-        if not one.right:
-            click.echo(f"{one.trial.name}: {_led(one.to, one.fires)}, not {_led(one.trial.to, one.trial.fires)}")
-    wrong = sum(not one.right for one in answers)
-    click.echo(f"{plural(len(answers), 'test')}, {wrong or 'none'} failed")
-    return 1 if wrong else 0
-
-
-@rules.command("replay")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--nodes", "size", default=0, help="Nodes of the cluster, for the breaker.")
-def rules_replay(file: Path, size: int) -> None:
-    """Show what the policy FILE would have made of the evidence of the ledger, beside what was made of it."""
-    from piolet.fleet import center, policy, views  # noqa: PLC0415 - as above
-
-    changed = policy.load(file)
-    before, after = center.look(_database()), center.replay(_database(), changed, size)
-    was = {row.rule: row for row in views.rules(before)}
-    would = {row.rule: row for row in views.rules(after)}
-    none = views.RuleRow("", 0, 0, 0)
-    pairs = [(name, was.get(name, none), would.get(name, none)) for name in sorted(was.keys() | would.keys())]
-    shown = [(name, old.firings, old.nodes, new.firings, new.nodes) for name, old, new in pairs]
-    print_table(("rule", "fired", "on nodes", "would fire", "on nodes"), shown)
-    wanted = sorted(node.name for node in after.nodes.values() if node.wanted)
-    click.echo(f"would ask to drain: {', '.join(wanted) or 'none'}")
-
-
-def _led(to: str, fires: Sequence[str]) -> str:
-    return f"{to} by {', '.join(fires) or 'no rule'}"
-
-
-def _instruct(order: str, target: str, reason: str, until_ns: int | None = None) -> None:
+def _instruct(order: str, target: str, reason: str, hours: float | None = None) -> None:
     from piolet.fleet import center  # noqa: PLC0415 - as above
     from piolet.fleet.ledger import Instruction, Order  # noqa: PLC0415 - as above
 
-    said = Instruction(Order(order), target, getpass.getuser(), reason, until_ns)
-    with center.opened(_database(), _policy()) as opened:
-        opened.instruct(said)
+    settings = config.load().settings.fleet
+    if settings.service:
+        fleet_service.order(settings, {"order": order, "target": target, "reason": reason, "hours": hours})
+    else:
+        until_ns = time.time_ns() + round(hours * 3600e9) if hours else None
+        with center.opened(settings.database, site_policy()) as opened:
+            opened.instruct(Instruction(Order(order), target, getpass.getuser(), reason, until_ns))
     click.echo(f"{order} {target}: written")
+
+
+for other_command in (*fleet_service.COMMANDS, *fleet_records.COMMANDS):
+    command.add_command(other_command)
 
 
 def _print_new(written: Sequence[Entry]) -> None:
@@ -380,17 +299,3 @@ def _print_plan(found: Plan) -> None:
         click.echo(f"withheld: {one.verb} {one.node}: {one.why}")
     if not (found.actions or found.withheld):
         click.echo("Nothing to do.")
-
-
-def _database() -> Path:
-    return config.load().settings.fleet.database
-
-
-def _policy() -> Policy:
-    from piolet.fleet import policy  # noqa: PLC0415 - as above
-
-    return policy.load(config.load().settings.fleet.policy)
-
-
-def _time(time_ns: int) -> str:
-    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if time_ns else "-"

@@ -39,18 +39,20 @@ EXTRAS = {
     "cel": "service",
     "httptools": "service",
     "itsdangerous": "web",
-    "limits": "web",
+    "joserfc": "fleet",
+    "limits": "fleet",
     "marimo": "notebook",
     "packageurl": "guard",
     "pamela": "web",
     "pandas": "frames",
     "polars": "frames",
+    "psycopg": "fleet",
     "pyarrow": "frames",
     "prometheus_client": "service",
     "sqlalchemy": "fleet",
-    "starlette": "web",
+    "starlette": "fleet",
     "univers": "guard",
-    "uvicorn": "web",
+    "uvicorn": "fleet",
 }
 """Which extra brings a module that not everybody needs."""
 

@@ -158,8 +158,24 @@ class RecordSettings:
 class FleetSettings:
     """The operators' centre."""
 
-    database: Path = setting(Path("/var/lib/piolet/fleet.db"), path, "SQLite file of the fleet's ledger")
+    database: str = setting(
+        "/var/lib/piolet/fleet.db", text, "SQLite file of the fleet's ledger, or postgresql://USER@HOST/DATABASE"
+    )
     policy: Path | None = setting(None, path, "rules and limits (TOML); none: the shipped policy")
+    service: str = setting("", text, "address of `piolet fleet serve`, for orders and for nodes that report")
+    token: Path | None = setting(None, path, "file with the token for the service; none: nodes show a munge credential")
+    authority: Path | None = setting(None, path, "file with the certificate of who signed the service's")
+    spool: Path = setting(
+        Path("/var/spool/piolet/fleet"), path, "where a node keeps reports that are not delivered yet"
+    )
+    certificate: Path | None = setting(None, path, "file with the TLS certificate chain; none: no TLS, loopback only")
+    key: Path | None = setting(None, path, "file with the private key of the certificate")
+    munge_socket: Path | None = setting(None, path, "socket of munged; none: its usual one")
+    jwt_key: Path | None = setting(
+        None, path, "Slurm's key of JSON Web Tokens (AuthAltParameters), to take them as well"
+    )
+    node_users: tuple[str, ...] = setting(("root", "slurm"), texts, "users whose munge or JWT credentials nodes show")
+    requests_per_minute: int = setting(6000, count, "requests that one reporter may make in a minute")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from pathlib import Path
 
-from piolet.core.errors import PioletError
+from piolet.core.errors import PioletError, Refused
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -20,6 +21,23 @@ def bound(host: str, port: int) -> socket.socket:
         raise PioletError(
             f"cannot listen on {host}:{port}: {error.strerror}", remedy="choose another port, 0 for any free one"
         ) from error
+
+
+def secured(host: str, port: int, certificate: Path | None, setting: str) -> tuple[socket.socket, str]:
+    """Return a listening socket, and its address for people.
+
+    Raises:
+        Refused: others could reach the address, and there is no certificate; `setting` is where it would be.
+        PioletError: see `bound`.
+    """
+    if certificate is None and not is_loopback(host):
+        raise Refused(
+            f"{host} can be reached from other machines, and without TLS they would read along",
+            remedy=f"set {setting}.certificate and {setting}.key, or stay on 127.0.0.1 behind a proxy or an SSH tunnel",
+        )
+    listening = bound(host, port)
+    scheme = "https" if certificate else "http"
+    return listening, f"{scheme}://{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}"
 
 
 def is_loopback(host: str) -> bool:

@@ -1,6 +1,6 @@
 """The operators' centre: the ledger, the policy and Slurm, brought together in the steps of one turn.
 
-with opened(path, policy) as center:        hold the lease, fold the ledger
+with opened(where, policy) as center:        hold the lease, fold the ledger
     center.gather(evidence, size)           learn, and decide what follows
     center.plan(seen)                       what to do now, under limits
     center.apply(plan, hands)               do it, each action written before and after
@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from piolet.core.errors import Refused, UsageError
 from piolet.core.run import Runner
@@ -24,7 +23,7 @@ from piolet.fleet.ledger import OUT, Content, Entry, Instruction, Order, State, 
 from piolet.fleet.planning import Plan, Seen
 from piolet.fleet.policy import Policy
 from piolet.fleet.state import Fleet, fold
-from piolet.fleet.store import Store
+from piolet.fleet.store import Store, Where
 
 Clock = Callable[[], int]
 
@@ -44,9 +43,15 @@ class Center:
 
     def gather(self, evidence: Iterable[Evidence], size: int) -> list[Entry]:
         """Learn `evidence` of a cluster of `size` nodes, oldest first, and return what was written."""
-        ordered = sorted(evidence, key=lambda one: (one.time_ns, one.id))
-        written = deciding.learn(self.fleet, ordered, self.policy, self.now_ns(), size)
-        self.store.append(written)
+        return self.gather_all([evidence], size)[0]
+
+    def gather_all(self, batches: Iterable[Iterable[Evidence]], size: int) -> list[list[Entry]]:
+        """Learn several batches in one transaction, and return what was written of each."""
+        written = []
+        for batch in batches:
+            ordered = sorted(batch, key=lambda one: (one.time_ns, one.id))
+            written.append(deciding.learn(self.fleet, ordered, self.policy, self.now_ns(), size))
+        self.store.append([entry for entries in written for entry in entries])
         return written
 
     def settle(self, seen: Sequence[Seen]) -> None:
@@ -65,7 +70,7 @@ class Center:
 
     def hands(self, runner: Runner) -> Hands:
         """Return what acts on this fleet with `runner`."""
-        return Hands(runner, self.policy, self.store.path.with_name(f"{self.store.path.name}.commands"))
+        return Hands(runner, self.policy, self.store.notes)
 
     def apply(self, plan: Plan, hands: Hands) -> None:
         """Do what `plan` says."""
@@ -91,43 +96,43 @@ class Center:
 
 
 @contextmanager
-def opened(path: Path, policy: Policy, clock: Clock = time.time_ns) -> Iterator[Center]:
-    """Open the fleet at `path` to decide for it; Refused while another process does."""
-    with store.acting(path), store.opened(path) as opened_store:
+def opened(where: Where, policy: Policy, clock: Clock = time.time_ns) -> Iterator[Center]:
+    """Open the fleet at `where` to decide for it; Refused while another process does."""
+    with store.acting(where) as opened_store:
         yield Center(opened_store, fold(Fleet(), read(opened_store.rows())), policy, clock)
 
 
-def look(path: Path) -> Fleet:
-    """Return the state of the fleet at `path`, without the right to change it."""
-    with store.opened(_existing(path)) as opened_store:
+def look(where: Where) -> Fleet:
+    """Return the state of the fleet at `where`, without the right to change it."""
+    with store.opened(_existing(where)) as opened_store:
         return fold(Fleet(), read(opened_store.rows()))
 
 
-def entries(path: Path) -> list[Entry]:
-    """Return every entry of the ledger at `path`."""
-    with store.opened(_existing(path)) as opened_store:
+def entries(where: Where) -> list[Entry]:
+    """Return every entry of the ledger at `where`."""
+    with store.opened(_existing(where)) as opened_store:
         return list(read(opened_store.rows()))
 
 
-def verify_ledger(path: Path) -> tuple[int, str]:
+def verify_ledger(where: Where) -> tuple[int, str]:
     """Return the number of entries and the last hash; a PioletError names the first entry that was changed."""
-    with store.opened(_existing(path)) as opened_store:
+    with store.opened(_existing(where)) as opened_store:
         return verify(opened_store.rows())
 
 
-def replay(path: Path, policy: Policy, size: int) -> Fleet:
+def replay(where: Where, policy: Policy, size: int) -> Fleet:
     """Return the fleet as `policy` would have made it from the evidence of the ledger; writes nothing."""
     fleet = Fleet()
-    for entry in entries(path):
+    for entry in entries(where):
         if isinstance(entry.content, Evidence):
             deciding.learn(fleet, [entry.content], policy, entry.time_ns, size)
     return fleet
 
 
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise UsageError("there is no fleet yet", where=str(path), remedy="`piolet fleet gather` begins its ledger")
-    return path
+def _existing(where: Where) -> Where:
+    if not store.exists(where):
+        raise UsageError("there is no fleet yet", where=str(where), remedy="`piolet fleet gather` begins its ledger")
+    return where
 
 
 def _check(fleet: Fleet, said: Instruction) -> None:

@@ -9,7 +9,7 @@ from piolet.fleet import ledger
 from piolet.fleet.evidence import Evidence
 from piolet.fleet.ledger import LADDER, OUT, Breaker, Content, Entry, Firing, Mode, State, Transition
 from piolet.fleet.policy import Policy
-from piolet.fleet.rules import Match, matching
+from piolet.fleet.rules import Match, Rule, matching
 from piolet.fleet.state import Fleet, Node, fold
 
 _HOUR_NS = 3_600_000_000_000
@@ -60,8 +60,8 @@ def _firings(fleet: Fleet, node: Node, seen: Evidence, policy: Policy) -> Iterat
     spread = len(fleet.spread.get((seen.job, seen.group), ())) if seen.job else 1
     history = [one for one in node.evidence if one.time_ns >= node.forgiven_ns]
     for rule in policy.rule if seen.time_ns >= node.forgiven_ns else ():
-        match = matching(rule, seen, history, spread)
-        if match and not _fired_on(node, match):
+        match = None if _fired_on(node, rule, seen) else matching(rule, seen, history, spread)
+        if match:
             again = node.state is State.PROBATION and rule.to is State.SUSPECT
             yield Firing(
                 rule.name,
@@ -76,12 +76,12 @@ def _firings(fleet: Fleet, node: Node, seen: Evidence, policy: Policy) -> Iterat
             )
 
 
-def _fired_on(node: Node, match: Match) -> bool:
+def _fired_on(node: Node, rule: Rule, seen: Evidence) -> bool:
     """Whether the rule has said this already: it speaks again after its window, or when the node was taken back."""
-    fired_ns = node.fired.get((match.rule.name, match.newest.gpu))
-    if fired_ns is None or match.newest.time_ns >= fired_ns + match.rule.window_h * _HOUR_NS:
+    fired_ns = node.fired.get((rule.name, seen.gpu))
+    if fired_ns is None or seen.time_ns >= fired_ns + rule.window_h * _HOUR_NS:
         return False
-    taken_back = node.since_ns > fired_ns and _rank(node.state) < LADDER.index(match.rule.to)
+    taken_back = node.since_ns > fired_ns and _rank(node.state) < LADDER.index(rule.to)
     return not taken_back
 
 

@@ -35,6 +35,12 @@ def logbooks(root: Path) -> list[Logbook]:
     return [Logbook(path.parent) for path in sorted(root.glob("*/*/job.json"))]
 
 
+def changed_ns(logbook: Logbook) -> int:
+    """Return when anything was last put into a logbook that the fleet reads."""
+    paths = (logbook.job, logbook.outcome, logbook.findings, logbook.vet, logbook.events)
+    return max((path.stat().st_mtime_ns for path in paths if path.exists()), default=0)
+
+
 def from_logbooks(found: Iterable[Logbook]) -> tuple[list[Evidence], list[Finding]]:
     """Return the evidence of logbooks, and a finding for each that cannot be read."""
     evidence: list[Evidence] = []
@@ -155,15 +161,15 @@ def _end(logbook: Logbook, job: JobRecord) -> Iterator[Evidence]:
     )
 
 
-def from_slurm(runner: Runner, cluster: str, vetting: Mapping[str, str] | None = None) -> list[Evidence]:
+def from_slurm(runner: Runner, cluster: str, vetting: Mapping[str, str], seen: Iterable[Seen]) -> list[Evidence]:
     """Return the ends of jobs that the controller still remembers (MinJobAge), with the nodes that it lost in them.
 
-    `vetting` names the jobs by which the fleet vets nodes, each with its node.
+    `vetting` names the jobs by which the fleet vets nodes, each with its node; `seen` is how nodes are now.
     """
     ended = squeue.jobs(runner, states=_FINISHED)
-    down = {node.name for node in sinfo.nodes(runner) if _lost(node)}
+    down = {node.name for node in seen if not node.answers}
     found = [one for job in ended for one in of_job(job, cluster, down)]
-    return found + [one for job, node in (vetting or {}).items() for one in _vetted(runner, cluster, job, node)]
+    return found + [one for job, node in vetting.items() for one in _vetted(runner, cluster, job, node)]
 
 
 def _vetted(runner: Runner, cluster: str, job: str, node: str) -> Iterator[Evidence]:

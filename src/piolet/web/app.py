@@ -15,9 +15,9 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from piolet.core.config import Settings
-from piolet.core.errors import PioletError, Refused, UsageError
+from piolet.core.errors import PioletError, UsageError
 from piolet.core.log import logger
-from piolet.core.sockets import bound, is_loopback
+from piolet.core.sockets import secured
 from piolet.logbook import layout
 from piolet.watch import Archive
 from piolet.web.gate import Gate, Headers
@@ -117,16 +117,9 @@ def serve(settings: Settings, host: str, port: int) -> None:
     """
     import uvicorn  # noqa: PLC0415 - slow to import
 
-    if not is_loopback(host) and settings.web.certificate is None:
-        raise Refused(
-            f"{host} can be reached from other machines, and without TLS they would read along",
-            remedy="set web.certificate and web.key, or stay on 127.0.0.1 behind a proxy or an SSH tunnel",
-        )
     limits = Limits(settings.web)
     login = login_of(settings.web, limits)
-    listening = bound(host, port)
-    scheme = "https" if settings.web.certificate else "http"
-    address = f"{scheme}://{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}"
+    listening, address = secured(host, port, settings.web.certificate, "web")
     application = build(settings, login=login)
     if isinstance(login, TokenLogin):
         login.announce(address)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Lock
 
 from starlette.requests import Request
@@ -13,7 +12,7 @@ from starlette.responses import Response
 from piolet.core.errors import UsageError
 from piolet.core.nodeset import NodeSet
 from piolet.core.settings import FleetSettings
-from piolet.fleet import center, policy, views
+from piolet.fleet import center, policy, store, views
 from piolet.fleet.ledger import OUT, State
 from piolet.fleet.policy import Policy
 from piolet.fleet.state import Fleet
@@ -39,7 +38,7 @@ class Ledger:
 
     def __init__(self, settings: FleetSettings) -> None:
         self._settings = settings
-        self._folded: tuple[tuple[int, ...], Fleet] | None = None
+        self._folded: tuple[int, Fleet] | None = None
         self._lock = Lock()
 
     def fleet(self) -> Fleet:
@@ -48,15 +47,15 @@ class Ledger:
         Raises:
             UsageError: this site keeps none.
         """
-        path = self._settings.database
-        if not path.is_file():
+        where = self._settings.database
+        if not store.exists(where):
             raise UsageError(
                 "this site keeps no fleet", remedy="`piolet fleet gather` begins one; setting fleet.database"
             )
-        stamp = tuple(_changed(each) for each in (path, path.with_name(f"{path.name}-wal")))
-        with self._lock:
-            if self._folded is None or self._folded[0] != stamp:
-                self._folded = (stamp, center.look(path))
+        with self._lock, store.opened(where) as opened:
+            last = opened.last()
+            if self._folded is None or self._folded[0] != last:
+                self._folded = (last, center.look(where))
             return self._folded[1]
 
     def policy(self) -> Policy:
@@ -111,7 +110,3 @@ def _tile(state: Fleet, name: str) -> Tile:
     found = state.nodes.get(name)
     where = found.state if found else State.IN
     return Tile(name, where, tone(where))
-
-
-def _changed(path: Path) -> int:
-    return path.stat().st_mtime_ns if path.exists() else 0

@@ -1,0 +1,129 @@
+"""`piolet fleet ledger` and `rules`: the record of what happened, and what decides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from piolet.cli.common import Format, format_option, print_json, print_table
+from piolet.core import config
+from piolet.core.text import plural
+
+if TYPE_CHECKING:
+    from piolet.fleet.policy import Policy
+
+
+@click.group()
+def ledger() -> None:
+    """The record of what was learned, decided and done."""
+
+
+@ledger.command("verify")
+def ledger_verify() -> None:
+    """Check the chain of hashes over every entry."""
+    from piolet.fleet import center  # noqa: PLC0415 - as above
+
+    count, last = center.verify_ledger(database())
+    click.echo(f"{count} entries, unchanged; the last hash is {last}")
+
+
+@ledger.command("print")
+def ledger_print() -> None:
+    """Print every entry in words."""
+    from piolet.fleet import center, views  # noqa: PLC0415 - as above
+
+    for entry in center.entries(database()):
+        click.echo(f"#{entry.seq} {stamp(entry.time_ns)} {views.words(entry)}")
+
+
+@click.group()
+def rules() -> None:
+    """The rules, as data."""
+
+
+@rules.command("check")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@format_option
+def rules_check(file: Path | None, output: Format) -> None:
+    """Read a policy FILE (default: the one in force) and print its rules, or say what is wrong with it."""
+    from piolet.fleet import policy  # noqa: PLC0415 - as above
+
+    found = policy.load(file) if file else site_policy()
+    if output is Format.JSON:
+        print_json(asdict(found))
+        return
+    rows = [
+        (
+            one.name,
+            f"{one.kind}: {' '.join(one.code)}",
+            f"{one.count} in {one.window_h:g} h",
+            one.to,
+            one.mode,
+            one.source,
+        )
+        for one in found.rule
+    ]
+    print_table(("rule", "evidence", "when", "to", "mode", "source"), rows)
+
+
+@rules.command("test")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+def rules_test(file: Path | None) -> int:
+    """Hold the rules of a policy FILE (default: the one in force) against its tests. Exit status 1 if one fails."""
+    from piolet.fleet import policy, trials  # noqa: PLC0415 - as above
+
+    answers = trials.tried(policy.load(file) if file else site_policy())
+    for one in answers:
+        if not one.right:
+            click.echo(f"{one.trial.name}: {_led(one.to, one.fires)}, not {_led(one.trial.to, one.trial.fires)}")
+    wrong = sum(not one.right for one in answers)
+    click.echo(f"{plural(len(answers), 'test')}, {wrong or 'none'} failed")
+    return 1 if wrong else 0
+
+
+@rules.command("replay")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--nodes", "size", default=0, help="Nodes of the cluster, for the breaker.")
+def rules_replay(file: Path, size: int) -> None:
+    """Show what the policy FILE would have made of the evidence of the ledger, beside what was made of it."""
+    from piolet.fleet import center, policy, views  # noqa: PLC0415 - as above
+
+    changed = policy.load(file)
+    before, after = center.look(database()), center.replay(database(), changed, size)
+    was = {row.rule: row for row in views.rules(before)}
+    would = {row.rule: row for row in views.rules(after)}
+    none = views.RuleRow("", 0, 0, 0)
+    pairs = [(name, was.get(name, none), would.get(name, none)) for name in sorted(was.keys() | would.keys())]
+    shown = [(name, old.firings, old.nodes, new.firings, new.nodes) for name, old, new in pairs]
+    print_table(("rule", "fired", "on nodes", "would fire", "on nodes"), shown)
+    wanted = sorted(node.name for node in after.nodes.values() if node.wanted)
+    click.echo(f"would ask to drain: {', '.join(wanted) or 'none'}")
+
+
+def _led(to: str, fires: Sequence[str]) -> str:
+    return f"{to} by {', '.join(fires) or 'no rule'}"
+
+
+def database() -> str:
+    """Return where the fleet's ledger is."""
+    return config.load().settings.fleet.database
+
+
+def site_policy() -> Policy:
+    """Return the policy in force."""
+    from piolet.fleet import policy  # noqa: PLC0415 - as above
+
+    return policy.load(config.load().settings.fleet.policy)
+
+
+def stamp(time_ns: int) -> str:
+    """Return a time for people."""
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if time_ns else "-"
+
+
+COMMANDS = (ledger, rules)

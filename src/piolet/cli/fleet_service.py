@@ -1,0 +1,139 @@
+"""`piolet fleet serve`, `report` and `token`: the service, what nodes tell it, and who may."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from piolet.cli.common import print_table
+from piolet.core import config
+from piolet.core.errors import PioletError
+from piolet.core.run import SystemRunner
+from piolet.core.settings import FleetSettings
+from piolet.core.text import plural
+
+if TYPE_CHECKING:
+    from piolet.fleet.spool import Post
+
+NOT_DELIVERED = 1
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8421, show_default=True, help="Port; 0 takes a free one.")
+@click.argument("logbooks", nargs=-1, type=click.Path(exists=True, file_okay=False, path_type=Path))
+def serve(host: str, port: int, logbooks: tuple[Path, ...]) -> None:
+    """Decide and act for the fleet, all the time: take reports, look at Slurm and LOGBOOKS, do what follows.
+
+    It is the only one that writes; with the setting fleet.service orders of operators go to it. Further instances wait
+    until it ends.
+    """
+    from piolet.fleet import api, policy  # noqa: PLC0415 - slow to import
+    from piolet.fleet.service import Service  # noqa: PLC0415 - same
+
+    settings = config.load().settings
+    policy.load(settings.fleet.policy)  # what is wrong with it is said before anything begins
+    runner = SystemRunner()
+    service = Service(
+        settings.fleet.database, lambda: policy.load(settings.fleet.policy), runner, settings.cluster, logbooks
+    )
+    api.serve(service, settings.fleet, runner, host, port)
+
+
+@click.command()
+@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def report(files: tuple[Path, ...]) -> int:
+    """Report the evidence in FILES to the service, and what is left from before. Exit status 1 if some still waits.
+
+    On a node: reports are kept in the setting fleet.spool until the service has them on its disk.
+    """
+    from piolet.fleet import spool  # noqa: PLC0415 - slow to import
+
+    settings = config.load().settings.fleet
+    for path in files:
+        spool.keep(settings.spool, spool.read_items(path))
+    sent = spool.deliver(settings.spool, poster(settings))
+    click.echo(f"{sent.new} new to the fleet, {plural(sent.waiting, 'report')} waiting, {sent.refused} refused")
+    if sent.refused:
+        click.echo(f"piolet: see {settings.spool / 'refused'} for why", err=True)
+    if sent.waiting:
+        click.echo(f"piolet: {sent.why}", err=True)
+    return NOT_DELIVERED if sent.waiting or sent.refused else 0
+
+
+@click.group()
+def token() -> None:
+    """Who may ask the service."""
+
+
+@token.command("new")
+@click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    required=True,
+    type=click.Choice(["submit", "read", "operate"]),
+    help="What it may; may be given again.",
+)
+@click.option("--nodes", default="", help="Of which nodes it may speak, such as node[1-4]. [default: all]")
+def token_new(name: str, scopes: tuple[str, ...], nodes: str) -> None:
+    """Make a token NAME and print it. It is shown this once."""
+    from piolet.fleet import identity, store  # noqa: PLC0415 - as above
+
+    with store.opened(config.load().settings.fleet.database) as opened:
+        click.echo(identity.new_token(opened, name, [identity.Scope(scope) for scope in scopes], nodes))
+
+
+@token.command("list")
+def token_list() -> None:
+    """List the tokens, without what is secret of them."""
+    from piolet.fleet import store  # noqa: PLC0415 - as above
+
+    with store.opened(config.load().settings.fleet.database) as opened:
+        rows = [(row["name"], row["scopes"], row["nodes"] or "all") for row in opened.tokens()]
+    print_table(("token", "scopes", "nodes"), rows)
+
+
+@token.command("revoke")
+@click.argument("name")
+def token_revoke(name: str) -> None:
+    """Let the token NAME open nothing any more."""
+    from piolet.fleet import identity, store  # noqa: PLC0415 - as above
+
+    with store.opened(config.load().settings.fleet.database) as opened:
+        identity.revoke(opened, name)
+    click.echo(f"{name} is revoked")
+
+
+def poster(settings: FleetSettings) -> Post:
+    """Return what sends to the service, as this node or with the token of the settings."""
+    from piolet.fleet import identity, spool  # noqa: PLC0415 - as above
+
+    runner = SystemRunner()
+    return spool.poster(settings, lambda body: identity.header(body, runner, settings))
+
+
+def order(settings: FleetSettings, values: dict[str, object]) -> None:
+    """Give an operator's order to the service.
+
+    Raises:
+        PioletError: it does not answer, or refuses; the message is its own.
+    """
+    answer = poster(settings)("/v1/orders", json.dumps(values).encode())
+    if answer.status_code != 200:  # noqa: PLR2004 - HTTP's number for yes
+        try:
+            said = answer.json()
+        except ValueError:
+            said = {"error": answer.text[:200]}
+        raise PioletError(
+            str(said.get("error", answer.status_code)),
+            where=str(said.get("where") or settings.service),
+            remedy=str(said.get("next", "")),
+        )
+
+
+COMMANDS = (serve, report, token)
