@@ -88,7 +88,7 @@ def judge_answers(
     results = [_placed(result, protocol) for result in results]
     stage = protocol.checks[0].stage if protocol.checks else ""
     results += [CheckResult(ANSWER, node, Status.UNKNOWN, reason, stage=stage) for node, reason in reasons.items()]
-    return _verdict(nodes, tuple(results), {node: answer.gpus for node, answer in answers.items()})
+    return verdict_of(nodes, tuple(results), {node: answer.gpus for node, answer in answers.items()})
 
 
 def merged(before: Verdict, after: Verdict) -> Verdict:
@@ -120,7 +120,8 @@ def _claimed_name(piece: str) -> str:
     return match["node"] if match else ""
 
 
-def _verdict(nodes: NodeSet, results: tuple[CheckResult, ...], inventory: dict[str, tuple[Gpu, ...]]) -> Verdict:
+def verdict_of(nodes: NodeSet, results: tuple[CheckResult, ...], inventory: dict[str, tuple[Gpu, ...]]) -> Verdict:
+    """Return the verdict on `nodes` that follows from all results."""
     bad: dict[str, list[CheckResult]] = {}
     for result in results:
         if result.refuses:

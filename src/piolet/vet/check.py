@@ -52,6 +52,9 @@ class Check(Generic[P, Seen]):
     is pure. `source` says where the threshold comes from. `version` grows whenever the same observation may be judged
     differently. The values of a `uniform` check must be equal on all nodes: piolet.vet.peers compares them.
 
+    `collective` says for some parameters whether the nodes are measured together: then a failure is anybody's, and is
+    traced with `groups`, a parameter that such a check has: node sets that are measured apart.
+
     `better` says which way its value is, so that a protocol may compare values. A `quiet` check measures: nothing else
     is checked on its node meanwhile. `timeout_s` is what it may take unless a protocol says otherwise.
     """
@@ -67,3 +70,4 @@ class Check(Generic[P, Seen]):
     better: Better = ""
     quiet: bool = False
     timeout_s: float = DEFAULT_TIMEOUT_S
+    collective: Callable[[P], bool] = lambda _: False

@@ -156,15 +156,17 @@ def _planned(entry: Entry, name: str, check_type: str, given: Mapping[str, tuple
         remedy = did_you_mean(check_type, check_types())
         raise entry.error(f'there is no check of type "{check_type}"', "type", remedy=remedy)
     found = registered(check_type)
+    parameters = _validated(entry, found.check.parameters, given)
     return PlannedCheck(
         name=name,
         type=check_type,
         reference=found.reference,
-        parameters=_validated(entry, found.check.parameters, given),
+        parameters={field.name: getattr(parameters, field.name) for field in fields(found.check.parameters)},
         timeout_s=_timeout_s(entry, found.check, given),
         requirements=tuple(_requirements(entry)),
         uniform=found.check.uniform,
         quiet=found.check.quiet,
+        collective=found.check.collective(parameters),
         stage=keys.stage(entry),
         severity=keys.severity(entry),
         repeat=keys.repeat(entry),
@@ -172,8 +174,8 @@ def _planned(entry: Entry, name: str, check_type: str, given: Mapping[str, tuple
     )
 
 
-def _validated(entry: Entry, kind: type, given: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
-    """Return the parameters as the dataclass `kind` takes them, defaults included."""
+def _validated(entry: Entry, kind: type, given: Mapping[str, tuple[str, Any]]) -> Any:  # noqa: ANN401 - a `kind`
+    """Return the parameters as a `kind`, a dataclass, with its defaults."""
     known = {field.name for field in fields(kind)}
     for name, (theirs, _) in given.items():
         if name not in known:
@@ -181,10 +183,9 @@ def _validated(entry: Entry, kind: type, given: Mapping[str, tuple[str, Any]]) -
             raise entry.error(what, theirs, remedy=did_you_mean(theirs, known))
     values = json.dumps({name: value for name, (_, value) in given.items()}, default=str)
     try:
-        parameters: Any = TypeAdapter(kind).validate_json(values, strict=True)
+        return TypeAdapter(kind).validate_json(values, strict=True)
     except ValidationError as error:
         raise _wrong_value(entry, error, given) from error
-    return {name: getattr(parameters, name) for name in sorted(known)}
 
 
 def _wrong_value(entry: Entry, error: ValidationError, given: Mapping[str, tuple[str, Any]]) -> ConfigError:

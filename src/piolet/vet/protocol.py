@@ -59,7 +59,8 @@ class PlannedCheck:
 
     `reference` is where the check is found (``module:attribute``), so that nodes need not search for plugins.
     `requirements` are the distributions the entry asks for; they are looked for on the node, never installed. The
-    values of a `uniform` check are compared between the nodes. `timeout_s` is for each time that it is repeated.
+    values of a `uniform` check are compared between the nodes; a `collective` one measures them together. `timeout_s`
+    is for each time that it is repeated.
     """
 
     name: str
@@ -70,6 +71,7 @@ class PlannedCheck:
     requirements: tuple[str, ...] = ()
     uniform: bool = False
     quiet: bool = False
+    collective: bool = False
     stage: str = DEFAULT_STAGE
     severity: Severity = Severity.ERROR
     repeat: Repeat = Repeat()

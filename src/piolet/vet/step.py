@@ -18,6 +18,7 @@ from piolet.tools.slurm import squeue, srun
 from piolet.vet.answers import Verdict, judge_answers, merged
 from piolet.vet.listening import listen
 from piolet.vet.protocol import BEGUN, Protocol
+from piolet.vet.tracing import traced
 
 LEAST_S = 60.0
 """Seconds that a stage gets at least, before nodes that are silent are unknown."""
@@ -66,10 +67,10 @@ def patience_s(stage: Protocol, least_s: float = LEAST_S) -> float:
 
 def _by_stages(nodes: NodeSet, protocol: Protocol, ask: Callable[[NodeSet, Protocol], Verdict]) -> Verdict:
     first, *rest = protocol.stages()
-    verdict = ask(nodes, first)
+    verdict = traced(ask(nodes, first), first, ask)
     for stage in rest:
         if verdict.ready:
-            verdict = merged(verdict, ask(verdict.ready, stage))
+            verdict = merged(verdict, traced(ask(verdict.ready, stage), stage, ask))
     return verdict
 
 
