@@ -36,6 +36,16 @@ import click
     type=click.FloatRange(min=60),
     help="Seconds without a step or a piolet.log; then end the program.",
 )
+@click.option(
+    "--signal", default="", metavar="SIG@SECONDS", help="Signal to the program before the time limit: USR1@300."
+)
+@click.option("--chain", default=0, show_default=True, help="Jobs that go on where time was too short, at most.")
+@click.option(
+    "--checkpoint",
+    "checkpoint_s",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds that one takes; the program is told how often to write one.",
+)
 @click.option("-J", "--job-name", "name", default="", help="Name of the job. [default: the program's]")
 @click.option("--local", is_flag=True, help="Run on this machine alone, without Slurm.")
 @click.option("--simulate", metavar="MODEL:COUNT", default="", help="With --local: simulate GPUs, as in h100:4.")

@@ -141,6 +141,9 @@ class RunSettings:
         120.0, number(above=0), "seconds that GPUs wait and none works, after which a hang is suspected"
     )
     hang_grace_s: float = setting(60.0, number(least=0), "seconds that a suspected hang must go on to end the program")
+    node_mtbf_hours: float = setting(
+        3700.0, number(above=0), "mean hours between failures of a node; 6.5 failures in 1000 node-days, as published"
+    )
     restart_delay_s: float = setting(60.0, number(least=0), "seconds before a job is tried again; twice that each time")
 
 

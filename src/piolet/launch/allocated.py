@@ -145,7 +145,7 @@ class AllocatedMachine:
         return "TIMEOUT" if time.time_ns() / 1e9 >= job.start_ns / 1e9 + job.time_limit_s else "CANCELLED"
 
     def submit_again(self, request: RunRequest, bad: NodeSet) -> str:
-        """Submit a job as this one is, as Slurm tells it, after a delay that doubles with each attempt."""
+        """Submit a job as this one is, as Slurm tells it: tried again, after a delay that doubles, or going on."""
         job = jobs.find(SystemRunner(), self.allocation.job)
         limited = job.time_limit_s is not None and math.isfinite(job.time_limit_s)
         again = replace(
@@ -155,8 +155,9 @@ class AllocatedMachine:
             time_limit=str(math.ceil((job.time_limit_s or 0) / 60)) if limited else "",
             name=job.name,
             exclude=str(NodeSet(request.exclude) | bad),
-            restarts=request.restarts - 1,
-            attempt=request.attempt + 1,
+            restarts=request.restarts - bool(bad),
+            chain=request.chain - (not bad),
+            attempt=request.attempt + 1 if bad else 1,
             previous_job=str(self.allocation.job),
         )
         script = batch.script(
@@ -164,7 +165,7 @@ class AllocatedMachine:
             plan=self.plan,
             gpus_per_node=len(self.allocation.job_gpus or ()),
             output=layout.root(self.settings) / (self.settings.cluster or self.allocation.cluster) / "%j.log",
-            delay_s=self.settings.run.restart_delay_s * 2 ** (request.attempt - 1),
+            delay_s=self.settings.run.restart_delay_s * 2 ** (request.attempt - 1) if bad else 0,
         )
         return str(sbatch.submit(script, runner=SystemRunner(allocations.outside(os.environ), speech={})).job)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from piolet import __version__
 from piolet.core.text import plural
+from piolet.launch import warning
 from piolet.launch.request import RunRequest
 from piolet.tools.slurm import sbatch
 
@@ -58,7 +59,11 @@ def _asked(request: RunRequest, gpus_per_node: int, output: Path, delay_s: float
         chdir=str(request.cwd),
         exclude=request.exclude,
         requeue=False,
-        extra=("--mem=0", *([f"--begin=now+{round(delay_s)}"] if delay_s else [])),
+        extra=(
+            "--mem=0",
+            *([f"--begin=now+{round(delay_s)}"] if delay_s else []),
+            *([warning.parse(request.signal).option] if request.signal else []),
+        ),
     )
 
 
@@ -74,7 +79,10 @@ def _arguments(request: RunRequest, plan: Path | None) -> list[str]:
         lines.append(f"--abort-on {','.join(request.abort_on)}")
     if request.heartbeat_s is not None:
         lines.append(f"--heartbeat {request.heartbeat_s:g}")
-    if request.restarts or request.previous_job:
+    lines += [f"--signal {request.signal}"] if request.signal else []
+    lines += [f"--chain {request.chain}"] if request.chain else []
+    lines += [f"--checkpoint {request.checkpoint_s:g}"] if request.checkpoint_s is not None else []
+    if request.restarts or request.chain or request.signal or request.previous_job:
         lines.append(f"--restarts {request.restarts} --attempt {max(request.attempt, 1)}")
         lines += [f"--previous-job {request.previous_job}"] if request.previous_job else []
         lines += [f"--exclude {shlex.quote(request.exclude)}"] if request.exclude else []

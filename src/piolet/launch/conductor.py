@@ -24,12 +24,15 @@ from piolet.core.nouns import Gpu
 from piolet.core.run import Process, SystemRunner, end
 from piolet.core.stopping import Stopped, stoppable, undisturbed
 from piolet.core.text import plural
+from piolet.data import cadence
 from piolet.launch import outcome as outcomes
 from piolet.launch.environment import VERIFIED
+from piolet.launch import warning
 from piolet.launch.machine import Machine
 from piolet.launch.program import Reason
 from piolet.launch.request import RunRequest
 from piolet.launch.telling import say, told
+from piolet.launch.warning import Warned
 from piolet.launch.watching import SIGNS, Watch, xid_before
 from piolet.logbook import provenance, records
 from piolet.logbook.layout import Logbook
@@ -46,6 +49,9 @@ INVENTORY = VettingProtocol("inventory", ())
 FINDINGS = 1
 """Exit status of a command that found something."""
 
+CHECKPOINT_VARIABLE = "PIOLET_CHECKPOINT_INTERVAL_S"
+"""Tells the program how many seconds of work there should be between two checkpoints."""
+
 REPORT_TIMEOUT_S = 300.0
 """Seconds that a report may take; `piolet score --html` writes it again at any time."""
 
@@ -59,6 +65,7 @@ class Session:
     logbook: Logbook
     settings: Settings
     job: records.JobRecord
+    warned: Warned | None = None
 
     def update(self, **changes: object) -> None:
         """Change job.json."""
@@ -73,7 +80,7 @@ class Session:
 
 def conduct(session: Session, protocol: VettingProtocol | None) -> int:
     """Carry the run through and return the exit status."""
-    with stoppable():
+    with stoppable(), session.warned.listening() if session.warned else contextlib.nullcontext():
         try:
             outcome = _carried_out(session, protocol)
         except Stopped as stop:
@@ -109,7 +116,8 @@ def begin(
         sample_interval_s=settings.record.interval_s if request.record else None,
         versions=provenance.versions(Path.cwd()),
     )
-    session = Session(request, machine, logbook, settings, job)
+    warned = Warned(warning.parse(request.signal)) if request.signal else None
+    session = Session(request, machine, logbook, settings, job, warned)
     session.update()
     return session
 
@@ -120,7 +128,8 @@ def _carried_out(session: Session, protocol: VettingProtocol | None) -> records.
         session.update(program_started_ns=time.time_ns())
         say(f"running {session.request.job_name} on {used}, {plural(session.request.ranks, 'task')}")
         try:
-            ended = session.machine.run(used, session.request, _variables(session), _watched(session, used))
+            variables = _variables(session, len(used))
+            ended = session.machine.run(used, session.request, variables, _watched(session, used))
         finally:
             session.try_update(program_ended_ns=time.time_ns())
     ended_ns = time.time_ns()
@@ -129,11 +138,12 @@ def _carried_out(session: Session, protocol: VettingProtocol | None) -> records.
 
 
 def _watched(session: Session, used: NodeSet) -> tuple[Reason, ...]:
-    """Return what watches the logbook for the signs that were asked for."""
-    request, settings = session.request, session.settings.run
+    """Return what passes the warning on, and what watches the logbook for the signs that were asked for."""
+    request, settings, warned = session.request, session.settings.run, session.warned
+    warnings: tuple[Reason, ...] = (warned.pass_on,) if warned else ()
     signs = [sign for sign in request.abort_on if sign in SIGNS]
     if not signs and request.heartbeat_s is None:
-        return ()
+        return warnings
 
     def look_closer() -> None:
         with told("the stacks"):
@@ -141,13 +151,22 @@ def _watched(session: Session, used: NodeSet) -> tuple[Reason, ...]:
             say(f"the stacks of all ranks are in {session.logbook.stacks}")
 
     watch = Watch(session.logbook, signs, settings.hang_s, settings.hang_grace_s, look_closer, request.heartbeat_s)
-    return (watch.reason,)
+    return (*warnings, lambda _: watch.reason())
 
 
 def _variables(session: Session) -> dict[str, str]:
     """Return what the program needs to report to the recorder, and its container to the logbook."""
     found = {metrics.VARIABLE: record.metrics_name(session.logbook.path)} if session.request.record else {}
     return found | ({VERIFIED: str(session.logbook.verified)} if session.request.environment else {})
+def _variables(session: Session, nodes: int) -> dict[str, str]:
+    """Return what the program needs to report to the recorder, and how often it should write checkpoints."""
+    variables = {metrics.VARIABLE: record.metrics_name(session.logbook.path)} if session.request.record else {}
+    if session.request.checkpoint_s is None:
+        return variables
+    mtbf_s = cadence.job_mtbf_s(session.settings.run.node_mtbf_hours * 3600, nodes)
+    best = cadence.cadence(session.request.checkpoint_s, mtbf_s)
+    say(f"a checkpoint is due every {best.interval_s:.0f} s of work ({CHECKPOINT_VARIABLE})")
+    return variables | {CHECKPOINT_VARIABLE: f"{best.interval_s:.0f}"}
 
 
 def _ready_nodes(session: Session, protocol: VettingProtocol | None) -> NodeSet:
@@ -212,17 +231,31 @@ def _tried_again(session: Session, outcome: records.Outcome) -> records.Outcome:
     refused, began = [each.node for each in session.job.refused], session.job.program_started_ns is not None
     bad = outcomes.bad_nodes(outcome, refused, began=began)
     outcome = replace(outcome, bad_nodes=bad)
-    if not bad or not session.request.attempt:
+    if not session.request.attempt:
         return outcome
+    if not bad:
+        return _gone_on(session, outcome)
     if not session.request.restarts:
         say(f"not submitted again: attempt {session.request.attempt} was the last that --restarts allows")
         return outcome
+    return _submitted_again(session, outcome, NodeSet(bad))
+
+
+def _gone_on(session: Session, outcome: records.Outcome) -> records.Outcome:
+    """Submit the job again if its time was too short for the program: the next one of its chain."""
+    warned = session.warned is not None and session.warned.given
+    if not outcomes.needs_more_time(outcome, warned=warned) or not session.request.chain:
+        return outcome
+    return _submitted_again(session, outcome, NodeSet())
+
+
+def _submitted_again(session: Session, outcome: records.Outcome, bad: NodeSet) -> records.Outcome:
     try:
-        job = session.machine.submit_again(session.request, NodeSet(bad))
+        job = session.machine.submit_again(session.request, bad)
     except PioletError as error:
         say(f"could not be submitted again: {error}")
         return outcome
-    say(f"submitted again as job {job}, without {NodeSet(bad)}")
+    say(f"submitted again as job {job}, without {bad}" if bad else f"goes on as job {job}")
     return replace(outcome, next_job=job)
 
 

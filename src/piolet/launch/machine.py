@@ -58,5 +58,8 @@ class Machine(Protocol):
         ...
 
     def submit_again(self, request: RunRequest, bad: NodeSet) -> str:
-        """Submit `request` once more, without the nodes `bad`, and return the job; empty where there are no jobs."""
+        """Submit `request` once more and return the job; empty where there are no jobs.
+
+        It is tried again without the nodes `bad`, after a delay; without any it goes on, the next of its chain.
+        """
         ...

@@ -154,6 +154,11 @@ def bad_nodes(outcome: Outcome, refused: Sequence[str], *, began: bool) -> tuple
     return outcome.bad_nodes or tuple(filter(None, [outcome.first_failing_node]))
 
 
+def needs_more_time(outcome: Outcome, *, warned: bool) -> bool:
+    """Tell whether the time limit ended the program, or it ended well after it was warned of it."""
+    return outcome.state == "TIMEOUT" or (warned and outcome.state == "COMPLETED")
+
+
 def of_error(error: PioletError, ended_ns: int) -> Outcome:
     """Return the outcome of a run whose program never started."""
     return Outcome(

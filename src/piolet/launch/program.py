@@ -49,8 +49,8 @@ class Ended:
     doomed: Sign | None = None
 
 
-Reason = Callable[[], Sign | None]
-"""Asked again and again while a program runs; gives the sign on which it should end."""
+Reason = Callable[[Process], Sign | None]
+"""Called with the step again and again while it runs; gives the sign on which it should end."""
 
 
 def run_step(
@@ -66,7 +66,7 @@ def run_step(
     looks too. The step is ended as soon as it, or any of `reasons`, gives one.
     """
     look = _both(look, doom) if doom else look
-    reasons = [*reasons, doom.reason] if doom else reasons
+    reasons = [*reasons, lambda _: doom.reason()] if doom else reasons
     failures: list[Failure] = []
 
     def look_at_errors(line: bytes) -> None:
@@ -130,7 +130,7 @@ def _both(look: Look | None, doom: Doom) -> Look:
 def _awaited(process: Process, reasons: Sequence[Reason]) -> Sign | None:
     """Wait for the end of the step, or end it; return the sign if it was ended."""
     while reasons and process.poll() is None:
-        sign = next(filter(None, (reason() for reason in reasons)), None)
+        sign = next(filter(None, [reason(process) for reason in reasons]), None)
         if sign:
             end(process, GRACE_S)
             return sign

@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 
 from piolet.core.errors import UsageError
 from piolet.core.text import did_you_mean
-from piolet.launch import doom, watching
+from piolet.launch import doom, warning, watching
 from piolet.logbook import records
 
 
@@ -19,7 +19,8 @@ class RunRequest:
     (empty: no vetting). `gpus_per_node` None asks for all that every node has. `restarts` is how often the job may be
     submitted again when nodes fail it; `attempt` is 0 but in a script of Piolet's, which counts from 1 and names the
     job before in `previous_job`. `abort_on` names signs on which the program is ended early, and `heartbeat_s` how long
-    it may give no sign of life.
+    it may give no sign of life. `signal` is what it gets before the time limit (``USR1@300``), and `chain` how many jobs
+    may go on after this one where time was too short. `checkpoint_s` is how long training stands still for one.
     """
 
     command: tuple[str, ...]
@@ -41,6 +42,9 @@ class RunRequest:
     previous_job: str = ""
     abort_on: tuple[str, ...] = ()
     heartbeat_s: float | None = None
+    signal: str = ""
+    chain: int = 0
+    checkpoint_s: float | None = None
 
     @property
     def job_name(self) -> str:
@@ -82,6 +86,10 @@ def check(request: RunRequest) -> RunRequest:
     if request.restarts < 0:
         raise UsageError(f"--restarts cannot be {request.restarts}", remedy="0 or more; 0 submits the job once")
     _check_signs(request)
+    if request.chain < 0:
+        raise UsageError(f"--chain cannot be {request.chain}", remedy="0 or more jobs after the first")
+    if request.signal:
+        warning.parse(request.signal)
     if request.spares and not request.protocol:
         raise UsageError(
             "spares are of no use without vetting, which chooses among the nodes",

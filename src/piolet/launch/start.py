@@ -39,11 +39,11 @@ def run(asked: RunRequest, how: How, settings: Settings) -> int:
 
 
 def _run_allocated(asked: RunRequest, allocation: Allocation, settings: Settings) -> int:
-    if asked.restarts and not asked.attempt:
+    if (asked.restarts or asked.chain or asked.signal) and not asked.attempt:
         raise UsageError(
-            "only a job that piolet run has submitted can be submitted again",
-            where="--restarts inside of an allocation",
-            remedy="leave --restarts out here, or call piolet run on a login node",
+            "only a job that piolet run has submitted can be warned or submitted again",
+            where="--restarts, --chain or --signal inside of an allocation",
+            remedy="leave them out here, or call piolet run on a login node",
         )
     if len(allocation.nodes) < asked.nodes:
         raise UsageError(
@@ -59,8 +59,9 @@ def _run_allocated(asked: RunRequest, allocation: Allocation, settings: Settings
 def _run_locally(asked: RunRequest, how: How, settings: Settings) -> int:
     if asked.abort_on or asked.heartbeat_s is not None:
         raise UsageError("--abort-on and --heartbeat are for jobs", remedy="leave them out with --local")
-    if asked.restarts or how.max_wait_s is not None:
-        raise UsageError("--restarts and --max-wait are for jobs", remedy="leave them out with --local")
+    if asked.restarts or asked.chain or asked.signal or how.max_wait_s is not None:
+        what = "--restarts, --chain, --signal and --max-wait are for jobs"
+        raise UsageError(what, remedy="leave them out with --local")
     if asked.spares:
         raise UsageError("there are no spares on one machine", remedy="leave --spares out with --local")
     if how.dry_run or how.detach:

@@ -127,3 +127,21 @@ def test_a_program_whose_loss_is_no_number_is_ended_early(piolet_run):
     assert (outcome["state"], outcome["aborted_on"], outcome["domain"]) == ("FAILED", "nan", "workload")
     assert "not a number" in outcome["reason"]
     assert not piolet_run.jobs()
+
+
+def test_a_program_that_needs_more_time_goes_on_in_the_next_job_of_its_chain(piolet_run):
+    """Slurm counts in minutes, so the warning comes at the start of a job of one minute."""
+    script = (
+        'trap "exit 0" USR1; echo "every $PIOLET_CHECKPOINT_INTERVAL_S"; touch "$0.$SLURM_JOB_ID";'
+        ' [ $(ls "$0".* | wc -l) = 2 ] && exit 0; while :; do sleep 0.1; done'
+    )
+    options = ("--time", "1", "--signal", "USR1@59", "--chain", "3", "--checkpoint", "60")
+
+    done = piolet_run("-N", "2", *options, "--", "sh", "-c", script, piolet_run.root / "began", env=SOON)
+
+    (_, first, job), *rest = logbooks(piolet_run)
+    assert first["state"] == "COMPLETED"
+    assert first["next_job"] == rest[0][0]["job_id"]
+    assert rest[0][0]["previous_job"] == job
+    assert f"goes on as job {first['next_job']}" in done.stdout
+    assert "every 28" in done.stdout, done.stdout

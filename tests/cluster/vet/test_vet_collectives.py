@@ -159,13 +159,13 @@ print(json.dumps([str(verdict.ready), str(verdict.unknown), [each._asdict() for 
 
 
 @pytest.mark.parametrize(
-    ("nodes", "ready", "unknown", "reason"),
+    ("nodes", "verdict", "reason"),
     [
-        ("node[1-5]", "node[1-3,5]", "", "traced to this node: bad with 3 of 3 good nodes (confidence 0.80)"),
-        ("node[4-5]", "", "node[4-5]", "2 nodes are too few to tell which it is"),
+        ("node[1-5]", ["node[1-3,5]", ""], "traced to this node: bad with 3 of 3 good nodes (confidence 0.80)"),
+        ("node[4-5]", ["", "node[4-5]"], "2 nodes are too few to tell which it is"),
     ],
 )
-def test_a_collective_that_fails_is_traced_to_the_node(on_lab, tmp_path, nodes, ready, unknown, reason):
+def test_a_collective_that_fails_is_traced_to_the_node(on_lab, tmp_path, nodes, verdict, reason):
     tmp_path.chmod(0o755)
     (tmp_path / "fake.py").write_text(FAKE.replace("BAD", "node4"), encoding="utf-8")
     hold = ("salloc", "--quiet", f"--nodelist={nodes}")
@@ -173,7 +173,7 @@ def test_a_collective_that_fails_is_traced_to_the_node(on_lab, tmp_path, nodes, 
     done = on_lab(*hold, sys.executable, "-c", ASKING, env={"PYTHONPATH": str(tmp_path)}, timeout=150)
 
     found = json.loads(done.stdout)
-    assert found[:2] == [ready, unknown]
+    assert found[:2] == verdict
     assert all(reason in refusal["reason"] for refusal in found[2])
     assert found[2]
 
