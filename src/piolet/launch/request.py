@@ -19,8 +19,8 @@ class RunRequest:
     (empty: no vetting). `gpus_per_node` None asks for all that every node has. `restarts` is how often the job may be
     submitted again when nodes fail it; `attempt` is 0 but in a script of Piolet's, which counts from 1 and names the
     job before in `previous_job`. `abort_on` names signs on which the program is ended early, and `heartbeat_s` how long
-    it may give no sign of life. `signal` is what it gets before the time limit (``USR1@300``), and `chain` how many jobs
-    may go on after this one where time was too short. `checkpoint_s` is how long training stands still for one.
+    it may give no sign of life. `signal` is what it gets before the time limit (``USR1@300``); `chain` is how many
+    jobs may go on after this one where time was too short. `checkpoint_s` is how long training stands still for one.
     """
 
     command: tuple[str, ...]

@@ -19,8 +19,8 @@ from piolet.vet.answers import MARKER
 from piolet.vet.protocol import BEGUN
 
 BEGIN_FACTOR = 4.0
-BEGIN_LEAST_S = 5.0
-"""A node that is three times as slow as the others still begins in time; Slurm itself tries a dead one for 10 s."""
+BEGIN_LEAST_S = 10.0
+"""A node that is three times as slow as the others still begins in time; Slurm gives up a dead one after as long."""
 
 _LOOK_S = 0.1
 
