@@ -158,6 +158,8 @@ def _variables(session: Session) -> dict[str, str]:
     """Return what the program needs to report to the recorder, and its container to the logbook."""
     found = {metrics.VARIABLE: record.metrics_name(session.logbook.path)} if session.request.record else {}
     return found | ({VERIFIED: str(session.logbook.verified)} if session.request.environment else {})
+
+
 def _variables(session: Session, nodes: int) -> dict[str, str]:
     """Return what the program needs to report to the recorder, and how often it should write checkpoints."""
     variables = {metrics.VARIABLE: record.metrics_name(session.logbook.path)} if session.request.record else {}
