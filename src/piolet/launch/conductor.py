@@ -26,8 +26,8 @@ from piolet.core.stopping import Stopped, stoppable, undisturbed
 from piolet.core.text import plural
 from piolet.data import cadence
 from piolet.launch import outcome as outcomes
-from piolet.launch.environment import VERIFIED
 from piolet.launch import warning
+from piolet.launch.environment import VERIFIED
 from piolet.launch.machine import Machine
 from piolet.launch.program import Reason
 from piolet.launch.request import RunRequest
@@ -154,21 +154,21 @@ def _watched(session: Session, used: NodeSet) -> tuple[Reason, ...]:
     return (*warnings, lambda _: watch.reason())
 
 
-def _variables(session: Session) -> dict[str, str]:
-    """Return what the program needs to report to the recorder, and its container to the logbook."""
-    found = {metrics.VARIABLE: record.metrics_name(session.logbook.path)} if session.request.record else {}
-    return found | ({VERIFIED: str(session.logbook.verified)} if session.request.environment else {})
-
-
 def _variables(session: Session, nodes: int) -> dict[str, str]:
-    """Return what the program needs to report to the recorder, and how often it should write checkpoints."""
-    variables = {metrics.VARIABLE: record.metrics_name(session.logbook.path)} if session.request.record else {}
+    """Return what the program needs to tell the recorder, its container the logbook, and how often to write checkpoints."""
+    found = {metrics.VARIABLE: record.metrics_name(session.logbook.path)} if session.request.record else {}
+    found |= {VERIFIED: str(session.logbook.verified)} if session.request.environment else {}
+    return found | _cadence(session, nodes)
+
+
+def _cadence(session: Session, nodes: int) -> dict[str, str]:
+    """Return how often a program whose checkpoints take known seconds should write one."""
     if session.request.checkpoint_s is None:
-        return variables
+        return {}
     mtbf_s = cadence.job_mtbf_s(session.settings.run.node_mtbf_hours * 3600, nodes)
     best = cadence.cadence(session.request.checkpoint_s, mtbf_s)
     say(f"a checkpoint is due every {best.interval_s:.0f} s of work ({CHECKPOINT_VARIABLE})")
-    return variables | {CHECKPOINT_VARIABLE: f"{best.interval_s:.0f}"}
+    return {CHECKPOINT_VARIABLE: f"{best.interval_s:.0f}"}
 
 
 def _ready_nodes(session: Session, protocol: VettingProtocol | None) -> NodeSet:
