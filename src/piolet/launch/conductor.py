@@ -155,7 +155,7 @@ def _watched(session: Session, used: NodeSet) -> tuple[Reason, ...]:
 
 
 def _variables(session: Session, nodes: int) -> dict[str, str]:
-    """Return what the program needs to tell the recorder, its container the logbook, and how often to write checkpoints."""
+    """Return what the program needs to tell the recorder, its container the logbook, and when checkpoints are due."""
     found = {metrics.VARIABLE: record.metrics_name(session.logbook.path)} if session.request.record else {}
     found |= {VERIFIED: str(session.logbook.verified)} if session.request.environment else {}
     return found | _cadence(session, nodes)
