@@ -1,9 +1,12 @@
 """What a sample costs on disk: segments of a logbook beside VictoriaMetrics and Prometheus, of the same samples.
 
-    python bench/bytes_per_sample.py [--nodes 64] [--gpus 4] [--seconds 600] [--seed 1] [--json FILE]
+    python bench/bytes_per_sample.py simulated [--nodes 64] [--gpus 4] [--seconds 3600]
+    python bench/bytes_per_sample.py noise [--nodes 64] [--gpus 4] [--seconds 600] [--seed 1]
+    python bench/bytes_per_sample.py logbook DIR
 
-A made trace of a training job: every column of the family `gpu` that NVML and GPM fill, once a second, with noise of
-the size that the sensors have, rounded as the recorder rounds. The segments are written by the recorder's writer, a
+`simulated` is a job on simulated H100s, read through NVML by the recorder's collector, each second of its time. `noise`
+is a made trace whose every number has noise of the size that sensors have, the hardest to store. `logbook` is a
+recording of your own, such as an hour of this machine's /proc. The segments are written by the recorder's writer, a
 flush every five seconds, and merged as at the end of a job. VictoriaMetrics imports the samples and merges its parts;
 promtool makes Prometheus' blocks. Both are then asked how many samples they hold. Needs Debian's packages
 victoria-metrics and prometheus.
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import random
 import subprocess
@@ -28,58 +32,134 @@ import httpx2
 from metric_stores import Store, free_port, running
 
 from piolet import __version__
+from piolet.core.errors import StorageError
+from piolet.core.native import DIRECTORY, native
+from piolet.lab import gpus as simulated_gpus
 from piolet.logbook.layout import Logbook, create
 from piolet.logbook.merging import merge_node
-from piolet.logbook.schema import FAMILIES
+from piolet.logbook.reader import Reader, read
+from piolet.logbook.schema import FAMILIES, Column, Family
 from piolet.logbook.writer import SegmentWriter, rounded
+from piolet.record.collector import Context
+from piolet.record.collectors.nvml import NvmlCollector
 
-COLUMNS = {column.name: column for column in FAMILIES["gpu"].columns}
-IDENTITY = {"time_ns", "node", "gpu", "uuid", "source"}
 FLUSH_S = 5
 CHECKPOINT_EVERY_S, CHECKPOINT_S = 120, 8
 MIB = 1 << 20
-Series = dict[str, list[float]]
-"""Column -> a value a second."""
+WORKLOAD = """startup 30
+loop forever
+  loop 60
+    compute 1.6 level=0.95
+    communication 0.4
+  end
+  checkpoint 8
+end
+"""
+Sizes = Mapping[str, int]
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("trace", choices=["simulated", "noise", "logbook"])
+    parser.add_argument("directory", nargs="?", type=Path)
     for name, value in (("nodes", 64), ("gpus", 4), ("seconds", 600), ("seed", 1)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    start_s = int(time.time()) // 7200 * 7200 - 6600  # within one block of Prometheus, which are two hours long
-    devices = {
-        (f"node{node:03}", gpu): trace(asked.seed * 1_000_000 + node * 100 + gpu, asked.seconds)
-        for node in range(asked.nodes)
-        for gpu in range(asked.gpus)
-    }
-    count = sum(len(values) for series in devices.values() for values in series.values())
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        text = directory / "samples"
-        names = write_text(text, devices, start_s)
+        if asked.trace == "simulated":
+            needs_library()
+        make = {"simulated": simulated, "noise": noise}
+        book = Logbook(asked.directory) if asked.trace == "logbook" else make[asked.trace](directory, asked)
+        with read(book) as reader:
+            counts = write_text(directory / "samples", reader)
         bytes_of = {
-            "piolet": {"data": segments(directory, devices, start_s)},
-            "victoria-metrics": victoria(directory / "victoria", text, names, count),
-            "prometheus": prometheus(directory / "prometheus", text, names, count),
+            "piolet": {"data": sum(path.stat().st_size for path in reader.paths)},
+            "victoria-metrics": victoria(directory / "victoria", directory / "samples", counts),
+            "prometheus": prometheus(directory / "prometheus", directory / "samples", counts),
         }
-    report(asked, count, bytes_of)
+    report(asked, sum(counts.values()), bytes_of)
 
 
-def trace(seed: int, seconds: int) -> Series:
-    """Return what a GPU of a training job shows, before rounding."""
+def needs_library() -> None:
+    """Begin anew with the simulator's library, which the loader looks for only once."""
+    native("libnvidia-ml.so.1")
+    if os.environ.get("LD_LIBRARY_PATH") != str(DIRECTORY):
+        environ = os.environ | {"LD_LIBRARY_PATH": str(DIRECTORY)}
+        os.execve(sys.executable, [sys.executable, *sys.argv], environ)  # noqa: S606 - this program again
+
+
+def simulated(directory: Path, asked: argparse.Namespace) -> Logbook:
+    """Record a job on simulated GPUs, each node in a process of its own, at the times that the simulator is told."""
+    logbook = create(directory / "piolet", "bench", "1")
+    start_ns = start_s() * 10**9
+    script = directory / "workload"
+    script.write_text(WORKLOAD)
+    for number in range(asked.nodes):
+        node = f"node{number:03}"
+        state = directory / "gpus" / node
+        simulated_gpus.write_inventory(state, node=node, count=asked.gpus, boot_ns=start_ns - 3600 * 10**9)
+        for gpu in range(asked.gpus):
+            simulated_gpus.arm_script(state, gpu, script.read_text(), time_ns=start_ns + 10**9 * (gpu % 2))
+        if child := os.fork():
+            if os.waitpid(child, 0)[1]:
+                sys.exit(f"{node} could not be recorded")
+            continue
+        _simulate(logbook, node, state, start_ns, asked.seconds)
+        os._exit(0)
+    return logbook
+
+
+def _simulate(logbook: Logbook, node: str, state: Path, start_ns: int, seconds: int) -> None:
+    os.environ |= {"PIOLET_GPUSIM": str(state), "PIOLET_GPUSIM_NOW_NS": str(start_ns)}
+    collector = NvmlCollector(Context(dict(os.environ), StorageError("none")))
+    writer = SegmentWriter(logbook, node)
+    for second in range(seconds):
+        now_ns = start_ns + second * 10**9
+        os.environ["PIOLET_GPUSIM_NOW_NS"] = str(now_ns)
+        for family, row in collector.collect(now_ns):
+            writer.append(family, {**row, "node": node})
+        if second % FLUSH_S == FLUSH_S - 1:
+            writer.flush()
+    writer.flush()
+    merge_node(logbook, node)
+
+
+def start_s() -> int:
+    """Return a start within one block of Prometheus, which are two hours long."""
+    return int(time.time()) // 7200 * 7200 - 6600
+
+
+def noise(directory: Path, asked: argparse.Namespace) -> Logbook:
+    """Write what is made to be hard: noise of the size that the sensors have, in every number."""
+    logbook = create(directory / "piolet", "bench", "1")
+    for number in range(asked.nodes):
+        node = f"node{number:03}"
+        traces = [list(trace(asked.seed * 1_000_000 + number * 100 + gpu, asked.seconds)) for gpu in range(asked.gpus)]
+        writer = SegmentWriter(logbook, node)
+        for second in range(asked.seconds):
+            for gpu, rows in enumerate(traces):
+                identity = {"time_ns": (start_s() + second) * 10**9, "node": node, "gpu": gpu, "uuid": uuid(node, gpu)}
+                writer.append("gpu", identity | rows[second])
+            if second % FLUSH_S == FLUSH_S - 1:
+                writer.flush()
+        writer.flush()
+        merge_node(logbook, node)
+    return logbook
+
+
+def trace(seed: int, seconds: int) -> Iterator[dict[str, float]]:
+    """Yield what a GPU of a training job shows, before rounding."""
     chance = random.Random(seed)  # noqa: S311 - noise
     skill, energy_j, heat = chance.gauss(1, 0.01), chance.uniform(1e8, 2e9), chance.uniform(50, 58)
-    rows: list[dict[str, float]] = []
     for second in range(seconds):
         busy = second % CHECKPOINT_EVERY_S < CHECKPOINT_EVERY_S - CHECKPOINT_S
         row = _busy(chance, skill) if busy else _idle(chance)
         heat += chance.gauss(0, 0.3) + (0.02 if busy else -0.3) * (66 - heat if busy else heat - 45) / 10
         energy_j += row["power_w"]
-        rows.append(row | {"energy_j": energy_j, "temperature_c": heat, "memory_temperature_c": heat + 9} | _steady())
-    return {name: [row[name] for row in rows] for name in rows[0]}
+        yield row | {"energy_j": energy_j, "temperature_c": heat, "memory_temperature_c": heat + 9} | _steady()
 
 
 def _busy(chance: random.Random, skill: float) -> dict[str, float]:
@@ -116,60 +196,60 @@ def _steady() -> dict[str, float]:
     return dict.fromkeys(counters, 0) | {"sm_clock_max_hz": 1980e6, "memory_clock_hz": 2619e6, "power_limit_w": 700}
 
 
-def segments(directory: Path, devices: Mapping[tuple[str, int], Series], start_s: int) -> int:
-    """Write and merge the logbook; return the bytes of its segments."""
-    logbook = create(directory / "books", "bench", "1")
-    for node in sorted({node for node, _ in devices}):
-        _record(logbook, node, {gpu: series for (name, gpu), series in devices.items() if name == node}, start_s)
-        merge_node(logbook, node)
-    return size(logbook.family("gpu"))
-
-
-def _record(logbook: Logbook, node: str, gpus: Mapping[int, Series], start_s: int) -> None:
-    writer = SegmentWriter(logbook, node)
-    for second in range(len(next(iter(gpus[0].values())))):
-        for gpu, series in gpus.items():
-            row = {name: values[second] for name, values in series.items()}
-            identity = {"time_ns": (start_s + second) * 10**9, "node": node, "gpu": gpu, "uuid": uuid(node, gpu)}
-            writer.append("gpu", identity | row)
-        if second % FLUSH_S == FLUSH_S - 1:
-            writer.flush()
-    writer.flush()
-
-
-def write_text(path: Path, devices: Mapping[tuple[str, int], Series], start_s: int) -> list[str]:
-    """Write the samples as OpenMetrics text, rounded as the recorder rounds; return the names of the metrics."""
-    names = sorted(next(iter(devices.values())))
+def write_text(path: Path, reader: Reader) -> dict[str, int]:
+    """Write every number of a logbook as OpenMetrics text, rounded as it is stored; return how many each metric has."""
+    counts: dict[str, int] = {}
     with path.open("w") as file:
-        for name in names:
-            file.write(f"# TYPE gpu_{name} gauge\n")
-            file.writelines(_lines(name, devices, start_s))
+        for family in FAMILIES.values():
+            for column in family.columns:
+                metric = f"{family.name}_{column.name}"
+                if column.kind in {"VARCHAR", "BOOLEAN"} or column.name in {"time_ns", *family.key}:
+                    continue
+                found = 0
+                for found, line in enumerate(_lines(reader, family, column, metric), start=1):
+                    if found == 1:
+                        file.write(f"# TYPE {metric} gauge\n")
+                    file.write(line)
+                if found:
+                    counts[metric] = found
         file.write("# EOF\n")
-    return [f"gpu_{name}" for name in names]
+    return counts
 
 
-def _lines(name: str, devices: Mapping[tuple[str, int], Series], start_s: int) -> Iterator[str]:
-    for (node, gpu), series in devices.items():
-        labels = f'gpu_{name}{{node="{node}",gpu="{gpu}",uuid="{uuid(node, gpu)}"}}'
-        for second, value in enumerate(series[name]):
-            yield f"{labels} {rounded(COLUMNS[name], value):.12g} {start_s + second}\n"
+def _lines(reader: Reader, family: Family, column: Column, metric: str) -> Iterator[str]:
+    labels = [name for name in (*family.key[1:], "uuid", "rank") if name in family.names]
+    labels = list(dict.fromkeys(labels))
+    keys = ", ".join(labels)
+    query = f'SELECT {keys}, time_ns, {column.name} FROM "{family.name}" WHERE {column.name} IS NOT NULL ORDER BY ALL'  # noqa: S608
+    result = reader.database.cursor().execute(query)
+    while rows := result.fetchmany(20_000):
+        for *names, time_ns, value in rows:
+            shown = ",".join(f'{label}="{name}"' for label, name in zip(labels, names, strict=True))
+            exact = rounded(column, value)
+            number = round(exact / column.resolution) * column.resolution if column.resolution else exact
+            yield f"{metric}{{{shown}}} {number:.12g} {time_ns / 1e9:.3f}\n"
 
 
-def victoria(directory: Path, text: Path, names: list[str], count: int) -> dict[str, int]:
+def victoria(directory: Path, text: Path, counts: Sizes) -> dict[str, int]:
     """Import the samples, merge, and return the bytes of samples and index."""
     with running("victoria-metrics", f"127.0.0.1:{free_port()}", directory) as store:
         with text.open() as file:
             while batch := file.readlines(1 << 24):
-                lines = (line[:-1] + "000\n" for line in batch if line[0] != "#")  # milliseconds
+                lines = (_in_milliseconds(line) for line in batch if line[0] != "#")
                 httpx2.post(f"{store.url}/api/v1/import/prometheus", content="".join(lines), timeout=120)
         for action in ("force_flush", "force_merge"):
             httpx2.get(f"{store.url}/internal/{action}", timeout=300).raise_for_status()
-        held(store, names, count)
+        held(store, counts)
         settle(directory / "data")
     return {"data": size(directory / "data/data"), "index": size(directory / "data/indexdb")}
 
 
-def prometheus(directory: Path, text: Path, names: list[str], count: int) -> dict[str, int]:
+def _in_milliseconds(line: str) -> str:
+    head, _, time_s = line.rpartition(" ")
+    return f"{head} {time_s.strip().replace('.', '')}\n"
+
+
+def prometheus(directory: Path, text: Path, counts: Sizes) -> dict[str, int]:
     """Make blocks of the samples, have Prometheus read them, and return the bytes of samples and index."""
     directory.mkdir()
     made = ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(text), str(directory / "data")]
@@ -178,15 +258,16 @@ def prometheus(directory: Path, text: Path, names: list[str], count: int) -> dic
     found = {"data": sum(size(block / "chunks") for block in blocks)}
     found["index"] = sum(map(size, blocks)) - found["data"]
     with running("prometheus", f"127.0.0.1:{free_port()}", directory) as store:
-        held(store, names, count)
+        held(store, counts)
     return found
 
 
-def held(store: Store, names: list[str], count: int) -> None:
+def held(store: Store, counts: Sizes) -> None:
     """Make sure that a store has every sample; exit if not."""
-    found = sum(int(store.query(f"sum(count_over_time({name}[5h]))")[0]["value"][1]) for name in names)
-    if found != count:
-        sys.exit(f"{store.name} holds {found} samples of {count}")
+    for name, count in counts.items():
+        found = int(store.query(f"sum(count_over_time({name}[5h]))")[0]["value"][1])
+        if found != count:
+            sys.exit(f"{store.name} holds {found} samples of {name}, and {count} were given")
 
 
 def settle(directory: Path) -> None:
@@ -208,18 +289,19 @@ def uuid(node: str, gpu: int) -> str:
     return "GPU-" + "-".join(f"{chance.getrandbits(4 * digits):0{digits}x}" for digits in (8, 4, 4, 4, 12))
 
 
-def report(asked: argparse.Namespace, count: int, bytes_of: Mapping[str, Mapping[str, int]]) -> None:
+def report(asked: argparse.Namespace, count: int, bytes_of: Mapping[str, Sizes]) -> None:
     """Print the table, and write the figures where they were asked for."""
     print(f"{platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}")
     print(f"piolet {__version__}, {peers()}")
-    print(f"{asked.nodes} nodes x {asked.gpus} GPUs x {asked.seconds} s, seed {asked.seed}: {count} samples")
+    shape = "" if asked.trace == "logbook" else f" of {asked.nodes} nodes x {asked.gpus} GPUs x {asked.seconds} s"
+    print(f"{asked.trace}{shape}: {count} samples")
     print(f"{'':18} {'B/sample':>9} {'+ index':>9} {'against piolet':>15} {'with index':>11}")
     ours = bytes_of["piolet"]["data"]
     for name, sizes in bytes_of.items():
         data, both = sizes["data"], sum(sizes.values())
         print(f"{name:18} {data / count:9.3f} {both / count:9.3f} {data / ours:14.2f}x {both / ours:10.2f}x")
     if asked.json:
-        asked.json.write_text(json.dumps({"samples": count, "bytes": bytes_of}, indent=2) + "\n")
+        asked.json.write_text(json.dumps({"trace": asked.trace, "samples": count, "bytes": bytes_of}, indent=2) + "\n")
 
 
 def peers() -> str:

@@ -13,6 +13,8 @@ from piolet.core.errors import UsageError
 from piolet.record.agent import run_agent
 from piolet.record.spec import AgentSpec
 
+_WAYS = {(True, False): "an agent", (False, True): "--site", (False, False): "--attach", (True, True): "an agent"}
+
 
 @click.command(context_settings={"allow_interspersed_args": False})
 @click.option("--logbook", type=click.Path(file_okay=False, path_type=Path), help="Directory to record into.")
@@ -20,6 +22,7 @@ from piolet.record.spec import AgentSpec
 @click.option("--node", default="", help="Name of this node in the logbook.  [default: Slurm's, else the host's]")
 @click.option("--agent", is_flag=True, help="Record this node in the foreground until SIGTERM; needs --logbook.")
 @click.option("--attach", metavar="JOB", default="", help="Record this running Slurm job from outside, until it ends.")
+@click.option("--site", is_flag=True, help="Be the service of this node that records every job on it; as root.")
 @click.option("--standby", is_flag=True, help="With --agent: wait to take over if this node has an agent already.")
 @click.option("--whole-job", is_flag=True, help="With --agent: look at every process of the Slurm job.")
 @click.argument("program", nargs=-1, type=click.UNPROCESSED)
@@ -31,6 +34,7 @@ def command(
     program: tuple[str, ...],
     *,
     agent: bool,
+    site: bool,
     standby: bool,
     whole_job: bool,
 ) -> None:
@@ -45,17 +49,20 @@ def command(
         piolet record --attach 4711
     """
     settings = config.load({"record.interval_s": interval}).settings
-    if agent + bool(attach) + bool(program) != 1:
+    if agent + site + bool(attach) + bool(program) != 1:
         raise UsageError(
-            f"{'an agent' if agent else '--attach'} takes no program"
-            if agent or attach
-            else "there is no program to record",
+            f"{_WAYS[agent, site]} takes no program" if agent or site or attach else "there is no program to record",
             remedy="write `piolet record -- PROGRAM`, `piolet record --attach JOB`, or `... --agent --logbook DIR`",
         )
     if program:
         from piolet.record.program import record_program  # noqa: PLC0415 - what an agent does without
 
         record_program(program, settings, logbook=logbook, node=node)
+    if site:
+        from piolet.record.site import serve  # noqa: PLC0415 - same
+
+        serve(settings, _node(node))
+        return
     if attach:
         from piolet.record.attach import attach as attach_to  # noqa: PLC0415 - same
 
@@ -64,11 +71,15 @@ def command(
     _run_agent(logbook, node, settings, standby=standby, whole_job=whole_job)
 
 
+def _node(chosen: str) -> str:
+    return chosen or os.environ.get("SLURMD_NODENAME") or socket.gethostname().partition(".")[0]
+
+
 def _run_agent(logbook: Path | None, node: str, settings: config.Settings, *, standby: bool, whole_job: bool) -> None:
     if logbook is None:
         raise UsageError("an agent needs to know where to record", remedy="add --logbook DIR")
     record = settings.record
-    name = node or os.environ.get("SLURMD_NODENAME") or socket.gethostname().partition(".")[0]
+    name = _node(node)
     run_agent(
         AgentSpec(
             logbook=logbook.absolute(),

@@ -27,7 +27,7 @@ class Context:
     `kernel_log` is open at the place where the recording began, or the error that says why it is not. `devices` is
     filled by whoever reads the GPUs first; it stays empty where there are none. `metrics` names the socket to which
     programs report. `node`, `logbook`, `interval_s`, `dcgm` and `whole_job` are the agent's; see AgentSpec. `profile`
-    is what DCGM said last of each GPU, by UUID, for the rows of NVML to take.
+    is what DCGM said last of each GPU, by UUID, for the rows of NVML to take. `pid` is a process in the job's cgroup.
     """
 
     environ: Mapping[str, str]
@@ -39,6 +39,7 @@ class Context:
     logbook: Path = Path()
     interval_s: float = 1.0
     dcgm: str = "auto"
+    pid: str = "self"
     whole_job: bool = False
     devices: list[Device] = field(default_factory=list)
     profile: dict[str, dict[str, float | None]] = field(default_factory=dict)

@@ -47,7 +47,7 @@ class CgroupCollector:
 
     def __init__(self, context: Context) -> None:
         self._root = context.sys / "fs/cgroup"
-        self._paths = job_paths(sysfs.text(context.proc / "self/cgroup") or "")
+        self._paths = job_paths(sysfs.text(context.proc / context.pid / "cgroup") or "")
         if not self._paths:
             raise NotApplicable(
                 "the recorder is in no cgroup of a Slurm job",

@@ -148,7 +148,8 @@ def environment(directory: Path) -> dict[str, str] | None:
 def same_job(recorder: Mapping[str, str], process: Mapping[str, str]) -> bool:
     """Return whether a process is of the recorder's Slurm job on this node, but not of the recorder's own step."""
     alike = all(recorder.get(name, "") == process.get(name) for name in ("SLURM_JOB_ID", "SLURMD_NODENAME"))
-    return alike and recorder.get("SLURM_STEP_ID") != process.get("SLURM_STEP_ID")
+    own_step = recorder.get("SLURM_STEP_ID")
+    return alike and (own_step is None or own_step != process.get("SLURM_STEP_ID"))
 
 
 def rank_of(environ: Mapping[str, str]) -> int | None:

@@ -1,0 +1,187 @@
+"""The writer of one job on a node of the service: a process that becomes the job's user, and takes rows from its input.
+
+`python -m piolet.record.site_writer SPEC`. It also looks at what is the job's alone: its cgroup and its processes.
+Where the user's own recorder has the node it writes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import select
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from piolet import __version__
+from piolet.core.errors import PioletError, Refused, StorageError
+from piolet.logbook import layout
+from piolet.logbook.layout import Logbook
+from piolet.logbook.records import JobRecord, NodeAllocation, Request, write_job
+from piolet.logbook.writer import SegmentWriter
+from piolet.record import election
+from piolet.record import job as job_file
+from piolet.record.clock import next_tick
+from piolet.record.collector import Collector, Context
+from piolet.record.collectors.cgroup import CgroupCollector
+from piolet.record.collectors.processes import ProcessCollector
+from piolet.record.spec import AgentSpec
+
+_LOOK_NS = 10 * 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class WriterSpec:
+    """One job on this node: what job.json says of it, where it is written, and one of its processes (`pid`)."""
+
+    job_id: int
+    user: str
+    name: str
+    nodes: tuple[str, ...]
+    submitted_ns: int | None
+    started_ns: int | None
+    root: str
+    cluster: str
+    node: str
+    pid: int
+    interval_s: float
+    flush_s: float
+
+    def argv(self) -> list[str]:
+        """Return the command line of the writer."""
+        return [sys.executable, "-P", "-m", "piolet.record.site_writer", json.dumps(asdict(self))]
+
+
+class JobWriter:
+    """Writes the rows of one job on this node."""
+
+    def __init__(self, spec: WriterSpec) -> None:
+        self._spec = spec
+        self._book, self._ours = _open(spec)
+        self._address = AgentSpec(self._book.path, spec.node, 1.0, 1.0, Path()).address
+        self._writer = SegmentWriter(self._book, spec.node)
+        environ = {"SLURM_JOB_ID": str(spec.job_id), "SLURMD_NODENAME": spec.node}
+        nobody = StorageError("the service reads it")
+        context = Context(environ, nobody, metrics="none/", whole_job=True, pid=str(spec.pid))
+        self._collectors = [each for kind in (CgroupCollector, ProcessCollector) if (each := _made(kind, context))]
+
+    def run(self, source: int) -> None:
+        """Write what comes, one JSON line a row, until the service closes its end."""
+        unread = b""
+        flush_at_s = time.monotonic() + self._spec.flush_s
+        tick_ns = next_tick(time.time_ns(), _LOOK_NS)
+        while True:
+            ready, _, _ = select.select([source], [], [], max(0.0, flush_at_s - time.monotonic()))
+            came = os.read(source, 1 << 16) if ready else b"-"
+            if not came:
+                break
+            *lines, unread = (unread + came).split(b"\n") if ready else (unread,)
+            for line in lines:
+                self._append(*json.loads(line))
+            if time.time_ns() >= tick_ns:
+                self._collect(tick_ns)
+                tick_ns = next_tick(time.time_ns(), _LOOK_NS)
+            if time.monotonic() >= flush_at_s:
+                self.flush()
+                flush_at_s = time.monotonic() + self._spec.flush_s
+        self._finish()
+
+    def flush(self) -> None:
+        """Write what waits, unless the user's own recorder has this node: its samples are the same, and more."""
+        mine = election.bind(self._address)
+        if mine is None:
+            self._writer = SegmentWriter(self._book, self._spec.node)
+            return
+        with mine:
+            try:
+                self._writer.flush()
+            except StorageError as error:  # the rows stay, within bounds, until it accepts again
+                sys.stderr.write(f"piolet: {error}\n")
+
+    def _append(self, family: str, row: Mapping[str, Any]) -> None:
+        self._writer.append(family, {**row, "node": self._spec.node})
+
+    def _collect(self, time_ns: int) -> None:
+        for collector in self._collectors:
+            try:
+                for family, row in collector.collect(time_ns):
+                    self._append(family, row)
+            except PioletError as error:
+                sys.stderr.write(f"piolet: {error}\n")
+
+    def _finish(self) -> None:
+        from piolet.logbook import merging  # noqa: PLC0415 - DuckDB, for a moment
+
+        self.flush()
+        merging.merge_node(self._book, self._spec.node)
+        if self._ours:
+            job_file.edit(self._book.job, lambda record: job_file.with_end(record, time.time_ns()))
+
+
+def _open(spec: WriterSpec) -> tuple[Logbook, bool]:
+    """Make the logbook on the job's first node, or join it; also return whether job.json is ours."""
+    book = Logbook(Path(spec.root) / spec.cluster / str(spec.job_id))
+    if spec.nodes[:1] != (spec.node,):
+        book.path.mkdir(parents=True, exist_ok=True)
+        return book, False
+    try:
+        book = layout.create(Path(spec.root), spec.cluster, str(spec.job_id))
+    except Refused:
+        return book, False
+    write_job(book.job, _record(spec))
+    return book, True
+
+
+def _record(spec: WriterSpec) -> JobRecord:
+    return JobRecord(
+        job_id=str(spec.job_id),
+        cluster=spec.cluster,
+        user=spec.user,
+        command=(),
+        name=spec.name,
+        request=Request(nodes=len(spec.nodes), record=True),
+        allocation=tuple(NodeAllocation(node, from_ns=spec.started_ns) for node in spec.nodes),
+        submitted_ns=spec.submitted_ns,
+        started_ns=spec.started_ns,
+        program_started_ns=spec.started_ns,
+        sample_interval_s=spec.interval_s,
+        versions={"piolet": __version__, "recorded by": "the node's service"},
+    )
+
+
+def _made(kind: Callable[[Context], Collector], context: Context) -> Collector | None:
+    try:
+        return kind(context)
+    except PioletError:  # no cgroup of a job, as where Slurm makes none
+        return None
+
+
+def become(user: pwd.struct_passwd) -> None:
+    """Give up root for good, with the groups of the user and the umask that keeps others out."""
+    if os.geteuid() == 0:
+        os.initgroups(user.pw_name, user.pw_gid)
+        os.setgid(user.pw_gid)
+        os.setuid(user.pw_uid)
+    os.umask(0o077)
+    os.chdir("/")
+
+
+def main(argument: str) -> int:
+    """Write the job that `argument` tells of; return the exit status."""
+    fields = json.loads(argument)
+    spec = WriterSpec(**{**fields, "nodes": tuple(fields["nodes"])})
+    try:
+        become(pwd.getpwnam(spec.user))
+        JobWriter(spec).run(sys.stdin.fileno())
+    except PioletError as error:
+        sys.stderr.write(f"piolet: job {spec.job_id} is not recorded: {error}\n")
+        return error.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
