@@ -1,7 +1,7 @@
 """Strict schemas for rendered objects: those of Kubernetes, and ours for the few custom kinds that are rendered.
 
-The custom ones are written from the documentation of external-secrets, the Prometheus operator and the Gateway API, for
-the fields that are rendered; anything else is an error.
+The custom ones are written from the documentation of Argo CD, external-secrets, the Prometheus operator and the Gateway
+API, for the fields that are rendered; anything else is an error.
 """
 
 from __future__ import annotations
@@ -47,6 +47,59 @@ CUSTOM = {
         ["selector", "endpoints"],
         selector=table(["matchLabels"], matchLabels={"type": "object"}),
         endpoints=array(table(["port", "path", "interval"], port=TEXT, path=TEXT, interval=TEXT)),
+    ),
+    "AppProject": table(
+        ["sourceRepos", "destinations", "clusterResourceWhitelist", "namespaceResourceWhitelist"],
+        description=TEXT,
+        sourceRepos=array(TEXT),
+        destinations=array(table(["server", "namespace"], server=TEXT, namespace=TEXT)),
+        clusterResourceWhitelist={"type": "array", "maxItems": 0},
+        namespaceResourceWhitelist=array(table(["group", "kind"], group=TEXT, kind=TEXT)),
+        destinationServiceAccounts=array(
+            table(
+                ["server", "namespace", "defaultServiceAccount"],
+                server=TEXT,
+                namespace=TEXT,
+                defaultServiceAccount=TEXT,
+            )
+        ),
+    ),
+    "ApplicationSet": table(
+        ["generators", "template"],
+        goTemplate={"type": "boolean"},
+        goTemplateOptions=array(TEXT),
+        generators=array(
+            table(
+                ["git"],
+                git=table(
+                    ["repoURL", "revision", "directories"],
+                    repoURL=TEXT,
+                    revision=TEXT,
+                    directories=array(table(["path"], path=TEXT)),
+                ),
+            )
+        ),
+        template=table(
+            ["metadata", "spec"],
+            metadata=table(["name"], name=TEXT),
+            spec=table(
+                ["project", "source", "destination", "syncPolicy"],
+                project=TEXT,
+                source=table(
+                    ["repoURL", "targetRevision", "path", "directory"],
+                    repoURL=TEXT,
+                    targetRevision=TEXT,
+                    path=TEXT,
+                    directory=table(["include"], include=TEXT),
+                ),
+                destination=table(["server", "namespace"], server=TEXT, namespace=TEXT),
+                syncPolicy=table(
+                    ["automated", "retry"],
+                    automated=table(["prune", "selfHeal"], prune={"type": "boolean"}, selfHeal={"type": "boolean"}),
+                    retry=table(["limit", "backoff"], limit={"type": "integer"}, backoff={"type": "object"}),
+                ),
+            ),
+        ),
     ),
     "HTTPRoute": table(
         ["parentRefs", "hostnames", "rules"],

@@ -126,5 +126,27 @@ def verify(directory: Path, output: Format) -> int:
     return int(bool(breaches))
 
 
+@command.group()
+def platform() -> None:
+    """What operators own of the service plane."""
+
+
+@platform.command("render")
+@click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Write the tree into this directory.")
+def platform_render(output: Path | None) -> None:
+    """Print what operators apply, once: namespaces, quotas, Argo CD, admission policies, and values for RKE2.
+
+    All of it comes from the platform.toml that services are checked against.
+    """
+    from piolet.service.cluster import tree  # noqa: PLC0415 - help needs none of this
+
+    for name, text in tree.rendered(site_platform()).items():
+        if output is None:
+            click.echo(f"# {name}\n{text}", nl=False)
+        else:
+            write_text(output / name, text)
+            click.echo(output / name)
+
+
 for other in (*service_publishing.COMMANDS, *service_slurm.COMMANDS, *service_gateway.COMMANDS):
     command.add_command(other)

@@ -154,7 +154,35 @@ def cost(path: Path, output: Format) -> None:
     print_table(("a month", "least", "most"), [*shown, ("GiB of storage", *[f"{found.storage_gib:g}"] * 2)])
 
 
-COMMANDS = (diff, deploy, renew, rm, status, cost)
+@click.command()
+@click.option(
+    "--notice-days", type=click.IntRange(0), default=14, show_default=True, help="Name leases that end within."
+)
+@where_options
+@dry_run_option
+def expire(*, notice_days: int, repository: str | None, branch: str, dry_run: bool) -> int:
+    """Stop the services whose lease is over, by one commit that scales them to zero; operators run it every day.
+
+    Those that end within the days of notice are named. Volumes stay, and `renew` wakes a service. Exits with 1 if a
+    lease is over or ends soon. Jobs of Slurm end by themselves.
+    """
+    from piolet.service import expiring  # noqa: PLC0415 - help needs none of this
+
+    gitops = _gitops(site_platform(), repository)
+    with progress(f"reading {gitops.url}"):
+        found = expiring.expire(gitops, today(), notice_days, branch=branch, dry_run=dry_run)
+    if dry_run:
+        click.echo(found.published.patch, nl=False)
+    for each in found.over:
+        click.echo(f"{each.project}/{each.service}: over since {each.expires}")
+    for each in found.soon:
+        click.echo(f"{each.project}/{each.service}: ends on {each.expires}; piolet service renew moves that")
+    if found.published.commit:
+        click.echo(f"pushed {found.published.commit[:12]} to {found.published.branch}")
+    return int(bool(found.over or found.soon))
+
+
+COMMANDS = (diff, deploy, renew, rm, status, cost, expire)
 
 
 def _described(each: Deployed) -> tuple[str, ...]:

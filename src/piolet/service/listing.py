@@ -39,7 +39,7 @@ class Deployed:
 def deployed(gitops: GitOps, project: str = "", branch: str = "") -> tuple[str, list[Deployed]]:
     """Return the newest commit, and its services in order: of one project, or of all. See `publish` for errors."""
     with cloned(gitops, branch) as clone:
-        return clone.head(), list(_services(clone.directory / "projects", project))
+        return clone.head(), services(clone.directory / "projects", project)
 
 
 def on_slurm(settings: Settings, project: str = "") -> list[Deployed]:
@@ -63,6 +63,11 @@ def _on_slurm(place: Place, project: str, name: str) -> Deployed | None:
         expires=wanted.expires,
         state=f"{ready} ready{failed}",
     )
+
+
+def services(projects: Path, project: str = "") -> list[Deployed]:
+    """Return the services below the directory `projects` of a clone, in order: of one project, or of all."""
+    return list(_services(projects, project))
 
 
 def _services(projects: Path, project: str) -> Iterator[Deployed]:

@@ -18,6 +18,8 @@ LabelName = Annotated[
     str, StringConstraints(pattern=r"^([a-z0-9.-]{1,100}/)?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$")
 ]
 Circle = Literal["project", "institution", "internet"]
+Group = Annotated[str, StringConstraints(pattern=r'^[^"\\\x00-\x1f]+$', max_length=200)]
+Cidr = Annotated[str, StringConstraints(pattern=r"^[0-9a-f.:]+/[0-9]{1,3}$")]
 Amount = Annotated[int | float, Field(ge=0)]
 
 
@@ -56,8 +58,9 @@ class Exposure(Table):
 
 
 class Project(Table):
-    """What a project may use at once, all replicas of a service together."""
+    """What a project may use at once, all replicas of a service together, and the OIDC groups that may look at it."""
 
+    groups: list[Group] = Field(default_factory=list)
     cpus: Amount = 16
     memory: Size = "64GiB"
     gpus: Annotated[int, Field(ge=0)] = 0
@@ -69,6 +72,17 @@ class GitOps(Table):
 
     url: Annotated[Text, Field(min_length=1)]
     branch: Annotated[Text, Field(min_length=1)] = "main"
+
+
+class Cluster(Table):
+    """The Kubernetes cluster: its release, how people log in, and what pods may reach beside their own project."""
+
+    version: Annotated[str, StringConstraints(pattern=r"^1\.[0-9]{2}$")] = "1.34"
+    oidc_issuer: Text = ""
+    oidc_client: Text = "kubernetes"
+    oidc_groups_claim: Text = "groups"
+    egress: list[Cidr] = Field(default_factory=list)
+    argocd_namespace: Name = "argocd"
 
 
 class Platform(Table):
@@ -83,6 +97,7 @@ class Platform(Table):
     lease_days: Annotated[int, Field(ge=1)] = 365
     most_replicas: Annotated[int, Field(ge=1)] = 8
     gitops: GitOps | None = None
+    cluster: Cluster = Cluster()
     pools: dict[Literal["commodity", "gpu"], Pool]
     storage: dict[Name, Storage] = Field(default_factory=dict)
     exposure: dict[Circle, Exposure] = Field(default_factory=dict)

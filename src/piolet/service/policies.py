@@ -51,6 +51,7 @@ class Policy:
     each: str
     rule: str
     slurm: bool = False
+    nested: bool = False
 
     def is_about(self, kind: str) -> bool:
         """Tell whether the policy is about objects of `kind`."""
@@ -104,25 +105,26 @@ def secret_patterns() -> dict[str, Any]:
 
 
 def constants(platform: Platform) -> dict[str, Any]:
-    """Return the variables that are a site's constants."""
+    """Return the variables that are a site's constants: text, numbers, lists and maps of one kind, as in a cluster."""
     ways = [way.namespace for way in platform.exposure.values()]
-    site = {
-        "domain": platform.domain,
-        "registries": [registry.rstrip("/") for registry in platform.registries],
-        "namespace_prefix": platform.namespace_prefix,
-        "most_replicas": platform.most_replicas,
-        "secret_store": platform.secret_store,
-        "storage_classes": sorted({kind.storage_class for kind in platform.storage.values()}),
-        "circles": sorted(platform.exposure),
-        "pools": {
-            name: {"labels": dict(pool.labels), "taints": [taint.key for taint in pool.taints]}
-            for name, pool in sorted(platform.pools.items())
-        },
-        "sources": sorted({*ways, platform.gateway_namespace, platform.monitoring_namespace}),
-        "gpu_sources": sorted({platform.gateway_namespace, platform.monitoring_namespace}),
-    }
+    pools = sorted(platform.pools.items())
     secrets = secret_patterns()
-    return {"site": site, "secret_values": secrets["values"], "secret_names": secrets["names"]}
+    return {
+        "kinds": KINDS,
+        "secret_names": secrets["names"],
+        "secret_values": secrets["values"],
+        "site_circles": sorted(platform.exposure),
+        "site_domain": platform.domain,
+        "site_gpu_sources": sorted({platform.gateway_namespace, platform.monitoring_namespace}),
+        "site_most_replicas": platform.most_replicas,
+        "site_namespace_prefix": platform.namespace_prefix,
+        "site_pool_labels": {name: dict(pool.labels) for name, pool in pools},
+        "site_pool_taints": {name: [taint.key for taint in pool.taints] for name, pool in pools},
+        "site_registries": [registry.rstrip("/") for registry in platform.registries],
+        "site_secret_store": platform.secret_store,
+        "site_sources": sorted({*ways, platform.gateway_namespace, platform.monitoring_namespace}),
+        "site_storage_classes": sorted({kind.storage_class for kind in platform.storage.values()}),
+    }
 
 
 def violations(
@@ -143,12 +145,11 @@ def violations(
 def _facts(policy: Policy, each: Object, project: str, platform: Platform, today: date) -> dict[str, Any]:
     known: dict[str, Any] = constants(platform) | {
         "project": project,
-        "kinds": KINDS,
         "today": today.isoformat(),
         "latest": (today + timedelta(days=platform.lease_days)).isoformat(),
     }
     facts: dict[str, Any] = {"object": each, "variables": known}
-    for name in used_variables(policy):
+    for name in (name for name in used_variables(policy) if name in variables()):
         value = _evaluated(variables()[name], facts)
         if not isinstance(value, Exception):
             known[name] = value
@@ -157,14 +158,14 @@ def _facts(policy: Policy, each: Object, project: str, platform: Platform, today
 
 @cache
 def used_variables(policy: Policy) -> tuple[str, ...]:
-    """Return the variables that a policy uses, directly or not, each after those that it uses itself."""
+    """Return the variables and constants that a policy uses, directly or not, each after those that it uses itself."""
     wanted: set[str] = set()
     texts = [policy.each, policy.rule]
     while texts:
-        found = set(re.findall(r"variables\.(\w+)", texts.pop())) & set(variables()) - wanted
+        found = set(re.findall(r"variables\.(\w+)", texts.pop())) - wanted
         wanted |= found
-        texts += [variables()[name] for name in found]
-    return tuple(name for name in variables() if name in wanted)
+        texts += [variables()[name] for name in found if name in variables()]
+    return tuple(sorted(wanted - set(variables())) + [name for name in variables() if name in wanted])
 
 
 def _broken(policy: Policy, facts: dict[str, Any]) -> Iterator[Any]:
@@ -172,14 +173,9 @@ def _broken(policy: Policy, facts: dict[str, Any]) -> Iterator[Any]:
     if isinstance(elements, Exception):
         yield f"cannot be evaluated: {elements}"
         return
-    for element in flat(elements):
+    for element in [inner for each in elements for inner in each] if policy.nested else elements:
         if _evaluated(policy.rule, facts | {"it": element}) is not True:
             yield element
-
-
-def flat(elements: list[Any]) -> list[Any]:
-    """Return the elements of a list and of the lists in it."""
-    return [inner for each in elements for inner in (each if isinstance(each, list) else [each])]
 
 
 def _evaluated(expression: str, facts: dict[str, Any]) -> Any:  # noqa: ANN401 - CEL has many types

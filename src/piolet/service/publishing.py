@@ -110,13 +110,29 @@ def publish(
         UsageError: the service to remove is not there; git does not know the user's name.
         PioletError: the repository cannot be reached, or others were faster `tries` times.
     """
+    return push(gitops, branch, lambda clone: _written(clone, change), change.message, tries=tries, sleep=sleep)
+
+
+def push(
+    gitops: GitOps,
+    branch: str,
+    write: Callable[[git.Clone], str],
+    message: str,
+    *,
+    tries: int = TRIES,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Published:
+    """Commit what `write` changes in a clone, which returns it as a patch, and push it; see `publish` for errors.
+
+    Whoever was faster has its commits below: `write` is called again on them.
+    """
     target = branch or gitops.branch
     with cloned(gitops, target) as clone:
         for tried in range(1, tries + 1):
-            patch = _written(clone, change)
+            patch = write(clone)
             if not patch:
                 return Published("", target, "", tried)
-            commit = clone.commit(change.message)
+            commit = clone.commit(message)
             if _pushed(clone, target):
                 return Published(commit, target, patch, tried)
             sleep(random.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**tried)))  # noqa: S311 - no secret

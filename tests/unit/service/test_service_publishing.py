@@ -14,6 +14,7 @@ from piolet.cli.main import command
 from piolet.core.errors import ConfigError, PioletError, Refused, UsageError
 from piolet.service import publishing, read, rendered
 from piolet.service.estimating import Cost, monthly
+from piolet.service.expiring import expire
 from piolet.service.listing import deployed
 from piolet.service.platform import GitOps
 from piolet.service.publishing import Change, deployment, named, preview, publish, removal
@@ -344,3 +345,42 @@ def test_the_commands_from_edit_to_removal(hosted, desk, monkeypatch):
     assert "projects/climate/web/service.toml" in hosted.files()
     said("rm", "climate/web", "--repository", hosted.gitops.url)
     assert hosted.files() == set()
+
+
+LATER = date(2027, 7, 1)
+"""The day after the lease of the right service is over."""
+
+
+def test_a_lease_that_is_over_is_a_commit_to_zero_and_others_are_left(hosted, desk, tmp_path):
+    scaled = desk.right.replace('"web"', '"scaled"', 1).replace("port = 8080", "port = 8080\nreplicas = { max = 3 }")
+    other = desk.right.replace('"web"', '"other"', 1).replace("2027-06-30", "2027-07-10")
+    nightly = desk.right.replace('"web"', '"nightly"', 1).replace("port = 8080", 'schedule = "0 3 * * *"')
+    nightly = nightly.replace('health = { path = "/" }\n', "")
+    for text in (desk.right, scaled, other, nightly):
+        publish(deployment(desk.read(text), desk.platform, TODAY), hosted.gitops)
+    before = hosted.show("climate/other/deployment.yaml")
+    preview_of = expire(hosted.gitops, LATER, 14, dry_run=True)
+    assert "+  replicas: 0" in preview_of.published.patch
+    assert hosted.commits() == 5
+    done = expire(hosted.gitops, LATER, 14)
+    assert [each.service for each in done.over] == ["nightly", "scaled", "web"]
+    assert [each.service for each in done.soon] == ["other"]
+    assert hosted.commits() == 6
+    assert "replicas: 0" in hosted.show("climate/web/deployment.yaml")
+    assert "suspend: true" in hosted.show("climate/nightly/cronjob.yaml")
+    assert "projects/climate/scaled/horizontalpodautoscaler.yaml" not in hosted.files()
+    assert hosted.show("climate/other/deployment.yaml") == before
+    assert expire(hosted.gitops, LATER, 14).published.commit == ""
+    subprocess.run(["git", "clone", "--quiet", hosted.gitops.url, str(tmp_path / "ci")], check=True)
+    assert verified(tmp_path / "ci/projects", desk.platform, LATER)[1] == []
+
+
+def test_a_renewal_wakes_what_was_stopped(hosted, desk):
+    publish(deployment(desk.read(desk.right), desk.platform, TODAY), hosted.gitops)
+    expire(hosted.gitops, LATER, 0)
+    publish(deployment(renewed(desk.read(desk.right), date(2027, 9, 1)), desk.platform, LATER), hosted.gitops)
+    assert "replicas: 1" in hosted.show("climate/web/deployment.yaml")
+
+
+def test_an_empty_repository_has_no_leases(hosted):
+    assert expire(hosted.gitops, LATER, 14).over == ()
