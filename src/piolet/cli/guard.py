@@ -104,21 +104,32 @@ def model(paths: tuple[Path, ...], policy_file: Path | None, report: Report, dig
 @command.command()
 @scanning
 @click.option("--osv", type=click.Path(path_type=Path), help="Directory of OSV advisories. [default: guard.osv]")
+@click.option(
+    "--scanners/--no-scanners", "asking", default=True, show_default=True, help="Ask trivy and grype, where they are."
+)
 @click.option("--sbom", type=click.Path(path_type=Path, dir_okay=False), help="Write the packages as CycloneDX JSON.")
 def image(
-    paths: tuple[Path, ...], policy_file: Path | None, report: Report, osv: Path | None, sbom: Path | None
+    *,
+    paths: tuple[Path, ...],
+    policy_file: Path | None,
+    report: Report,
+    osv: Path | None,
+    sbom: Path | None,
+    asking: bool,
 ) -> int:
     """Scan images: OCI archives and directories (every layer), squashfs files, root directories."""
     from piolet.core import config, files  # noqa: PLC0415 - `piolet --help` stays fast
     from piolet.guard.finding import joined  # noqa: PLC0415 - same
     from piolet.guard.image import packages, scan  # noqa: PLC0415 - same
+    from piolet.tools import scanners  # noqa: PLC0415 - same
 
     if sbom and len(paths) > 1:
         raise UsageError("one file of packages is of one image", where="--sbom", remedy="scan one image at a time")
+    asked = scanners.present() if asking else ()
     advisories = osv or config.load().settings.guard.osv
 
     def scanned(policy: Policy) -> Scan:
-        every = [scan.scan_image(path, policy.image, advisories) for path in paths]
+        every = [scan.scan_image(path, policy.image, advisories, asked=asked) for path in paths]
         if sbom:
             files.write_json(sbom, packages.sbom(every[0][1], paths[0].name))
         return joined("image", [each for each, _ in every])

@@ -161,7 +161,7 @@ def test_packages_are_those_of_the_last_layer_and_the_sbom_says_so(guard, image,
     assert (status, [rule for rule, _ in risks]) == (3, ["unchecked/vulnerabilities"])  # no database is never clean
     bom = json.loads((tmp_path / "sbom.json").read_text())
     assert (bom["bomFormat"], bom["specVersion"]) == ("CycloneDX", "1.6")
-    assert [each["purl"] for each in bom["components"]] == [
+    assert [each["purl"] for each in bom["components"] if each["type"] == "library"] == [
         "pkg:conda/zlib@1.3.1",
         "pkg:deb/debian/libc6@2.36-9?arch=amd64&distro=debian-12",
         "pkg:deb/debian/libssl3@3.0.9-1?arch=amd64&distro=debian-12",
@@ -249,11 +249,74 @@ def test_an_advisory_of_another_form_is_told(tmp_path):
         vulnerabilities.match(packages.inventory({}), tmp_path / "osv")
 
 
+SPEC = """
+Name: {name}
+Epoch: 1
+Version: 3.0.7
+Release: 2.el9
+Summary: a library
+License: none
+BuildArch: noarch
+%description
+A library.
+%package libs
+Summary: its parts
+%description libs
+Parts.
+%files
+%files libs
+"""
+
+
+@pytest.fixture(scope="module")
+def rpm_database(tmp_path_factory):
+    """A database as rpm itself writes it, of two packages of one source."""
+    top = tmp_path_factory.mktemp("rpm")
+    (top / "made.spec").write_text(SPEC.format(name="openssl"))
+    build = ["rpmbuild", "-bb", "--define", f"_topdir {top}", top / "made.spec"]
+    subprocess.run(build, check=True, capture_output=True)
+    root = top / "root"
+    install = ["rpm", "--root", root, "--dbpath", "/var/lib/rpm", "--nodeps", "--install"]
+    subprocess.run([*install, *sorted(top.glob("RPMS/noarch/*.rpm"))], check=True, capture_output=True)
+    return (root / "var/lib/rpm/rpmdb.sqlite").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ('ID="almalinux"\nVERSION_ID="9.4"', "AlmaLinux:9", "openssl-libs", "1:3.0.7-6.el9", True),
+        ('ID="rocky"\nVERSION_ID="9.4"', "Rocky Linux:9", "openssl", "1:3.0.7-6.el9", True),
+        ('ID="rhel"\nVERSION_ID="9.4"', "Red Hat:enterprise_linux:9::baseos", "openssl", "1:3.0.7-6.el9", True),
+        ('ID="rocky"\nVERSION_ID="9.4"', "Rocky Linux:9", "openssl", "1:3.0.7-2.el9", False),
+        ('ID="rocky"\nVERSION_ID="9.4"', "Rocky Linux:9", "openssl", "3.0.8-1.el9", False),
+    ],
+)
+def test_packages_of_rpm_and_their_advisories(rpm_database, guard, image, tmp_path, case):
+    release, ecosystem, name, fixed, found = case
+    made = image(layer(entry("etc/os-release", release.encode()), entry("var/lib/rpm/rpmdb.sqlite", rpm_database)))
+    advisory(tmp_path / "osv", "CVE-1", ecosystem, name, {"introduced": "0"}, {"fixed": fixed})
+
+    _, risks = guard(made, "--osv", tmp_path / "osv", "--sbom", tmp_path / "sbom.json")
+
+    assert {inside for rule, inside in risks if rule == "vulnerability/fixed"} == (
+        {f"{name} 1:3.0.7-2.el9 CVE-1"} if found else set()
+    )
+    assert "unchecked/packages" not in {rule for rule, _ in risks}
+    urls = {each.get("purl") for each in json.loads((tmp_path / "sbom.json").read_text())["components"]}
+    kind = release.partition('"')[2].partition('"')[0]
+    assert f"pkg:rpm/{kind}/openssl-libs@1:3.0.7-2.el9?arch=noarch&distro={kind}-9.4" in urls
+
+
+def test_a_damaged_database_of_rpm_is_never_clean(rpm_database, image):
+    path = "var/lib/rpm/rpmdb.sqlite"
+    for damaged in (b"\0", rpm_database[: len(rpm_database) // 2], rpm_database.replace(b"Packages", b"Pancakes")):
+        assert ("unchecked/packages", path) in scanned(image(layer(entry(path, damaged))))
+    for other in ("var/lib/rpm/Packages", "usr/lib/sysimage/rpm/Packages.db", f"{path}-wal"):
+        assert ("unchecked/packages", other) in scanned(image(layer(entry(other, b"bytes"))))
+
+
 def test_what_is_not_read_is_never_clean(image):
     assert ("unchecked/packages", "") in scanned(image(busybox_layer()))
-    assert ("unchecked/packages", "var/lib/rpm/rpmdb.sqlite") in scanned(
-        image(layer(entry("var/lib/rpm/rpmdb.sqlite", b"\0")))
-    )
     assert ("unchecked/packages", "var/lib/dpkg/status") in scanned(image(layer(entry("var/lib/dpkg/status", b"\0"))))
     for torn in (b"{", b"[]", b"[" * 100_000):
         assert ("unchecked/packages", "a/conda-meta/x.json") in scanned(
@@ -307,3 +370,70 @@ def test_what_is_no_image_is_told(guard, tmp_path):
         assert "image" in said
     status, said = guard(tmp_path, tmp_path, "--sbom", tmp_path / "x")
     assert (status, (tmp_path / "x").exists()) == (2, False)
+
+
+TRIVY = {
+    "SchemaVersion": 2,
+    "Results": [
+        {"Target": "os", "Class": "os-pkgs"},
+        {
+            "Target": "debian",
+            "Vulnerabilities": [
+                {
+                    "VulnerabilityID": "CVE-7",
+                    "PkgName": "libssl3",
+                    "InstalledVersion": "3.0.9-1",
+                    "FixedVersion": "3.0.11",
+                },
+                {"VulnerabilityID": "CVE-8", "PkgName": "libc6", "InstalledVersion": "2.36-9", "Severity": "LOW"},
+            ],
+        },
+    ],
+}
+GRYPE = {
+    "matches": [
+        {
+            "vulnerability": {"id": "CVE-9", "severity": "High", "fix": {"versions": ["6.0"], "state": "fixed"}},
+            "artifact": {"name": "py-yaml", "version": "5.3.1"},
+        }
+    ]
+}
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Put a program on PATH that prints what a scanner would, or fails."""
+
+    def install(name, answer, status=0):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\ncat <<'END'\n{json.dumps(answer)}\nEND\nexit {status}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+
+    return install
+
+
+def test_scanners_that_are_there_are_asked_and_no_advisory_is_missed_then(guard, image, installed):
+    installed("trivy", TRIVY)
+    installed("grype", GRYPE)
+
+    status, risks = guard(image(layer(*RICH)))
+
+    assert status == 1
+    assert risks["vulnerability/fixed", "libssl3 3.0.9-1 CVE-7"] == "CVE-7, fixed in 3.0.11"
+    assert risks["vulnerability/unfixed", "libc6 2.36-9 CVE-8"] == "CVE-8, no fix is known"
+    assert ("vulnerability/fixed", "py-yaml 5.3.1 CVE-9") in risks
+    assert "unchecked/vulnerabilities" not in {rule for rule, _ in risks}
+    assert guard(image(layer(*RICH)), "--no-scanners")[0] == 3
+
+
+def test_a_scanner_that_fails_or_says_something_else_is_never_clean(guard, image, installed):
+    installed("trivy", TRIVY, status=1)
+    installed("grype", {"matches": None})
+
+    status, risks = guard(image(layer(*RICH)))
+
+    assert status == 3
+    assert {inside for rule, inside in risks if rule == "unchecked/vulnerabilities"} == {"", "trivy", "grype"}
+    assert risks["unchecked/vulnerabilities", ""] == "no advisories for 4 packages"

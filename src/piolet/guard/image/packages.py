@@ -1,4 +1,4 @@
-"""The packages of an image, from the databases of dpkg and apk, Python's dist-info and conda-meta. Pure."""
+"""The packages of an image, from the databases of dpkg, apk and rpm, Python's dist-info and conda-meta. Pure."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ from typing import Any
 from packageurl import PackageURL
 from packaging.utils import canonicalize_name
 
+from piolet.tools import rpmdb
+
 _DPKG = re.compile(r"var/lib/dpkg/(?:status|status\.d/[^/]+)")
 _DPKG_LIST = re.compile(r"var/lib/dpkg/info/[^/]+\.list")
 _APK = re.compile(r"(?:usr/)?lib/apk/db/installed")
 _PYTHON = re.compile(r".*\.(?:dist-info/METADATA|egg-info(?:/PKG-INFO)?)")
 _CONDA = re.compile(r"(?:.*/)?conda-meta/[^/]+\.json")
-_RPM = re.compile(r"(?:var/lib|usr/lib/sysimage)/rpm/(?:rpmdb\.sqlite|Packages(?:\.db)?)")
+_RPM = re.compile(r"(?:var/lib|usr/lib/sysimage)/rpm/rpmdb\.sqlite")
+_RPM_UNREAD = re.compile(r"(?:var/lib|usr/lib/sysimage)/rpm/(?:rpmdb\.sqlite-wal|Packages(?:\.db)?)")
+_SOURCE_RPM = re.compile(r"(?P<name>.+)-(?P<version>[^-]+-[^-]+)\.(?:no)?src\.rpm")
 _RELEASE = re.compile(r"(?:etc|usr/lib)/os-release")
-_NOTED = (_DPKG, _DPKG_LIST, _APK, _PYTHON, _CONDA, _RELEASE)
+_NOTED = (_DPKG, _DPKG_LIST, _APK, _RPM, _PYTHON, _CONDA, _RELEASE)
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Package:
-    """A package: its kind as in package URLs (deb, apk, pypi, conda), and its source, by which advisories name it."""
+    """A package: its kind as in package URLs (deb, apk, rpm, pypi, conda); advisories may name it by its source."""
 
     kind: str
     name: str
@@ -56,8 +60,19 @@ def is_noted(path: str) -> bool:
 
 
 def is_rpm(path: str) -> bool:
-    """Return whether this is a database of rpm, which is not read."""
+    """Return whether this is a database of rpm that can be read."""
     return bool(_RPM.fullmatch(path))
+
+
+def is_unread_rpm(path: str) -> bool:
+    """Return whether this holds packages of rpm in a form that is not read: Berkeley DB, ndb, a journal not merged."""
+    return bool(_RPM_UNREAD.fullmatch(path))
+
+
+def text_of_rpm(content: bytes, path: str) -> str:
+    """Return the packages of a database of rpm as text, a line each; ParseError if it is none."""
+    rows = rpmdb.packages(content, path)
+    return "\n".join(f"{each.name}\t{each.version}\t{each.architecture}\t{each.source}" for each in rows)
 
 
 def inventory(texts: Mapping[str, str]) -> Inventory:
@@ -76,7 +91,7 @@ def inventory(texts: Mapping[str, str]) -> Inventory:
 
 def purl(package: Package, release: Release) -> str:
     """Return the package URL."""
-    distribution = package.kind in {"deb", "apk"}
+    distribution = package.kind in {"deb", "apk", "rpm"}
     space = release.name if distribution else None
     told = {"arch": package.architecture, "distro": f"{release.name}-{release.version}" if distribution else ""}
     return PackageURL(package.kind, space, package.name, package.version, told).to_string()
@@ -89,6 +104,9 @@ def sbom(found: Inventory, image: str) -> dict[str, Any]:
         {"type": "library", "bom-ref": url, "name": each.name, "version": each.version, "purl": url}
         for url, each in sorted(urls.items())
     ]
+    if found.release.name:  # by which scanners know whose advisories count
+        told = {"name": found.release.name, "version": found.release.version}
+        components.append({"type": "operating-system", "bom-ref": "operating-system", **told})
     about = {"component": {"type": "container", "bom-ref": "image", "name": image}}
     return {"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "metadata": about, "components": components}
 
@@ -99,6 +117,8 @@ def _packages(path: str, text: str) -> Iterator[Package]:
     elif _APK.fullmatch(path):
         for each in _paragraphs(text, ":"):
             yield Package("apk", each["P"], each["V"], each.get("o", each["P"]), each["V"], each.get("A", ""))
+    elif _RPM.fullmatch(path):
+        yield from (_rpm(*line.split("\t")) for line in text.splitlines())
     elif _PYTHON.fullmatch(path):
         told = next(_paragraphs(text, ": "))
         yield Package("pypi", canonicalize_name(told["Name"]), told["Version"])
@@ -116,6 +136,14 @@ def _deb(told: Mapping[str, str]) -> Package:
     source, _, version = told.get("Source", told["Package"]).partition(" (")
     names = (told["Package"], told["Version"], source, version.rstrip(")") or told["Version"])
     return Package("deb", *names, told.get("Architecture", ""))
+
+
+def _rpm(name: str, version: str, architecture: str, source: str) -> Package:
+    """Return a package of rpm; its source is ``NAME-VERSION-RELEASE.src.rpm``, and has its epoch."""
+    match = _SOURCE_RPM.fullmatch(source)
+    epoch = f"{version.partition(':')[0]}:" if ":" in version else ""
+    origin = (match["name"], f"{epoch}{match['version']}") if match else (name, version)
+    return Package("rpm", name, version, *origin, architecture)
 
 
 def _owned(path: str, text: str) -> Iterator[str]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from piolet.core.errors import ParseError, PioletError, ToolError, ToolTimeout
+from piolet.core.files import write_json
 from piolet.core.run import Runner, SystemRunner
 from piolet.guard import rules
 from piolet.guard.finding import Place, Risk, Scan, risk
@@ -14,9 +17,12 @@ from piolet.guard.image import contents, packages, vulnerabilities
 from piolet.guard.image.entries import UNREADABLE, Bomb, Entry, Image, opened
 from piolet.guard.image.packages import Inventory
 from piolet.guard.policy import ImageLimits
+from piolet.tools import scanners
+from piolet.tools.scanners import Found, Scanner
 
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
+_MAX_DATABASE_BYTES = 512 << 20
 
 
 @dataclass(slots=True)
@@ -33,19 +39,29 @@ class _Seen:
 
 
 def scan_image(
-    path: Path, limits: ImageLimits, advisories: Path | None = None, runner: Runner | None = None
+    path: Path,
+    limits: ImageLimits,
+    advisories: Path | None = None,
+    runner: Runner | None = None,
+    asked: Sequence[Scanner] = (),
 ) -> tuple[Scan, Inventory]:
     """Scan the image at `path`; `advisories` is a directory of OSV files. Returns the packages beside the risks.
+
+    `asked` are scanners of vulnerabilities that are asked about its packages as well.
 
     Raises:
         UsageError, ParseError, StorageError, ToolMissing, ToolError: it cannot be read; see `entries.opened`.
         ConfigError: an advisory cannot be read.
     """
-    seen = _Seen(str(path), limits)
-    with opened(path, limits, runner or SystemRunner()) as image:
+    seen, runner = _Seen(str(path), limits), runner or SystemRunner()
+    with opened(path, limits, runner) as image:
         _look(image, seen)
     found = packages.inventory(seen.texts)
-    seen.risks.update(_of_packages(found, advisories, seen.path))
+    answers = {each.name: _answer(each, found, path.name, runner) for each in asked if found.packages}
+    seen.risks.update(_of_packages(found, seen.path))
+    seen.risks.update(_of_scanners(answers, seen.path))
+    if advisories or all(isinstance(each, PioletError) for each in answers.values()):
+        seen.risks.update(_of_advisories(found, advisories, seen.path))
     return Scan("image", seen.files, seen.size_bytes, tuple(sorted(seen.risks))), found
 
 
@@ -97,10 +113,13 @@ def _examined(entry: Entry, layer: str, seen: _Seen) -> bytes | None:
     place = Place(seen.path, inside=f"{entry.path[:400]} ({layer})" if layer else entry.path[:400])
     if entry.path.startswith("../"):
         seen.risks.add(risk(rules.IMAGE_BROKEN, place, "a path outside of the image"))
-    if packages.is_rpm(entry.path):
-        seen.risks.add(risk(rules.PACKAGES, place, "packages of rpm are not read"))
+    if packages.is_unread_rpm(entry.path) and entry.size_bytes:
+        seen.risks.add(risk(rules.PACKAGES, place, "a database of rpm in this form is not read"))
     try:
-        content = contents.content_of(entry)
+        content = _of_rpm(entry) if packages.is_rpm(entry.path) else contents.content_of(entry)
+    except ParseError as error:
+        seen.risks.add(risk(rules.PACKAGES, place, error.what))
+        return None
     except PermissionError as error:
         seen.risks.add(risk(rules.UNREADABLE, place, str(error.strerror)))
         return None
@@ -110,6 +129,13 @@ def _examined(entry: Entry, layer: str, seen: _Seen) -> bytes | None:
     return content
 
 
+def _of_rpm(entry: Entry) -> bytes:
+    """Return a database of rpm as text; ParseError if it cannot be read."""
+    if entry.size_bytes > _MAX_DATABASE_BYTES:
+        raise ParseError(f"a database of {entry.size_bytes} bytes", source=entry.path)
+    return packages.text_of_rpm(entry.read(_MAX_DATABASE_BYTES), entry.path).encode()
+
+
 def _is_hidden(path: str, hidden: set[str]) -> bool:
     """Return whether a path, or a directory above it, was taken away; `DIR/` hides only what is below DIR."""
     if path in hidden or "/" in hidden:
@@ -117,11 +143,14 @@ def _is_hidden(path: str, hidden: set[str]) -> bool:
     return any(path[:at] in hidden or path[: at + 1] in hidden for at, each in enumerate(path) if each == "/")
 
 
-def _of_packages(found: Inventory, advisories: Path | None, path: str) -> Iterator[Risk]:
+def _of_packages(found: Inventory, path: str) -> Iterator[Risk]:
     for each in found.unread:
         yield risk(rules.PACKAGES, Place(path, inside=each), "it cannot be read as what its name says")
     if not found.packages:
         yield risk(rules.PACKAGES, Place(path), "no database of packages is in it")
+
+
+def _of_advisories(found: Inventory, advisories: Path | None, path: str) -> Iterator[Risk]:
     if not advisories:
         yield risk(rules.VULNERABILITIES, Place(path), f"no advisories for {len(found.packages)} packages")
         return
@@ -131,6 +160,29 @@ def _of_packages(found: Inventory, advisories: Path | None, path: str) -> Iterat
     for package, reason in matches.undecided:
         yield risk(rules.VULNERABILITIES, Place(path, inside=package), reason)
     for hit in matches.vulnerable:
-        rule = rules.FIXED if hit.fixed else rules.UNFIXED
-        reason = f"{hit.advisory}, fixed in {hit.fixed}" if hit.fixed else f"{hit.advisory}, no fix is known"
-        yield risk(rule, Place(path, inside=f"{hit.package} {hit.advisory}"), reason)
+        yield _vulnerable(path, hit.package, hit.advisory, hit.fixed)
+
+
+def _answer(scanner: Scanner, found: Inventory, name: str, runner: Runner) -> frozenset[Found] | PioletError:
+    """Return what a scanner finds, or why it does not answer."""
+    with tempfile.TemporaryDirectory() as directory:
+        sbom = Path(directory) / "packages.cdx.json"
+        write_json(sbom, packages.sbom(found, name))
+        try:
+            return scanners.ask(scanner, sbom, runner)
+        except (ToolError, ToolTimeout, ParseError) as error:
+            return error
+
+
+def _of_scanners(answers: Mapping[str, frozenset[Found] | PioletError], path: str) -> Iterator[Risk]:
+    for name, answer in answers.items():
+        if isinstance(answer, PioletError):
+            yield risk(rules.VULNERABILITIES, Place(path, inside=name), answer.what[:200])
+        else:
+            for hit in answer:
+                yield _vulnerable(path, f"{hit.package} {hit.version}", hit.advisory, hit.fixed)
+
+
+def _vulnerable(path: str, package: str, advisory: str, fixed: str) -> Risk:
+    reason = f"{advisory}, fixed in {fixed}" if fixed else f"{advisory}, no fix is known"
+    return risk(rules.FIXED if fixed else rules.UNFIXED, Place(path, inside=f"{package} {advisory}"), reason)

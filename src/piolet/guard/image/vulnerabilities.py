@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 from packaging.version import Version
-from univers.versions import AlpineLinuxVersion, DebianVersion
+from univers.versions import AlpineLinuxVersion, DebianVersion, RpmVersion
 
 from piolet.core.errors import ConfigError, ParseError
 from piolet.core.files import read_json
@@ -22,12 +23,24 @@ _ORDERS: Mapping[str, Callable[[str], Any]] = {
     "Ubuntu": DebianVersion,
     "Alpine": AlpineLinuxVersion,
     "PyPI": Version,
+    "AlmaLinux": RpmVersion,
+    "Rocky Linux": RpmVersion,
+    "Red Hat": RpmVersion,
 }
 """The order of versions of each ecosystem; each raises ValueError for what is no version of it.
 
 Only < is asked for: >= of Alpine's in univers 32 compares the texts.
 """
-_DISTRIBUTIONS = {"debian": "Debian", "ubuntu": "Ubuntu", "alpine": "Alpine"}
+_DISTRIBUTIONS = {
+    "debian": "Debian",
+    "ubuntu": "Ubuntu",
+    "alpine": "Alpine",
+    "almalinux": "AlmaLinux",
+    "rocky": "Rocky Linux",
+    "rhel": "Red Hat",
+}
+_RED_HAT = re.compile(r"Red Hat:enterprise_linux:(\d+)\b.*")
+"""Red Hat's ecosystems go on with minor releases and repositories: ``Red Hat:enterprise_linux:9::appstream``."""
 _FIRST = "0"
 _REMEDY = "fetch the advisories again, or take the file out"
 
@@ -78,6 +91,8 @@ def _wanted(found: Inventory) -> Mapping[tuple[str, str], set[str]]:
     for each in found.packages:
         if place := ecosystem(each, found.release):
             wanted[place, each.origin or each.name].add(each.origin_version or each.version)
+            if each.kind == "rpm":  # Rocky's advisories name the source, those of AlmaLinux and Red Hat the package
+                wanted[place, each.name].add(each.version)
     return wanted
 
 
@@ -86,9 +101,11 @@ def ecosystem(package: Package, release: Release) -> str:
     if package.kind == "pypi":
         return "PyPI"
     name = _DISTRIBUTIONS.get(release.name, "")
-    if package.kind not in {"deb", "apk"} or not name or not release.version:
+    if package.kind not in {"deb", "apk", "rpm"} or not name or not release.version:
         return ""
-    return f"Alpine:v{'.'.join(release.version.split('.')[:2])}" if name == "Alpine" else f"{name}:{release.version}"
+    if name == "Alpine":
+        return f"Alpine:v{'.'.join(release.version.split('.')[:2])}"
+    return f"{name}:{release.version.partition('.')[0] if package.kind == 'rpm' else release.version}"
 
 
 def first_fix(version: str, events: Iterable[Mapping[str, str]], order: Callable[[str], Any]) -> str | None:
@@ -137,7 +154,8 @@ def _named(affected: Mapping[str, Any]) -> tuple[str, str]:
     """Return ecosystem and package; `Ubuntu:22.04:LTS` is Ubuntu:22.04, but `Ubuntu:Pro:...` is another."""
     package = affected.get("package") or {}  # the schema lets it out where only commits are affected
     place, name = package.get("ecosystem", ""), package.get("name", "")
-    return place.removesuffix(":LTS"), canonicalize_name(name) if place == "PyPI" else name
+    place = _RED_HAT.sub(r"Red Hat:\1", place.removesuffix(":LTS"))
+    return place, canonicalize_name(name) if place == "PyPI" else name
 
 
 def _decide(place: tuple[str, str], version: str, advisory: str, affected: Mapping[str, Any], matches: Matches) -> None:
