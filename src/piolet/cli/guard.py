@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+_file = click.Path(path_type=Path, dir_okay=False)
+
+
 class Report(StrEnum):
     """How a scan is printed."""
 
@@ -94,11 +97,35 @@ def env(paths: tuple[Path, ...], policy_file: Path | None, report: Report) -> in
 @click.option(
     "--digests", type=click.Path(path_type=Path, dir_okay=False), help="A file of sha256sum that names every file."
 )
-def model(paths: tuple[Path, ...], policy_file: Path | None, report: Report, digests: Path | None) -> int:
+@click.option("--signature", type=_file, help="Signature of the one PATH, by model-signing.")
+@click.option("--public-key", type=_file, help="Whose signature it should be: a public key.")
+@click.option("--identity", default="", help="Whose it should be: a name that --issuer vouches for, in Sigstore.")
+@click.option("--issuer", default="", metavar="URL", help="The OpenID provider of that name.")
+@click.option("--trust", type=_file, help="A Sigstore of your own. [default: the public one]")
+def model(
+    *,
+    paths: tuple[Path, ...],
+    policy_file: Path | None,
+    report: Report,
+    digests: Path | None,
+    signature: Path | None,
+    **signer: Any,  # noqa: ANN401 - the options are the fields of a Signer
+) -> int:
     """Scan model files: pickles and torch files, safetensors, GGUF, ONNX, Keras, and the JSON beside them."""
-    from piolet.guard.models import scan_models  # noqa: PLC0415 - `piolet --help` stays fast
+    from piolet.guard.finding import joined  # noqa: PLC0415 - `piolet --help` stays fast
+    from piolet.guard.models import scan_models  # noqa: PLC0415 - same
+    from piolet.guard.signatures import Signer, verified  # noqa: PLC0415 - same
 
-    return _judged(policy_file, report, lambda policy: scan_models(paths, policy.model, digests))
+    if any(signer.values()) and not signature:
+        raise UsageError("there is no signature to verify", where="--signature", remedy="give its file")
+    if signature and len(paths) > 1:
+        raise UsageError("a signature is of one model", where="--signature", remedy="scan one model at a time")
+
+    def scanned(policy: Policy) -> Scan:
+        signed = [verified(paths[0], signature, Signer(**signer))] if signature else []
+        return joined("model", [scan_models(paths, policy.model, digests), *signed])
+
+    return _judged(policy_file, report, scanned)
 
 
 @command.command()

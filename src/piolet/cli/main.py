@@ -42,6 +42,7 @@ EXTRAS = {
     "joserfc": "fleet",
     "limits": "fleet",
     "marimo": "notebook",
+    "model_signing": "signing",
     "packageurl": "guard",
     "pamela": "web",
     "pandas": "frames",

@@ -118,6 +118,12 @@ OUTSIDE = Rule("model/outside-path", Level.FAIL, "the file names data outside of
 DIGEST = Rule(
     "model/digest", Level.FAIL, "a file is not the one that the manifest names", "fetch it again from its source"
 )
+SIGNATURE = Rule(
+    "model/signature",
+    Level.FAIL,
+    "the files are not those that were signed, or another signed them",
+    "fetch model and signature again from their source; do not load them as they are",
+)
 CREDENTIAL_FILE = Rule(
     "image/credential-file",
     Level.FAIL,
@@ -213,6 +219,12 @@ APART = Rule(
     Level.UNKNOWN,
     "a process listens in a network namespace of its own, where it cannot be asked",
     "run this within that namespace, or set the level of unchecked/* in the policy",
+)
+SIGNATURE_UNKNOWN = Rule(
+    "unchecked/signature",
+    Level.UNKNOWN,
+    "the signature could not be verified",
+    "let this host reach Sigstore, or give the site's own with --trust",
 )
 UNREADABLE = Rule(
     "unchecked/unreadable", Level.UNKNOWN, "a file cannot be read by you", "scan as its owner, or scan the archive"
