@@ -51,7 +51,8 @@ def diff(path: Path, *, repository: str | None, branch: str) -> int:
 @file_argument
 @where_options
 @dry_run_option
-def deploy(path: Path, *, repository: str | None, branch: str, dry_run: bool) -> None:
+@click.option("--guard", "guarded", is_flag=True, help="Deploy only if the file passes `piolet guard env`.")
+def deploy(path: Path, *, repository: str | None, branch: str, dry_run: bool, guarded: bool) -> None:
     """Check the service, and commit its manifests to the repository that Argo CD reads, or submit its jobs.
 
     Jobs of Slurm take over from those of the deployment before, once they answer.
@@ -59,6 +60,10 @@ def deploy(path: Path, *, repository: str | None, branch: str, dry_run: bool) ->
     from piolet.service import checking, reading  # noqa: PLC0415 - help needs none of this
 
     file = reading.read(path)
+    if guarded:
+        from piolet.launch import guarding  # noqa: PLC0415 - only here
+
+        guarding.check_files([file.document.path], config.load().settings)
     platform = service_slurm.platform_of(file)
     if service_slurm.is_for(file):
         checking.admit(file, platform, today())

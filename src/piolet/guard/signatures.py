@@ -50,8 +50,9 @@ def _risks(model: Path, signature: Path, signer: Signer) -> Iterator[Risk]:
     from model_signing import hashing, verifying  # noqa: PLC0415 - a second to import, and needed here alone
     from sigstore.errors import Error, VerificationError  # noqa: PLC0415 - same
 
-    files = hashing.Config().set_ignored_paths(paths=[signature])  # type: ignore[no-untyped-call] # as the package is
-    config = verifying.Config().set_hashing_config(files)
+    files = hashing.Config()  # type: ignore[no-untyped-call] # as the package has it
+    config = verifying.Config()  # type: ignore[no-untyped-call] # same
+    config.set_hashing_config(files.set_ignored_paths(paths=[signature]))
     _expect(config, signer)
     try:
         config.verify(model, signature)

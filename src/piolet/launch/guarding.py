@@ -1,15 +1,17 @@
-"""The gate before a run: its command, scripts and environment files must pass the policy of the guard."""
+"""The gate before a run or a service: its command, scripts and files must pass the policy of the guard."""
 
 from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from piolet.core.config import Settings
 from piolet.env import lookup
 from piolet.guard import gates, policy
-from piolet.guard.finding import Level
+from piolet.guard.finding import Level, Scan
+from piolet.guard.texts import scan_environments
 from piolet.launch.environment import PLAN_SUFFIX
 from piolet.launch.request import RunRequest
 from piolet.launch.telling import say
@@ -22,6 +24,15 @@ def check(request: RunRequest, settings: Settings) -> None:
     words = [request.cwd / word for word in request.command if Path(word).suffix in _SCRIPTS]
     scripts = [path for path in words if path.is_file()]
     scan = gates.scan_run(shlex.join(request.command), scripts, _environment_files(request, settings))
+    _pass(scan, settings)
+
+
+def check_files(paths: Sequence[Path], settings: Settings) -> None:
+    """Do so for the files of a service."""
+    _pass(scan_environments(paths), settings)
+
+
+def _pass(scan: Scan, settings: Settings) -> None:
     verdict = gates.gate(scan, policy.read(settings.guard.policy))
     for each in verdict.judged:
         if each.level is Level.WARN:

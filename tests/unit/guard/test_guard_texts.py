@@ -6,8 +6,11 @@ import pytest
 from leaking import HUGGING_FACE, LEAKS, OPENAI, SCRIPT, SECRETS
 
 from piolet.cli.main import run_command
+from piolet.core.errors import Refused
+from piolet.core.settings import Settings
 from piolet.guard import texts
 from piolet.guard.habits import habits
+from piolet.launch import guarding
 
 
 @pytest.fixture
@@ -165,3 +168,13 @@ def test_the_rules_are_listed_with_their_levels(guard):
     status, out, _ = guard("rules", "--format", "json")
     assert status == 0
     assert {"rule": "secret/value", "level": "fail"}.items() <= json.loads(out)[0].items()
+
+
+def test_a_service_with_a_secret_in_its_file_does_not_pass(tmp_path):
+    file = tmp_path / "service.toml"
+    file.write_text(f'[env]\nHF_TOKEN = "{HUGGING_FACE}"\n')
+
+    with pytest.raises(Refused, match="secret/value"):
+        guarding.check_files([file], Settings())
+    file.write_text('[env]\nPORT = "8000"\n')
+    guarding.check_files([file], Settings())

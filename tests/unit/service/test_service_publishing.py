@@ -324,7 +324,7 @@ def test_the_commands_from_edit_to_removal(hosted, desk, monkeypatch):
         return done.stdout
 
     assert "+++ b/projects/climate/web/service.toml" in said("diff", path, exits=1)
-    assert "+++ b/projects/climate/web/service.toml" in said("deploy", path, "--dry-run")
+    assert "+++ b/projects/climate/web/service.toml" in said("deploy", path, "--guard", "--dry-run")
     assert hosted.commits() == 1
     assert "projects/climate/web: pushed " in said("deploy", path)
     assert said("diff", path) == ""
