@@ -94,7 +94,7 @@ def main() -> int:
     asked = json.load(sys.stdin)
     limits = Limits(**asked["limits"])
     try:
-        select = _only_select(asked["query"])
+        select = only_select(asked["query"])
         opened = reader.read(Logbook(Path(asked["path"])), owner=asked["owner"], config=_config(limits))
         _confine(opened, limits)
         tables = _tables(opened, asked["query"])
@@ -109,7 +109,8 @@ def main() -> int:
     return 0
 
 
-def _only_select(query: str) -> Any:  # noqa: ANN401 - a statement of DuckDB
+def only_select(query: str) -> Any:  # noqa: ANN401 - a statement of DuckDB
+    """Return the one SELECT that a text is; UsageError if it is anything else."""
     import duckdb  # noqa: PLC0415 - as above
 
     statements = duckdb.extract_statements(query)
