@@ -35,6 +35,11 @@ class Store:
     name: str
     url: str
 
+    @property
+    def write(self) -> str:
+        """Where it takes remote-write."""
+        return f"{self.url}/api/v1/write"
+
     def query(self, query: str) -> list[dict]:
         answer = httpx2.get(f"{self.url}/api/v1/query", params={"query": query}, timeout=30)
         assert answer.status_code == 200, answer.text
@@ -69,6 +74,7 @@ def argv(name: str, port: int, config: Path, data: Path) -> list[str]:
             f"--config.file={config}",
             f"--storage.tsdb.path={data}",
             f"--web.listen-address=127.0.0.1:{port}",
+            "--web.enable-remote-write-receiver",
         ]
     return [
         name,

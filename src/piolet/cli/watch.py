@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from piolet.cli import watch_export, watch_lake
 from piolet.cli.common import Format, format_option, print_json, print_table, progress
-from piolet.core.text import plural
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -148,68 +148,6 @@ def sql(job: str, query: str, *, time_s: float, memory: int, rows: int, output: 
 
 
 @command.command()
-@click.argument("query", default="")
-@click.option(
-    "--clickhouse",
-    "files",
-    metavar="FUNCTION",
-    help="Print it for ClickHouse instead; FUNCTION reads the files, as in file('{path}', Parquet, '{structure}').",
-)
-@format_option
-def lake(query: str, files: str | None, output: Format) -> None:
-    """Ask the logbooks of all jobs that you may read: QUERY is a SELECT, or the name of a question.
-
-    Tables are the families, with a column `job`, and the roll-ups gpu_1m, gpu_1h, host_1m and host_1h. Without QUERY,
-    list the questions.
-    """
-    from piolet.watch import lake as asked  # noqa: PLC0415 - help needs none of this
-
-    if not query:
-        print_table(("question", "what it answers"), [(name, what) for name, (what, _) in asked.CATALOGUE.items()])
-        return
-    root, cluster = _root()
-    text = asked.query_of(query)
-    if files is not None:
-        click.echo(asked.clickhouse(str(root), cluster or "*", text, files=files))
-        return
-    with progress("reading the logbooks"):
-        answer = asked.ask(root, cluster or "*", text)
-    if output is Format.JSON:
-        print_json(asdict(answer))
-    else:
-        print_table(answer.columns, answer.rows)
-        if answer.truncated:
-            click.echo(f"only the first {len(answer.rows)} rows are shown", err=True)
-
-
-@command.command()
-@click.option("--days", type=click.IntRange(1, 3660), default=31, show_default=True, help="How far back to look.")
-def rollup(days: int) -> None:
-    """Write the roll-ups of the days that have none, from the logbooks that you may read: for operators, once a day.
-
-    They hold every job, so they stay readable to you alone.
-    """
-    from datetime import UTC, datetime  # noqa: PLC0415 - help needs none of this
-
-    from piolet.watch import Archive, rollups  # noqa: PLC0415 - same
-    from piolet.watch.access import this_process  # noqa: PLC0415 - same
-
-    root, cluster = _root()
-    jobs = Archive(root).seen_by(this_process())
-    for name in [cluster] if cluster else sorted(path.name for path in root.glob("*") if path.is_dir()):
-        for day in rollups.missing_days(root, name, days, datetime.now(UTC).date()):
-            click.echo(f"{name} {day}: {plural(rollups.write(root, name, day, jobs), 'job')}")
-
-
-def _root() -> tuple[Path, str]:
-    from piolet.core import config  # noqa: PLC0415 - help needs none of this
-    from piolet.logbook import layout  # noqa: PLC0415 - same
-
-    settings = config.load().settings
-    return layout.root(settings), settings.cluster
-
-
-@command.command()
 @click.argument("job")
 @format_option
 def quality(job: str, output: Format) -> None:
@@ -291,37 +229,6 @@ def _headline(found: Now) -> str:
 
 def _colour(value: float) -> str:
     return "red" if value < LOW_SM else "yellow" if value < FAIR_SM else "green"
-
-
-@command.command()
-@click.argument("job")
-@click.option("--port", default=9418, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 for a free one.")
-def export(job: str, port: int) -> None:
-    """Serve the newest samples of JOB, which runs, to Prometheus at /metrics; ends with the job or with Ctrl-C.
-
-    It listens on this machine only, where every user can read it.
-    """
-    from functools import partial  # noqa: PLC0415 - help needs none of this
-
-    from piolet.watch import archive, exporter  # noqa: PLC0415 - same
-
-    exporter.follow(partial(archive.find_configured, job), port, click.echo)
-
-
-@command.command()
-@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
-def dashboards(directory: Path) -> None:
-    """Write Grafana dashboards of a job, a node and the fleet into DIRECTORY, to import or to provision.
-
-    They ask for the metrics of `piolet watch export`. Files of the same names are replaced.
-    """
-    from piolet.core.files import write_json  # noqa: PLC0415 - help needs none of this
-    from piolet.watch.dashboards import DASHBOARDS, document  # noqa: PLC0415 - same
-
-    for dashboard in DASHBOARDS:
-        path = directory / f"piolet-{dashboard.name}.json"
-        write_json(path, document(dashboard))
-        click.echo(path)
 
 
 @command.command()
@@ -436,3 +343,7 @@ def _print_quality(found: DataQuality) -> None:
     for trouble in words.troubles(found):
         click.echo(trouble)
     click.echo(f"never collected: {words.never(found)}")
+
+
+for other in (*watch_export.COMMANDS, *watch_lake.COMMANDS):
+    command.add_command(other)

@@ -54,63 +54,84 @@ def metric_name(family: str, column: str) -> str:
     return f"piolet_{family}_{column}"
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One value of a series; `time_ns` is None of an info series, which is true whenever it is told."""
+
+    labels: Mapping[str, object]
+    value: float
+    time_ns: int | None
+
+
+Block = tuple[Exported, list[Sample]]
+"""A metric with its samples, ordered by series and time."""
+
+
 def exposition(book: Book, now_ns: int) -> str:
     """Return the newest sample of every series, none older than LATEST_S, and whose the nodes and GPUs are."""
-    return "".join(_exposition(book, now_ns - round(LATEST_S * SECOND_NS)))
+    return "".join(map(_shown, blocks(book, now_ns - round(LATEST_S * SECOND_NS), newest=True)))
 
 
-def _exposition(book: Book, since_ns: int) -> Iterator[str]:
+def blocks(book: Book, since_ns: int, *, newest: bool = False) -> Iterator[Block]:
+    """Yield every metric that has a sample since a time: all of them, or of each series the newest."""
     known = exported()
     for family in map(FAMILIES.__getitem__, EXPORTED):
-        yield from _of_family(book, family, known, since_ns)
-    rows = _newest(book, "user", known[USER].labels, [value(Metric("user", ""))], since_ns)
-    yield from _block(known[USER], ((labels, found, time_ns) for time_ns, labels, (found,) in rows))
-    yield from _block(known[INFO], ((labels, 1, None) for labels in _nodes(book)))
-    yield from _block(known[GPU_INFO], ((labels, 1, None) for labels in _gpus(book)))
+        yield from _of_family(book, family, known, since_ns, newest=newest)
+    rows = _rows(book, "user", known[USER].labels, [value(Metric("user", ""))], since_ns, newest=newest)
+    told = [Sample(labels, found, time_ns) for time_ns, labels, (found,) in rows if found is not None]
+    info = [Sample(labels, 1, None) for labels in _nodes(book)]
+    gpus = [Sample(labels, 1, None) for labels in _gpus(book)]
+    for name, samples in ((USER, told), (INFO, info), (GPU_INFO, gpus)):
+        if samples:
+            yield known[name], samples
 
 
-def _of_family(book: Book, family: Family, known: Mapping[str, Exported], since_ns: int) -> Iterator[str]:
+def _of_family(
+    book: Book, family: Family, known: Mapping[str, Exported], since_ns: int, *, newest: bool
+) -> Iterator[Block]:
     columns = numeric(family)
     values = [value(Metric(family.name, column)) for column in columns]
-    rows = _newest(book, family.name, _labels(family), values, since_ns)
+    rows = _rows(book, family.name, _labels(family), values, since_ns, newest=newest)
     for place, column in enumerate(columns):
-        samples = ((labels, found[place], time_ns) for time_ns, labels, found in rows)
-        yield from _block(known[metric_name(family.name, column)], samples)
+        told = ((labels, found[place], time_ns) for time_ns, labels, found in rows)
+        if samples := [Sample(labels, each, time_ns) for labels, each, time_ns in told if each is not None]:
+            yield known[metric_name(family.name, column)], samples
 
 
 Row = tuple[int, dict[str, object], tuple[float | None, ...]]
-Sample = tuple[Mapping[str, object], float | None, int | None]
 
 
-def _newest(book: Book, family: str, labels: tuple[str, ...], values: list[str], since_ns: int) -> list[Row]:
-    """Return (time, labels, values) of the newest row of every series."""
+def _rows(
+    book: Book, family: str, labels: tuple[str, ...], values: list[str], since_ns: int, *, newest: bool
+) -> list[Row]:
+    """Return (time, labels, values) of the rows since a time, or of the newest row of every series."""
     names = ", ".join(f'"{name}"' for name in labels)
+    only = f"QUALIFY row_number() OVER (PARTITION BY {names} ORDER BY time_ns DESC) = 1" if newest else ""
     found = book.reader.database.execute(
         f"""
         SELECT time_ns, {names}, {", ".join(values)} FROM "{family}" WHERE time_ns >= $since
-        QUALIFY row_number() OVER (PARTITION BY {names} ORDER BY time_ns DESC) = 1 ORDER BY {names}
+        {only} ORDER BY {names}, time_ns
         """,  # noqa: S608 - known families and columns
         {"since": since_ns},
     ).fetchall()
     return [(row[0], dict(zip(labels, row[1 : len(labels) + 1], strict=True)), row[len(labels) + 1 :]) for row in found]
 
 
-def _block(metric: Exported, samples: Iterator[Sample]) -> Iterator[str]:
-    """Yield the lines of a metric, nothing if it has no value."""
-    lines = [_line(metric.name, *sample) for sample in samples if sample[1] is not None]
-    if lines:
-        yield f"# HELP {metric.name} {metric.help}\n# TYPE {metric.name} {metric.kind}\n"
-        yield from lines
+def _shown(block: Block) -> str:
+    metric, samples = block
+    head = f"# HELP {metric.name} {metric.help}\n# TYPE {metric.name} {metric.kind}\n"
+    return head + "".join(_line(metric.name, sample) for sample in samples)
 
 
-def _line(name: str, labels: Mapping[str, object], number: float | None, time_ns: int | None) -> str:
-    shown = ",".join(f'{label}="{_text(content)}"' for label, content in labels.items())
-    at = "" if time_ns is None else f" {time_ns // 1_000_000}"
-    return f"{name}{{{shown}}} {number!r}{at}\n"
+def _line(name: str, sample: Sample) -> str:
+    shown = ",".join(f'{label}="{label_text(content).translate(_ESCAPES)}"' for label, content in sample.labels.items())
+    at = "" if sample.time_ns is None else f" {sample.time_ns // 1_000_000}"
+    return f"{name}{{{shown}}} {sample.value!r}{at}\n"
 
 
-def _text(content: object) -> str:
-    return "" if content is None else str(content).translate(_ESCAPES)
+def label_text(content: object) -> str:
+    """Return the text of a label; empty for what is not known."""
+    return "" if content is None else str(content)
 
 
 def _labels(family: Family) -> tuple[str, ...]:
