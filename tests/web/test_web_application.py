@@ -53,7 +53,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, sub
     fleet = {"PIOLET_FLEET_DATABASE": str(database), "PIOLET_FLEET_POLICY": str(policy)}
     process = subprocess.Popen(
         [sys.executable, "-m", "piolet", "web", "--port", "0"],
-        env=os.environ | fleet | {"PIOLET_ROOT": str(root)},
+        env=os.environ | fleet | {"PIOLET_ROOT": str(root), "XDG_DATA_HOME": str(root / "data")},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -83,7 +83,9 @@ def overflow(page: Page) -> int:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("path", ["/", JOB, f"{JOB}/nodes", f"{JOB}/nodes/node5", "/jobs/lab/none", SQL, COMPARE])
+@pytest.mark.parametrize(
+    "path", ["/", JOB, f"{JOB}/nodes", f"{JOB}/nodes/node5", "/nodes/lab/node5", "/jobs/lab/none", SQL, COMPARE]
+)
 def test_pages_are_accessible_and_quiet(served: Served, path: str, theme: str) -> None:
     page = served.open(path)
     page.evaluate("theme => localStorage.setItem('theme', theme)", theme)
@@ -96,7 +98,7 @@ def test_pages_are_accessible_and_quiet(served: Served, path: str, theme: str) -
 
 
 @pytest.mark.parametrize("width", [390, 768, 1280])
-@pytest.mark.parametrize("path", ["/", JOB, f"{JOB}/nodes", f"{JOB}/nodes/node5", SQL, COMPARE])
+@pytest.mark.parametrize("path", ["/", JOB, f"{JOB}/nodes", f"{JOB}/nodes/node5", "/nodes/lab/node5", SQL, COMPARE])
 def test_pages_fit(served: Served, path: str, width: int) -> None:
     served.page.set_viewport_size({"width": width, "height": 900})
     assert overflow(served.open(path)) <= 0
@@ -145,6 +147,27 @@ def test_a_finding_leads_to_the_plot_of_its_evidence(served: Served) -> None:
     clock.scroll_into_view_if_needed()
     expect(clock.locator("canvas")).to_be_visible()
     expect(page.locator("[data-reset]")).to_be_visible()
+
+
+def test_a_notebook_opens_from_the_job(served: Served) -> None:
+    page = served.open(JOB)
+    page.get_by_role("button", name="Notebook").click()
+    link = page.get_by_role("link", name="Open the notebook")
+    expect(link).to_be_visible(timeout=60_000)
+    address = link.get_attribute("href")
+    assert address
+    with urllib.request.urlopen(address) as answer:  # noqa: S310 - a server that ours has started
+        assert "marimo" in answer.read().decode()
+    with urllib.request.urlopen(address.split("?")[0]) as answer:  # noqa: S310 - same
+        assert "/auth/login" in answer.url, "without its token it shows nothing"
+    assert "piolet.open" in (served.root / "data/piolet/notebooks/lab-4711.py").read_text()
+
+
+def test_a_node_has_a_page_across_jobs(served: Served) -> None:
+    page = served.open(f"{JOB}/nodes/node2")
+    page.get_by_role("link", name="node2 in other jobs").click()
+    expect(page.get_by_role("heading", name="1 job held it")).to_be_visible()
+    expect(page.get_by_text("xid: GPU 1 reported Xid 79")).to_be_visible()
 
 
 def test_all_nodes_are_a_list(served: Served) -> None:

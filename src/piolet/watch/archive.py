@@ -16,9 +16,6 @@ from piolet.watch.book import Book
 from piolet.watch.jobs import JobSummary, summarise
 
 _MOST_CACHED = 20_000
-LISTED_S = 1.0
-"""How long a list of all jobs stays good: looking at thousands of files for every page would be most of its time."""
-
 _Stamp = tuple[int, ...]
 
 
@@ -31,6 +28,7 @@ class JobFilter:
     account: str = ""
     cluster: str = ""
     state: str = ""
+    node: str = ""
     since_ns: int | None = None
     until_ns: int | None = None
     with_findings: bool = False
@@ -47,6 +45,7 @@ class JobFilter:
         return (
             all(wanted in {"", given} for wanted, given in exact)
             and self.text.casefold() in words
+            and (not self.node or self.node in job.involved)
             and (not self.with_findings or job.findings > 0)
             and (self.since_ns is None or (job.ended_ns or time.time_ns()) >= self.since_ns)
             and (self.until_ns is None or (job.started_ns or 0) < self.until_ns)
@@ -62,10 +61,13 @@ class JobPage:
 
 
 class Archive:
-    """All logbooks below `root`. It shows none by itself: ask with `seen_by`. Keep one for its cache."""
+    """All logbooks below `root`. It shows none by itself: ask with `seen_by`. Keep one for its cache.
 
-    def __init__(self, root: Path) -> None:
-        self._summaries = _Summaries(root)
+    A list of jobs may be `listed_s` old: looking at thousands of files for each page would be most of a server's time.
+    """
+
+    def __init__(self, root: Path, *, listed_s: float = 0.0) -> None:
+        self._summaries = _Summaries(root, listed_s)
 
     def seen_by(self, viewer: Viewer) -> VisibleJobs:
         """Return what `viewer` may see."""
@@ -100,13 +102,14 @@ class _Summaries:
     """The summaries of every logbook below a root, kept as long as its records stay as they were."""
 
     root: Path
+    listed_s: float
     cache: dict[Path, tuple[_Stamp, JobSummary | None]] = field(default_factory=dict)
     listed: tuple[float, tuple[JobSummary, ...]] = (float("-inf"), ())
 
     def all(self) -> tuple[JobSummary, ...]:
-        """Return every job whose records can be read, as they were at most LISTED_S ago."""
+        """Return every job whose records can be read, as they were at most `listed_s` ago."""
         now_s = time.monotonic()
-        if now_s - self.listed[0] > LISTED_S:
+        if now_s - self.listed[0] >= self.listed_s:
             found = (self._read(Logbook(path.parent)) for path in self.root.glob("*/*/job.json"))
             self.listed = (now_s, tuple(summary for summary in found if summary))
         return self.listed[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import sys
 from dataclasses import dataclass
 
 from piolet.core.errors import PioletError
@@ -18,7 +19,8 @@ RUNNING = "RUNNING"
 class JobSummary:
     """One row of the list. `state` is Slurm's word, RUNNING without an outcome; times are UTC nanoseconds or None.
 
-    `owner` is the user id that the logbook's files belong to; `findings` counts the diagnoses, `worst` the gravest.
+    `owner` is the user id that the logbook's files belong to; `findings` counts the diagnoses, `worst` the gravest;
+    `nodes` counts those that were used, `involved` names also those that were refused or spare.
     """
 
     logbook: Logbook
@@ -39,6 +41,7 @@ class JobSummary:
     simulated: bool
     findings: int
     worst: Severity | None
+    involved: frozenset[str] = frozenset()
 
 
 def summarise(logbook: Logbook) -> JobSummary | None:
@@ -77,7 +80,15 @@ def _summary(logbook: Logbook, owner: int) -> JobSummary:
         simulated=bool(job.simulated),
         findings=len(findings),
         worst=max((each.severity for each in findings), key=list(Severity).index, default=None),
+        involved=frozenset(_involved(job)),
     )
+
+
+def _involved(job: records.JobRecord) -> set[str]:
+    """Return the names of all nodes of a job, interned: lists of jobs name the same ones again and again."""
+    return {
+        sys.intern(name) for name in (*(held.node for held in job.allocation), *(each.node for each in job.refused))
+    }
 
 
 def _user(job: records.JobRecord, owner: int) -> str:

@@ -29,11 +29,16 @@ def write(path: Path, logbook: Logbook) -> None:
     Raises:
         UsageError: there is a file already, perhaps with somebody's work in it.
     """
+    create_text(path, source(logbook))
+
+
+def source(logbook: Logbook) -> str:
+    """Return the notebook on a logbook, as Python."""
     template = (resources.files("piolet.watch") / "notebook.py.jinja").read_text(encoding="utf-8")
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701 - Python
-    create_text(path, environment.from_string(template).render(job=repr(str(logbook.path.resolve()))))
+    return environment.from_string(template).render(job=repr(str(logbook.path.resolve())))
 
 
-def editor(path: Path) -> list[str]:
+def editor(path: Path, *options: str) -> list[str]:
     """Return the program that opens a notebook: on this machine only, with a token, without asking for updates."""
-    return [sys.executable, "-m", "marimo", "edit", "--no-sandbox", "--skip-update-check", str(path)]
+    return [sys.executable, "-m", "marimo", "edit", "--no-sandbox", "--skip-update-check", *options, str(path)]

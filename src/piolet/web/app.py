@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -20,15 +22,19 @@ from piolet.core.log import logger
 from piolet.core.sockets import secured
 from piolet.logbook import layout
 from piolet.watch import Archive
+from piolet.web.editors import Editors
 from piolet.web.gate import Gate, Headers
 from piolet.web.kept import Kept
 from piolet.web.limits import Limits
 from piolet.web.login import Login, TokenLogin, login_of
-from piolet.web.pages import comparing, console, fleet, job, listing, live
+from piolet.web.pages import comparing, console, fleet, job, listing, live, nodes, notebooks
 from piolet.web.rendering import HERE, page
 
 SESSION_S = 12 * 3600
 """How long a login lasts."""
+
+LISTED_S = 1.0
+"""How old a list of jobs may be."""
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
@@ -37,7 +43,7 @@ def build(settings: Settings, *, login: Login | None = None, root: Path | None =
     """Return the application over the logbooks below `root` (default: the configured one)."""
     limits = Limits(settings.web)
     login = login or login_of(settings.web, limits)
-    archive = Archive(root or layout.root(settings))
+    archive = Archive(root or layout.root(settings), listed_s=LISTED_S)
     application = Starlette(
         routes=[*login.routes, *routes()],
         middleware=[
@@ -53,10 +59,20 @@ def build(settings: Settings, *, login: Login | None = None, root: Path | None =
             Middleware(Gate, login=login, limits=limits, jobs=archive.seen_by),
         ],
         exception_handlers={PioletError: failed},
+        lifespan=_lifespan,
     )
     application.state.kept = Kept()
+    application.state.editors = Editors() if isinstance(login, TokenLogin) else None
     application.state.ledger = fleet.Ledger(settings.fleet)
     return application
+
+
+@asynccontextmanager
+async def _lifespan(application: Starlette) -> AsyncIterator[None]:
+    """End with the server what it started."""
+    yield
+    if application.state.editors:
+        application.state.editors.close()
 
 
 def routes() -> list[Route | Mount]:
@@ -73,6 +89,9 @@ def routes() -> list[Route | Mount]:
         Route(f"{one}/report", job.report),
         Route(f"{one}/logbook.tar", job.logbook),
         Route(f"{one}/files/{{name}}", job.document),
+        Route(f"{one}/notebook.py", notebooks.source),
+        Route(f"{one}/notebook", notebooks.editor, methods=["POST"]),
+        Route("/nodes/{cluster}/{node}", nodes.node),
         Route("/compare", comparing.compare),
         Route("/sql", console.sql),
         Route("/sql/plot", console.plot),

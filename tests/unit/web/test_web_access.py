@@ -18,7 +18,11 @@ from piolet.web import app
 from piolet.web.limits import Limits
 from piolet.web.login import PROXY_SECRET, PROXY_USER, login_of
 
-JOB_PAGES = [route.path for route in app.routes() if isinstance(route, Route) and "{job}" in route.path]
+JOB_PAGES = [
+    route.path
+    for route in app.routes()
+    if isinstance(route, Route) and "{job}" in route.path and "GET" in (route.methods or ())
+]
 
 
 def filled(path: str, job: str) -> str:
@@ -55,6 +59,23 @@ def test_every_page_of_a_job_is_closed_to_others(site: Any, path: str) -> None:
 @pytest.mark.parametrize("path", [path for path in JOB_PAGES if not path.endswith("/live")])
 def test_every_page_of_a_job_is_open_to_its_owner(site: Any, path: str) -> None:
     assert site.visitor("bob").get(filled(path, "2")).status_code == 200
+
+
+def test_a_nodes_jobs_are_those_that_one_may_see(site: Any) -> None:
+    def shown(user: str, *groups: str) -> str:
+        return site.visitor(user, *groups).get("/nodes/lab/node1").text
+
+    assert ("lab/1" in shown("ada"), "lab/2" in shown("ada")) == (True, False)
+    assert ("lab/1" in shown("root"), "lab/2" in shown("root")) == (True, True)
+    assert site.visitor("eve").get("/nodes/lab/node1").status_code == 404
+    assert site.visitor("root").get("/nodes/lab/nowhere").status_code == 404
+
+
+@pytest.mark.parametrize("user", ["ada", "bob", "root"])
+def test_nobody_who_logs_in_runs_a_notebook_with_the_servers_rights(site: Any, user: str) -> None:
+    answer = site.visitor(user).post("/jobs/lab/2/notebook", headers={"sec-fetch-site": "same-origin"})
+    assert answer.status_code == 404
+    assert "opens no notebooks" in answer.text
 
 
 def test_an_ended_job_says_so_to_who_follows_it(site: Any) -> None:
@@ -211,4 +232,4 @@ def test_two_jobs_are_compared(site: Any, make_job: Any) -> None:
     make_job(site.root, "5", user="ada", name="train")
     page = site.visitor("ada").get("/compare?a=lab/1&b=lab/5").text
     assert "Steady saturation: 1.000 of before" in page
-    assert "Command, nodes, versions and environment were the same" in page
+    assert "Command, nodes, code, environment, data and the time of each phase were the same" in page

@@ -101,6 +101,7 @@ def _job(request: Request, grant: Grant, shown: JobView, told: Judged | None, st
         notes=notes.read(grant.job.logbook, grant.job.owner),
         gpus=views.shown_gpus(shown),
         nodes=shown.nodes[:MOST_NODES],
+        notebooks=request.app.state.editors is not None,
         plots=[*shown.plots, *(metric for metric in chosen if metric not in shown.plots)],
         query=request.query_params,
     )
