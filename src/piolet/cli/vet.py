@@ -51,6 +51,8 @@ def run(name: str, names: str, timeout_s: float | None, max_unready: int, output
             verdict = vet.vet_nodes(nodes, protocol, **times) if nodes else vet.vet_here(protocol, **times)
     except Stopped as stop:
         raise click.exceptions.Exit(128 + stop.signal_number) from stop
+    if protocol.left_out:
+        click.echo(f"piolet: the budget left out {', '.join(protocol.left_out)}", err=True)
     if output is Format.JSON:
         print_json(_as_json(protocol, verdict))
     else:
@@ -88,6 +90,8 @@ def check(file: str, output: Format) -> None:
         rows,
         title=f"{protocol.name} ({protocol.origin})",
     )
+    if protocol.left_out:
+        click.echo(f"left out for the budget: {', '.join(protocol.left_out)}")
 
 
 @command.command("list")
@@ -122,6 +126,38 @@ def explain(check_type: str, output: Format) -> None:
         return
     click.echo(f"{explained.type}: {explained.summary}\nthreshold: {explained.source}\n\n{explained.text}\n")
     print_table(("parameter", "kind", "default"), explained.parameters)
+
+
+@command.command()
+@click.option("--node", default="", help="Only of this node.")
+@click.option("--check", "name", default="", help="Only of the check of this name.")
+@click.option("--failed", is_flag=True, help="Only what did not pass.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Results at most.")
+@format_option
+def history(node: str, name: str, limit: int, output: Format, *, failed: bool) -> None:
+    """Print what vetting found in your jobs, the latest first."""
+    from datetime import UTC, datetime  # noqa: PLC0415 - only here
+
+    from piolet.core.nouns import Status  # noqa: PLC0415 - `piolet --help` and completion need none of this
+    from piolet.logbook import layout  # noqa: PLC0415 - same
+    from piolet.vet.history import past  # noqa: PLC0415 - same
+
+    found = [
+        each
+        for each in past(layout.root(_settings()))
+        if node in {"", each.result.node}
+        and name in {"", each.result.check}
+        and not (failed and each.result.status is Status.PASS)
+    ]
+    found = sorted(found, key=lambda each: each.result.time_ns, reverse=True)[:limit]
+    if output is Format.JSON:
+        print_json([{"job": each.job, "model": each.model, **asdict(each.result)} for each in found])
+        return
+    rows = [
+        (f"{datetime.fromtimestamp(it.time_ns / 1e9, UTC):%F %R}", job, it.node, it.check, it.status, it.reason)
+        for job, it in ((each.job, each.result) for each in found)
+    ]
+    print_table(("time", "job", "node", "check", "status", "reason"), rows)
 
 
 @command.command(hidden=True)
@@ -160,6 +196,7 @@ def _nodes(names: str) -> NodeSet:
 def _as_json(protocol: Protocol, verdict: Verdict) -> dict[str, object]:
     return {
         "protocol": protocol.name,
+        "left_out": list(protocol.left_out),
         "nodes": str(verdict.nodes),
         "ready": str(verdict.ready),
         "unknown": str(verdict.unknown),

@@ -84,7 +84,8 @@ def judge_answers(
             answers[node] = _answer(node, claims.get(node, []), protocol, (silence or {}).get(node, ""))
         except Unusable as reason:
             reasons[node] = str(reason)
-    results = compared([result for answer in answers.values() for result in answer.results], protocol)
+    models = {node: answer.gpus[0].model for node, answer in answers.items() if answer.gpus}
+    results = compared([result for answer in answers.values() for result in answer.results], protocol, models)
     results = [_placed(result, protocol) for result in results]
     stage = protocol.checks[0].stage if protocol.checks else ""
     results += [CheckResult(ANSWER, node, Status.UNKNOWN, reason, stage=stage) for node, reason in reasons.items()]

@@ -56,7 +56,8 @@ class Check(Generic[P, Seen]):
     traced with `groups`, a parameter that such a check has: node sets that are measured apart.
 
     `better` says which way its value is, so that a protocol may compare values. A `quiet` check measures: nothing else
-    is checked on its node meanwhile. `timeout_s` is what it may take unless a protocol says otherwise.
+    is checked on its node meanwhile. `timeout_s` is what it may take unless a protocol says otherwise, `typical_s` what
+    it takes on a healthy node.
     """
 
     name: str
@@ -70,4 +71,5 @@ class Check(Generic[P, Seen]):
     better: Better = ""
     quiet: bool = False
     timeout_s: float = DEFAULT_TIMEOUT_S
+    typical_s: float = 1.0
     collective: Callable[[P], bool] = lambda _: False

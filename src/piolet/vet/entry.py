@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -22,6 +22,8 @@ COMMON = ("name", "type", "timeout", "requirements", "stage", "severity", "repea
 
 MAX_TIMEOUT_S = 3600.0
 MAX_REPETITIONS = 1000
+LEAST_PAST = 20
+"""Earlier values without which history compares nobody, unless a protocol says otherwise."""
 
 _SHORT = {"pause_s": "pause"}
 """Names in files that are shorter than ours, as `timeout` is: in seconds."""
@@ -95,15 +97,21 @@ def criteria(entry: Entry, check: Check[Any, Any]) -> Criteria | None:
     if not isinstance(given, dict):
         raise entry.error(f"criteria cannot be {given!r}", "criteria", remedy="write a mapping: {at_least: 90}")
     values = dict(given)
-    peers = values.pop("peers", None)
+    peers, history = values.pop("peers", None), values.pop("history", None)
+    compares = peers is not None or history is not None
+    if "usual" in values:
+        raise entry.error('criteria has no "usual"', "criteria", remedy="write `history: {mad: 5}`")
     found = _made(entry, "criteria", Criteria, {"better": check.better} | values)
-    if peers is not None and not check.better and found.better not in ("higher", "lower"):
+    if compares and not check.better and found.better not in ("higher", "lower"):
         what = f"{check.name} does not say whether more or less is better"
         raise entry.error(what, "criteria", remedy="add `better: higher` or `better: lower` to the criteria")
-    if peers is None and found.at_least is None and found.at_most is None:
-        raise entry.error("the criteria ask nothing", "criteria", remedy="give at_least, at_most or peers")
-    compared = None if peers is None else _made(entry, "criteria", Comparison, peers)
-    return Criteria(found.better, found.at_least, found.at_most, compared)
+    if not compares and found.at_least is None and found.at_most is None:
+        raise entry.error("the criteria ask nothing", "criteria", remedy="give at_least, at_most, peers or history")
+    by_peers = None if peers is None else _made(entry, "criteria", Comparison, peers)
+    by_history = None if history is None else _made(entry, "criteria", Comparison, history)
+    if by_history and "least" not in history:
+        by_history = replace(by_history, least=LEAST_PAST)
+    return Criteria(found.better, found.at_least, found.at_most, by_peers, by_history)
 
 
 def _made(entry: Entry, key: str, kind: type[T], given: Any) -> T:  # noqa: ANN401 - what a user wrote

@@ -15,14 +15,15 @@ from piolet.core.config import Settings
 from piolet.core.errors import ConfigError
 from piolet.core.text import did_you_mean
 from piolet.core.toml import Document
+from piolet.logbook import layout
+from piolet.vet import budget, history, vetnode, yamlfile
 from piolet.vet import entry as keys
-from piolet.vet import vetnode, yamlfile
 from piolet.vet.catalogue import check_types, find_protocol, registered
 from piolet.vet.check import Check
 from piolet.vet.entry import Entry
 from piolet.vet.protocol import DEFAULT_TIMEOUT_S, PlannedCheck, Protocol
 
-_TOP_LEVEL = ("name", "include", "evals", *vetnode.TOP_LEVEL)
+_TOP_LEVEL = ("name", "include", "budget", "evals", *vetnode.TOP_LEVEL)
 _MAX_DEPTH = 10
 
 
@@ -36,9 +37,26 @@ def load_protocol(name: str, settings: Settings) -> Protocol:
     """
     path = find_protocol(name, settings)
     document = yamlfile.read(path)
-    checks = _checks(document, settings, depth=0)
+    checks = tuple(_checks(document, settings, depth=0).values())
+    budget_s = _budget_s(document)
+    left_out: tuple[PlannedCheck, ...] = ()
+    if budget_s is not None or any(check.criteria and check.criteria.history for check in checks):
+        found = tuple(history.past(layout.root(settings)))
+        checks = history.remembered(checks, found)
+        if budget_s is not None:
+            checks, left_out = budget.chosen(checks, budget_s, history.records_of(found))
+    if not checks:
+        raise document.error("the budget is too small for any check", "budget", remedy="give it more seconds")
     title = document.data.get("name", path.stem)
-    return Protocol(title, tuple(checks.values()), str(path), str(settings.record.kernel_log))
+    names = tuple(check.name for check in left_out)
+    return Protocol(title, checks, str(path), str(settings.record.kernel_log), names)
+
+
+def _budget_s(document: Document) -> float | None:
+    value = document.data.get("budget")
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
+        raise document.error(f"the budget cannot be {value!r}", "budget", remedy="write seconds, such as `budget: 60`")
+    return value
 
 
 def _checks(document: Document, settings: Settings, *, depth: int) -> dict[str, PlannedCheck]:
@@ -167,6 +185,7 @@ def _planned(entry: Entry, name: str, check_type: str, given: Mapping[str, tuple
         uniform=found.check.uniform,
         quiet=found.check.quiet,
         collective=found.check.collective(parameters),
+        typical_s=found.check.typical_s,
         stage=keys.stage(entry),
         severity=keys.severity(entry),
         repeat=keys.repeat(entry),

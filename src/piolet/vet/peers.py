@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from statistics import median
 
 from piolet.core.nouns import CheckResult, Status
-from piolet.vet.protocol import Comparison, Criteria, Protocol
+from piolet.vet.protocol import Comparison, Criteria, Protocol, Usual
 
 SEPARATOR = "; "
 """Stands between the items of a value, so that only those that differ need be named."""
@@ -26,8 +25,13 @@ _REMEDY = "tell the operators: this node has missed an update, or is ahead of on
 _TIED = "vet more nodes at once, so that most can outvote the others; or leave this check out"
 
 
-def compared(results: Sequence[CheckResult], protocol: Protocol) -> list[CheckResult]:
-    """Return the results with those of uniform checks that passed judged once more, among each other."""
+def compared(
+    results: Sequence[CheckResult], protocol: Protocol, models: Mapping[str, str] | None = None
+) -> list[CheckResult]:
+    """Return the results that passed judged once more: those of uniform checks among each other, values by criteria.
+
+    `models` are those of the nodes' GPUs; without one a node is compared with nodes without GPUs.
+    """
     values = {
         check.name: Counter(str(each.value) for each in _passed(results, check.name))
         for check in protocol.checks
@@ -40,14 +44,19 @@ def compared(results: Sequence[CheckResult], protocol: Protocol) -> list[CheckRe
     criteria = {check.name: check.criteria for check in protocol.checks if check.criteria}
     numbers = {name: [_value(each) for each in _passed(found, name)] for name in criteria}
     return [
-        measured(each, criteria[each.check], [number for number in numbers[each.check] if number is not None])
+        measured(
+            each,
+            criteria[each.check],
+            [number for number in numbers[each.check] if number is not None],
+            (models or {}).get(each.node, ""),
+        )
         if each.check in criteria and each.status is Status.PASS
         else each
         for each in found
     ]
 
 
-def measured(result: CheckResult, criteria: Criteria, peers: Sequence[float]) -> CheckResult:
+def measured(result: CheckResult, criteria: Criteria, peers: Sequence[float], model: str = "") -> CheckResult:
     """Judge the value of a check that passed; `peers` are the values of all nodes that passed, its own among them."""
     value = _value(result)
     if value is None:
@@ -58,22 +67,24 @@ def measured(result: CheckResult, criteria: Criteria, peers: Sequence[float]) ->
         return _worse(result, f"less than {least:g}", least)
     if most is not None and value > most:
         return _worse(result, f"more than {most:g}", most)
-    return _among_numbers(result, value, criteria.better, criteria.peers, peers) if criteria.peers else result
+    if criteria.peers:
+        result = _against(result, criteria.better, criteria.peers, Usual.of(peers), "nodes")
+    if criteria.history and result.status is Status.PASS:
+        usual = next((each for each in criteria.usual if each.model == model), Usual(model, 0, 0.0, 0.0))
+        result = _against(result, criteria.better, criteria.history, usual, "earlier values")
+    return result
 
 
-def _among_numbers(
-    result: CheckResult, value: float, better: str, allowed: Comparison, peers: Sequence[float]
-) -> CheckResult:
-    """Fail a value that is far worse than the median of all, both for their scatter and for their size."""
-    if len(peers) < allowed.least:
-        few = f"{result.reason} (too few nodes to compare: {len(peers)} of {allowed.least})"
+def _against(result: CheckResult, better: str, allowed: Comparison, usual: Usual, whose: str) -> CheckResult:
+    """Fail a value that is far worse than is usual, both for how values scatter and for their size."""
+    value = _value(result) or 0.0
+    if usual.count < allowed.least:
+        few = f"{result.reason} (too few {whose} to compare: {usual.count} of {allowed.least})"
         return replace(result, reason=few)
-    usual = median(peers)
-    scatter = _NORMAL * median([abs(each - usual) for each in peers])
-    apart = max(allowed.mad * scatter, allowed.margin * abs(usual))
-    limit = usual - apart if better == "higher" else usual + apart
+    apart = max(allowed.mad * _NORMAL * usual.deviation, allowed.margin * abs(usual.median))
+    limit = usual.median - apart if better == "higher" else usual.median + apart
     if (value < limit) if better == "higher" else (value > limit):
-        return _worse(result, f"the median of {len(peers)} nodes is {usual:.4g}", round(limit, 4))
+        return _worse(result, f"the median of {usual.count} {whose} is {usual.median:.4g}", round(limit, 4))
     return result
 
 

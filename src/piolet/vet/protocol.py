@@ -7,7 +7,7 @@ parser of ours. This module must stay quick to import.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -44,13 +44,36 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class Usual:
+    """What values of a check usually were on nodes with GPUs of a model: their count, median and median deviation."""
+
+    model: str
+    count: int
+    median: float
+    deviation: float
+
+    @classmethod
+    def of(cls, values: Sequence[float], model: str = "") -> Usual:
+        """Sum values up; there must be one."""
+        from statistics import median  # noqa: PLC0415 - slow to import, and nodes need it not
+
+        middle = median(values)
+        return cls(model, len(values), middle, median([abs(value - middle) for value in values]))
+
+
+@dataclass(frozen=True, slots=True)
 class Criteria:
-    """What is asked of the value of a check that has passed; None and empty ask nothing."""
+    """What is asked of the value of a check that has passed; None and empty ask nothing.
+
+    `history` compares with `usual`, what earlier jobs have measured.
+    """
 
     better: str = ""
     at_least: float | None = None
     at_most: float | None = None
     peers: Comparison | None = None
+    history: Comparison | None = None
+    usual: tuple[Usual, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +83,7 @@ class PlannedCheck:
     `reference` is where the check is found (``module:attribute``), so that nodes need not search for plugins.
     `requirements` are the distributions the entry asks for; they are looked for on the node, never installed. The
     values of a `uniform` check are compared between the nodes; a `collective` one measures them together. `timeout_s`
-    is for each time that it is repeated.
+    is for each time that it is repeated; `typical_s` are the seconds that it takes on a healthy node.
     """
 
     name: str
@@ -72,6 +95,7 @@ class PlannedCheck:
     uniform: bool = False
     quiet: bool = False
     collective: bool = False
+    typical_s: float = 1.0
     stage: str = DEFAULT_STAGE
     severity: Severity = Severity.ERROR
     repeat: Repeat = Repeat()
@@ -85,12 +109,16 @@ class PlannedCheck:
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """A named list of checks; `origin` is the file it was read from, `kernel_log` the log that nodes read."""
+    """A named list of checks; `origin` is the file it was read from, `kernel_log` the log that nodes read.
+
+    `left_out` are the checks for which its budget is too small.
+    """
 
     name: str
     checks: tuple[PlannedCheck, ...]
     origin: str = ""
     kernel_log: str = "/dev/kmsg"
+    left_out: tuple[str, ...] = ()
 
     @property
     def longest_s(self) -> float:
@@ -112,16 +140,14 @@ class Protocol:
 def from_json(text: str) -> Protocol:
     """Read what `Protocol.to_json` wrote; anything else raises ValueError, TypeError or KeyError."""
     value = json.loads(text)
-    return Protocol(**(value | {"checks": tuple(_planned(check) for check in value["checks"])}))
+    return Protocol(**(value | {"checks": tuple(_planned(check) for check in value["checks"]), "left_out": ()}))
 
 
 def _planned(value: dict[str, Any]) -> PlannedCheck:
-    criteria = value.get("criteria")
     special = {
         "requirements": tuple(value.get("requirements", ())),
         "severity": Severity(value.get("severity", Severity.ERROR)),
         "repeat": Repeat(**value.get("repeat", {})),
-        "criteria": criteria
-        and Criteria(**(criteria | {"peers": criteria["peers"] and Comparison(**criteria["peers"])})),
+        "criteria": None,  # judged where all answers are, not on nodes
     }
     return PlannedCheck(**(value | special))

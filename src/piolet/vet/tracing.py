@@ -53,7 +53,7 @@ def _traced(
 
 def _apart(check: PlannedCheck, groups: Sequence[NodeSet]) -> PlannedCheck:
     """Return the check for groups of nodes; peers are of their own group, and are not compared with those of others."""
-    criteria = check.criteria and replace(check.criteria, peers=None)
+    criteria = check.criteria and replace(check.criteria, peers=None, history=None)
     parameters = {**check.parameters, "groups": tuple(map(str, groups))}
     return replace(check, parameters=parameters, criteria=criteria)
 

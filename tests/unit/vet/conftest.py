@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from piolet.cli.main import run_command
 from piolet.core.config import Settings
 from piolet.core.native import DIRECTORY
 from piolet.core.run import SystemRunner
@@ -61,3 +62,21 @@ def simulated_node(tmp_path: Path, _library: None) -> Callable[..., SimulatedNod
         return SimulatedNode(directory)
 
     return make
+
+
+@pytest.fixture
+def piolet(capsys, monkeypatch, tmp_path):
+    """Run a command; gives exit status, stdout and stderr."""
+    for name in ("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "SLURM_STEP_GPUS", "SLURM_JOB_GPUS"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "site.toml").touch()
+    monkeypatch.setenv("PIOLET_SITE_CONFIG", str(tmp_path / "site.toml"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("PIOLET_ROOT", str(tmp_path / "logbooks"))
+
+    def run(*argv: str):
+        status = run_command(list(argv))
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -154,8 +154,8 @@ def test_stages_come_in_order_and_all_keys_survive_the_way_to_the_node(tmp_path)
     assert (check.quiet, check.severity, check.longest_s) == (True, Severity.WARNING, 24)
     assert check.criteria == Criteria("higher", at_least=2, peers=Comparison(mad=3))
     arrived = from_json(protocol.to_json())
-    assert arrived.to_json() == protocol.to_json()
-    assert (arrived.checks[1].criteria, arrived.checks[1].repeat) == (check.criteria, Repeat(3, "most", 1))
+    assert arrived.checks[1] == replace(check, criteria=None), "criteria are judged where all answers are"
+    assert arrived.checks[1].repeat == Repeat(3, "most", 1)
 
 
 def test_an_included_check_is_replaced_by_one_of_its_name(tmp_path):

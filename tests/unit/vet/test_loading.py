@@ -237,7 +237,7 @@ def test_the_shipped_protocols_compile_and_are_found_by_name():
     assert (
         [protocol.name for protocol in protocols]
         == names
-        == ["burn-in", "large-scale", "ml-training", "quick", "storage"]
+        == ["burn-in", "large-scale", "ml-training", "network", "quick", "storage"]
     )
 
 

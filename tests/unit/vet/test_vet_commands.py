@@ -4,25 +4,6 @@ import json
 
 import pytest
 
-from piolet.cli.main import run_command
-
-
-@pytest.fixture
-def piolet(capsys, monkeypatch, tmp_path):
-    """Run a command; gives exit status, stdout and stderr."""
-    for name in ("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "SLURM_STEP_GPUS", "SLURM_JOB_GPUS"):
-        monkeypatch.delenv(name, raising=False)
-    (tmp_path / "site.toml").touch()
-    monkeypatch.setenv("PIOLET_SITE_CONFIG", str(tmp_path / "site.toml"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-
-    def run(*argv: str):
-        status = run_command(list(argv))
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
-
 
 @pytest.fixture
 def protocol(tmp_path):
@@ -39,7 +20,7 @@ def test_list_names_protocols_and_checks_with_their_sources(piolet):
 
     found = json.loads(out)
     assert status == 0
-    assert set(found["protocols"]) == {"quick", "ml-training", "large-scale", "storage", "burn-in"}
+    assert set(found["protocols"]) == {"quick", "ml-training", "large-scale", "network", "storage", "burn-in"}
     assert {"gpu_count", "gpu_ecc", "gpu_memory", "gpu_temperature", "gpu_xid", "mounts"} <= {
         check["type"] for check in found["checks"]
     }

@@ -230,6 +230,7 @@ CHECK = Check(
     judge=judge,
     better="higher",
     quiet=True,
+    typical_s=20.0,
     timeout_s=60.0,
     collective=lambda parameters: parameters.scope != "intranode",
 )

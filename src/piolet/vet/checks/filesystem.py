@@ -109,4 +109,5 @@ CHECK = Check(
     judge=judge,
     better="higher",
     quiet=True,
+    typical_s=5.0,
 )

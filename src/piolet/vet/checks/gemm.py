@@ -88,4 +88,5 @@ CHECK = Check(
     judge=judge,
     better="higher",
     quiet=True,
+    typical_s=5.0,
 )

@@ -70,4 +70,5 @@ CHECK = Check(
     judge=judge,
     better="higher",
     quiet=True,
+    typical_s=3.0,
 )
