@@ -1,0 +1,141 @@
+"""Faults of nodes with a network of their own: each ends in the right verdict within its time, and leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from piolet.lab import Lab, Network, Spec, status, up
+from piolet.lab.network import link_name
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
+
+PASSES = '{"status": "pass", "reason": "fine", "value": %s}'
+
+
+@pytest.fixture(scope="module")
+def netns(machine: None) -> Iterator[Lab]:  # noqa: ARG001 - a fixture for its effect
+    """A lab of four nodes, each with a network namespace."""
+    lab = up(Spec(name=f"vetns-{secrets.token_hex(3)}", nodes=4, network=Network.NETNS))
+    yield lab
+    lab.down()
+
+
+@pytest.fixture
+def vet(netns: Lab, commands_on: Callable, tmp_path: Path) -> Callable:
+    """Vet the nodes of the lab."""
+    return vetting(commands_on(netns), tmp_path)
+
+
+def vetting(run: Callable, tmp_path: Path) -> Callable:
+    """Make a function that vets four nodes, with `break_it` once all are being checked; gives verdict and status."""
+    tmp_path.chmod(0o777)
+
+    def vetted(entry: str, break_it: Callable[[], object] | None = None, timeout_s: int = 30) -> tuple[dict, int]:
+        path = tmp_path / "protocol.yaml"
+        path.write_text(f"evals:\n- {entry}\n", encoding="utf-8")
+        breaker = threading.Thread(target=_break, args=(tmp_path, break_it))
+        breaker.start()
+        command = (sys.executable, "-m", "piolet", "vet", "run", "--protocol", str(path), "--timeout", str(timeout_s))
+        try:
+            done = run("salloc", "--quiet", "--no-kill", "-N4", *command, "--format", "json", check=False, timeout=300)
+        finally:
+            breaker.join()
+        assert done.stdout, done.stderr
+        _wait_until_idle(run)
+        return json.loads(done.stdout), done.returncode
+
+    return vetted
+
+
+def _break(directory: Path, break_it: Callable[[], object] | None) -> None:
+    deadline = time.monotonic() + 120
+    while break_it and len(list(directory.glob("checks.*"))) < 4 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if break_it:
+        break_it()
+
+
+def _wait_until_idle(run: Callable) -> None:
+    deadline = time.monotonic() + 120
+    while run("squeue", "--noheader", "--steps").stdout or run("squeue", "--noheader").stdout:
+        assert time.monotonic() < deadline, "a step or a job was left behind"
+        time.sleep(0.2)
+
+
+def script(text: str, **more: object) -> str:
+    """An entry of a protocol that runs a shell script."""
+    return json.dumps({"type": "script", "command": ["sh", "-c", text], "timeout": 20} | more)
+
+
+def reasons(verdict: dict) -> dict[str, str]:
+    return {each["node"]: each["reason"] for each in verdict["refused"]}
+
+
+def inside(lab: Lab, node: str, text: str) -> None:
+    target = f"--target={status(lab).daemons[f'slurmd@{node}']}"
+    subprocess.run(["nsenter", "--mount", target, "sh", "-c", text], check=True)
+
+
+def test_a_link_that_is_cut_during_a_stage(netns, vet, tmp_path):
+    link = link_name(netns, "node2")
+    slow = script(f"touch {tmp_path}/checks.$SLURMD_NODENAME; sleep 3; echo '{PASSES % 1}'")
+    try:
+        verdict, status_code = vet(slow, lambda: subprocess.run(["ip", "link", "set", link, "down"], check=True))
+    finally:
+        subprocess.run(["ip", "link", "set", link, "up"], check=True)
+
+    assert (status_code, verdict["ready"], verdict["unknown"]) == (3, "node[1,3-4]", "node2")
+    assert reasons(verdict)["node2"].startswith("no answer")
+
+
+def test_a_node_of_a_third_of_the_speed(vet):
+    measured = script(
+        f"[ $SLURMD_NODENAME = node3 ] && echo '{PASSES % 30}' || echo '{PASSES % 90}'",
+        criteria={"better": "higher", "peers": {"mad": 5, "margin": 0.1}},
+    )
+    verdict, status_code = vet(measured)
+
+    assert (status_code, verdict["ready"]) == (1, "node[1-2,4]")
+    assert "30: the median of 4 nodes is 90" in reasons(verdict)["node3"]
+
+
+def test_a_full_tmp(netns, vet):
+    inside(netns, "node4", "mount -t tmpfs -o size=1m tmpfs /tmp && head -c 950000 /dev/zero > /tmp/filler")
+    try:
+        verdict, status_code = vet("{type: disk}")
+    finally:
+        inside(netns, "node4", "umount /tmp")
+
+    assert (status_code, verdict["ready"]) == (1, "node[1-3]")
+    assert reasons(verdict)["node4"] == "disk: /tmp: 91% of its space is in use"
+
+
+def test_a_check_that_hangs_on_one_node(vet):
+    verdict, status_code = vet(script(f"[ $SLURMD_NODENAME = node1 ] && sleep 500; echo '{PASSES % 1}'", timeout=2))
+
+    assert (status_code, verdict["unknown"]) == (3, "node1")
+    assert "within 2 s" in reasons(verdict)["node1"]
+
+
+def test_a_slurmd_that_is_killed_during_a_stage(machine, commands_on, tmp_path):  # noqa: ARG001 - for its effect
+    """Its step goes on without it and may still answer: both are right."""
+    slow = script(f"touch {tmp_path}/checks.$SLURMD_NODENAME; sleep 3; echo '{PASSES % 1}'")
+    lab = up(Spec(name=f"vetns-{secrets.token_hex(3)}", nodes=4, network=Network.NETNS))
+    try:
+        pid = str(status(lab).daemons["slurmd@node3"])
+        vet = vetting(commands_on(lab), tmp_path)
+        verdict, status_code = vet(slow, lambda: subprocess.run(["kill", "-9", pid], check=True))
+    finally:
+        lab.down()
+
+    assert {"node1", "node2", "node4"} <= {each["node"] for each in verdict["checks"] if each["status"] == "pass"}
+    assert (status_code, verdict["unknown"]) in {(0, ""), (3, "node3")}
