@@ -183,10 +183,30 @@ def rows(bench: Bench, port: int) -> Iterator[tuple[str, str, tuple[str, str], s
         bench.ours(OURS.format(port=closed)),
         bench.theirs(THEIRS.format(port=closed, gpu="vetnode.evaluations.gpu_eval.GPUEval")),
     )
+    yield from odd_checks(bench, theirs)
     misspelt = theirs.replace("GPUEval", "GPUEvl")
     yield "a check's type is misspelt", UNKNOWN, bench.ours(misspelt), bench.theirs(misspelt)
     nothing = "name: bench\nscheduler: standalone\nevals: []\n"
     yield "the protocol has no checks", UNKNOWN, bench.ours(nothing), bench.theirs(nothing)
+
+
+def odd_checks(bench: Bench, theirs: str) -> Iterator[tuple[str, str, tuple[str, str], str]]:
+    """Yield faults that one check each finds, of which vetnode has none: it judges the same node by what it has."""
+    script = '{{type: script, command: [sh, -c, "{}"], timeout: 2}}'
+    entries = {
+        "a name is not resolved": "{type: dns, names: [nowhere.invalid]}",
+        "half of the memory is gone": "{type: memory, expected_mib: 99999999}",
+        "a processor of another kind": "{type: cpu, model: Another, governors: []}",
+        "memory is copied at a tenth of the speed": "{type: memory_bandwidth, min_gb_per_s: 9999}",
+        "a directory cannot be written": "{type: filesystem, path: /proc, measure: write}",
+        "a mount is missing": "{type: mounts, paths: [/scratch]}",
+        "a network adapter is missing": "{type: nic, devices: [hsn0]}",
+        "a check hangs": script.format("sleep 60"),
+        "a check crashes": script.format("kill -9 $$"),
+        "a check prints garbage": script.format("echo {"),
+    }
+    for name, entry in entries.items():
+        yield name, REFUSED, bench.ours(f"evals:\n- {entry}\n"), bench.theirs(theirs)
 
 
 def _closed_port() -> int:

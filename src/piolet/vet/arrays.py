@@ -1,4 +1,4 @@
-"""Multiplying matrices on whatever computes here: GPUs through PyTorch or CuPy, the host through NumPy.
+"""Multiplying matrices and copying on whatever computes here: GPUs through PyTorch or CuPy, the host through NumPy.
 
 Runs on nodes, in the process of a check. The GPU backends were never run on a GPU by the tests.
 """
@@ -6,12 +6,12 @@ Runs on nodes, in the process of a check. The GPU backends were never run on a G
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 
 class Backend(Protocol):
-    """One device that multiplies matrices of float32."""
+    """One device that multiplies matrices of float32, and copies."""
 
     name: str
 
@@ -25,6 +25,10 @@ class Backend(Protocol):
 
     def equal(self, one: Any, other: Any) -> bool:  # noqa: ANN401 - same
         """Tell whether two products are the same, bit for bit."""
+        ...
+
+    def copies(self, size: int) -> Sequence[Callable[[], object]]:
+        """Return what copies `size` bytes, and ends when they are there: from the host, to it, and on the device."""
         ...
 
 
@@ -47,6 +51,12 @@ class NumpyBackend:
     def equal(self, one: Any, other: Any) -> bool:  # noqa: ANN401 - same
         """See Backend."""
         return one.tobytes() == other.tobytes()  # type: ignore[no-any-return] # arrays
+
+    def copies(self, size: int) -> Sequence[Callable[[], object]]:
+        """See Backend; the host is its own device."""
+        here, there = (self._numpy.ones(size, dtype="uint8") for _ in range(2))
+        copy = self._numpy.copyto
+        return lambda: copy(there, here), lambda: copy(here, there), lambda: copy(there, here)
 
 
 class TorchBackend:
@@ -73,6 +83,16 @@ class TorchBackend:
         kind = self._torch.int32
         return bool(self._torch.equal(one.view(kind), other.view(kind)))
 
+    def copies(self, size: int) -> Sequence[Callable[[], object]]:
+        """See Backend."""
+        here = self._torch.ones(size, dtype=self._torch.uint8).pin_memory()
+        there, beside = (self._torch.ones(size, dtype=self._torch.uint8, device=self._device) for _ in range(2))
+
+        def copied(target: Any, source: Any) -> Callable[[], object]:  # noqa: ANN401 - same
+            return lambda: (target.copy_(source), self._torch.cuda.synchronize(self._device))
+
+        return copied(there, here), copied(here, there), copied(beside, there)
+
 
 class CupyBackend:
     """A GPU through CuPy."""
@@ -98,6 +118,23 @@ class CupyBackend:
         """See Backend."""
         with self._device:
             return bool((one.view("int32") == other.view("int32")).all())
+
+    def copies(self, size: int) -> Sequence[Callable[[], object]]:
+        """See Backend."""
+        here: Any = importlib.import_module("cupyx").zeros_pinned(size, dtype="uint8")
+        with self._device:
+            there, beside = (self._cupy.ones(size, dtype="uint8") for _ in range(2))
+
+        def copied(copy: Callable[[], object]) -> Callable[[], object]:
+            def run() -> None:
+                with self._device:
+                    copy()
+                    self._device.synchronize()
+
+            return run
+
+        ways = (lambda: there.set(here), lambda: there.get(out=here), lambda: self._cupy.copyto(beside, there))
+        return [copied(way) for way in ways]
 
 
 def gpu_backends(count: int) -> Sequence[Backend]:

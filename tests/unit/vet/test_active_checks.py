@@ -12,7 +12,7 @@ from piolet.core.errors import ToolMissing, ToolTimeout
 from piolet.core.nouns import Status
 from piolet.vet import arrays
 from piolet.vet.check import Context
-from piolet.vet.checks import filesystem, gemm, memory_bandwidth, script
+from piolet.vet.checks import filesystem, gemm, gpu_bandwidth, memory_bandwidth, script
 
 HERE = Context({})
 
@@ -36,6 +36,17 @@ def test_products_are_alike_and_the_rate_is_judged():
     assert judgement.status is Status.PASS
     assert judgement.value > 0
     assert judged(gemm, size=128, min_tflop_per_s=1e6).status is Status.FAIL
+
+
+def test_copies_are_measured_each_way_and_judged():
+    judgement = judged(gpu_bandwidth, mib=8, repetitions=3)
+
+    assert judgement.status is Status.PASS
+    assert 0 < judgement.value < 5000
+    assert judgement.reason.startswith("the host (numpy): ")
+    for way in gpu_bandwidth.WAYS:
+        slow = judged(gpu_bandwidth, mib=1, repetitions=3, **{f"min_{way}_gb_per_s": 1e6})
+        assert (slow.status, slow.threshold, way.replace("_", " ") in slow.reason) == (Status.FAIL, 1e6, True)
 
 
 class Lying(arrays.NumpyBackend):
