@@ -180,8 +180,10 @@ def _nodes(names: str) -> NodeSet:
     """Return the nodes to vet: those given, else all of the allocation."""
     from piolet.core.errors import UsageError  # noqa: PLC0415 - `piolet --help` and completion need none of this
     from piolet.core.nodeset import NodeSet  # noqa: PLC0415 - same
+    from piolet.tools.slurm.allocation import het_groups  # noqa: PLC0415 - same
 
-    held = NodeSet(os.environ.get("SLURM_JOB_NODELIST", ""))
+    components = het_groups(os.environ).values()
+    held = NodeSet(components or os.environ.get("SLURM_JOB_NODELIST", ""))
     if not held:
         raise UsageError(
             "this is not inside of a Slurm allocation",

@@ -104,6 +104,15 @@ def merged(before: Verdict, after: Verdict) -> Verdict:
     )
 
 
+def beside(verdicts: Sequence[Verdict]) -> Verdict:
+    """Return the verdict on nodes that were asked in several steps at one stage."""
+    first, *rest = verdicts
+    for other in rest:
+        nodes, results = first.nodes | other.nodes, first.results + other.results
+        first = verdict_of(nodes, results, first.inventory | other.inventory)
+    return first
+
+
 def pieces(text: str) -> list[str]:
     """Cut a task's output at each marker; what stands before the first one is noise."""
     return [MARKER + part for part in text.split(MARKER)[1:]]

@@ -15,7 +15,8 @@ from piolet.core.nodeset import NodeSet
 from piolet.core.run import PIPE, Result, Runner, SystemRunner, exit_status
 from piolet.core.stopping import running
 from piolet.tools.slurm import squeue, srun
-from piolet.vet.answers import Verdict, judge_answers, merged
+from piolet.tools.slurm.allocation import het_groups
+from piolet.vet.answers import Verdict, beside, judge_answers, merged
 from piolet.vet.listening import listen
 from piolet.vet.protocol import BEGUN, Protocol
 from piolet.vet.tracing import traced
@@ -46,16 +47,20 @@ def vet_nodes(
 ) -> Verdict:
     """Run `protocol` on `nodes` of the allocation that this process is in, stage by stage, and judge the answers.
 
-    A stage asks the nodes that passed those before. Whatever becomes of its step, after `timeout_s` seconds the
-    verdict is made from what was said until then; None: what its checks may take, and `least_s` at least.
+    A stage asks the nodes that passed those before, in a step for each component of a heterogeneous job. Whatever
+    becomes of its step, after `timeout_s` seconds the verdict is made from what was said until then; None: what its
+    checks may take, and `least_s` at least.
 
     Raises:
         ToolMissing: there is no srun here.
     """
     runner = runner or SystemRunner()
+    components: dict[int | None, NodeSet] = {group: NodeSet(names) for group, names in het_groups(os.environ).items()}
 
     def ask(asked: NodeSet, stage: Protocol) -> Verdict:
-        return _vet_stage(asked, stage, timeout_s or patience_s(stage, least_s), runner)
+        patience = timeout_s or patience_s(stage, least_s)
+        parts = [(group, asked & nodes) for group, nodes in components.items() if asked & nodes] or [(None, asked)]
+        return beside([_vet_stage(nodes, stage, patience, runner, group) for group, nodes in parts])
 
     return _by_stages(nodes, protocol, ask)
 
@@ -74,14 +79,16 @@ def _by_stages(nodes: NodeSet, protocol: Protocol, ask: Callable[[NodeSet, Proto
     return verdict
 
 
-def _vet_stage(nodes: NodeSet, protocol: Protocol, timeout_s: float, runner: SystemRunner) -> Verdict:
-    """Ask `nodes` in one step.
+def _vet_stage(
+    nodes: NodeSet, protocol: Protocol, timeout_s: float, runner: SystemRunner, group: int | None
+) -> Verdict:
+    """Ask `nodes` in one step; `group` is their component of a heterogeneous job.
 
     One node that Slurm cannot reach may end the step for all: then those that were silent through no fault of their
     own are asked a second time.
     """
     deadline_s = time.monotonic() + timeout_s
-    first = _ask(nodes, protocol, timeout_s, runner)
+    first = _ask(nodes, protocol, timeout_s, runner, group)
     texts, silence = tasks_output(first.stdout), silences(first, nodes)
     verdict = judge_answers(nodes, texts, protocol, silence=silence)
     silent = nodes - NodeSet(verdict.inventory)
@@ -92,7 +99,7 @@ def _vet_stage(nodes: NodeSet, protocol: Protocol, timeout_s: float, runner: Sys
     again = silent & held - blamed(first)
     left_s = deadline_s - time.monotonic()
     if again and again != nodes and left_s > 1:
-        second = _ask(again, protocol, left_s, runner)
+        second = _ask(again, protocol, left_s, runner, group)
         texts, silence = [*texts, *tasks_output(second.stdout)], silence | silences(second, again)
     return judge_answers(nodes, texts, protocol, silence=silence)
 
@@ -130,7 +137,7 @@ def node_argv(protocol: Protocol) -> list[str]:
     return [sys.executable, "-P", "-m", "piolet.vet", protocol.to_json()]
 
 
-def step_argv(nodes: NodeSet, protocol: Protocol, timeout_s: float) -> list[str]:
+def step_argv(nodes: NodeSet, protocol: Protocol, timeout_s: float, group: int | None = None) -> list[str]:
     """Return the srun command of the step, one task a node.
 
     srun labels each line with its task, since it cuts lines at 1024 bytes and mixes the pieces. The step
@@ -146,14 +153,17 @@ def step_argv(nodes: NodeSet, protocol: Protocol, timeout_s: float) -> list[str]
         immediate_s=max(1, math.ceil(timeout_s / 2)),
         label=True,
         overlap=True,
-        extra=("--no-kill", "--kill-on-bad-exit=0", "--wait=0", "--input=none", "--mpi=none", "--cpu-bind=none"),
+        extra=(
+            *("--no-kill", "--kill-on-bad-exit=0", "--wait=0", "--input=none", "--mpi=none", "--cpu-bind=none"),
+            *(() if group is None else (f"--het-group={group}",)),
+        ),
     )
     return srun.argv(step, node_argv(protocol))
 
 
-def _ask(nodes: NodeSet, protocol: Protocol, timeout_s: float, runner: SystemRunner) -> Result:
+def _ask(nodes: NodeSet, protocol: Protocol, timeout_s: float, runner: SystemRunner, group: int | None) -> Result:
     """Return what was said until all have answered, those that have not are given up, or the time is over."""
-    argv = step_argv(nodes, protocol, timeout_s)
+    argv = step_argv(nodes, protocol, timeout_s, group)
     with running(lambda: runner.start(argv, stdout=PIPE, stderr=PIPE, new_session=True), _GRACE_S) as step:
         heard = listen(step, len(nodes), timeout_s)
     status = TIMED_OUT if heard.gave_up else exit_status(step.wait())

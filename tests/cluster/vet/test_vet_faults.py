@@ -315,6 +315,28 @@ def test_an_answer_that_does_not_come_in_time_is_unknown_and_nothing_is_left(on_
     assert on_lab("squeue", "--noheader", "--steps").stdout == ""
 
 
+def test_all_components_of_a_heterogeneous_job_are_vetted(on_lab, fault):
+    fault("node3", ecc_uncorrected=3)
+    components = ("--nodelist=node1", "--gpus-per-node=4", ":", "--nodelist=node[2-3]", "--gpus-per-node=4")
+    command = (*PIOLET, "vet", "run", "--protocol", "ml-training", "--format", "json")
+
+    done = on_lab("salloc", "--quiet", *components, *command, check=False)
+
+    verdict = json.loads(done.stdout)
+    assert (done.returncode, verdict["nodes"], verdict["ready"]) == (1, "node[1-3]", "node[1-2]")
+    assert list(reasons(verdict)) == ["node3"]
+
+
+def test_nodes_that_are_shared_are_vetted_by_each_job_for_its_own_gpus(on_lab, fault):
+    fault("node2", ecc_uncorrected=3)
+    hold = ("salloc", "--quiet", "-N2", "--nodelist=node[1-2]", "--gpus-per-node=1", "--ntasks-per-node=1")
+    command = (*PIOLET, "vet", "run", "--protocol", "ml-training", "--format", "json")
+
+    found = [json.loads(on_lab(*hold, *command, check=False).stdout) for _ in range(2)]
+
+    assert [verdict["ready"] for verdict in found] == ["node[1-2]", "node[1-2]"], "GPU 1 is another job's"
+
+
 def test_outside_of_slurm_it_says_what_to_do(on_lab):
     done = on_lab(*PIOLET, "vet", "run", check=False)
 

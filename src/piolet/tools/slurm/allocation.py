@@ -42,6 +42,14 @@ class Allocation:
         return self.job_gpus if self.step_gpus is None else self.step_gpus
 
 
+def het_groups(environ: Mapping[str, str]) -> dict[int, str]:
+    """Return the node list of each component of a heterogeneous job, by its number; nothing in any other job."""
+    size = int(environ.get("SLURM_HET_SIZE") or 0)
+    return {
+        group: environ[name] for group in range(size) if (name := f"SLURM_JOB_NODELIST_HET_GROUP_{group}") in environ
+    }
+
+
 def from_environ(environ: Mapping[str, str]) -> Allocation | None:
     """Return the allocation that `environ` tells of; None outside of Slurm.
 
