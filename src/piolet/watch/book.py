@@ -20,7 +20,7 @@ from piolet.watch.quality import DataQuality
 from piolet.watch.series import SECOND_NS, Metric, Series, Split
 from piolet.watch.tables import Table
 
-CONFIG = {"memory_limit": "1GB", "threads": 2, "temp_directory": "", "python_enable_replacements": "false"}
+CONFIG = {"memory_limit": "2GB", "threads": 2, "temp_directory": "", "python_enable_replacements": "false"}
 """DuckDB's limits for one open job."""
 
 DOCUMENTS = ("report.html", "job.json", "outcome.json", "findings.json", "environment.lock.json")

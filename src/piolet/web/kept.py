@@ -13,11 +13,15 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Generic, TypeVar
 
+import duckdb
+
+from piolet.core.errors import UsageError
 from piolet.logbook.layout import Logbook
 from piolet.logbook.reader import rereading
 from piolet.logbook.schema import FAMILIES
 from piolet.watch import Book
 from piolet.watch.access import Grant
+from piolet.watch.book import CONFIG
 
 T = TypeVar("T")
 
@@ -104,8 +108,14 @@ def _changed_ns(path: Path) -> int:
 
 @rereading
 def _answered(grant: Grant, question: Callable[[Book], T]) -> T:
-    with Book(grant) as book:
-        return question(book)
+    try:
+        with Book(grant) as book:
+            return question(book)
+    except duckdb.OutOfMemoryException as error:
+        raise UsageError(
+            f"the samples of this job do not fit into the {CONFIG['memory_limit']} that a page is given",
+            remedy="`piolet score` and `piolet watch diagnose` in a shell may take more; SQL over one node fits",
+        ) from error
 
 
 def _failed(future: Future[Any]) -> bool:

@@ -71,6 +71,15 @@ def test_a_changed_logbook_is_asked_anew_and_the_old_answer_stands_in(grant: Gra
     asyncio.run(ask())
 
 
+def test_a_job_that_is_too_large_is_one_clear_error(grant: Grant) -> None:
+    def huge(book: Book) -> str:
+        book.reader.database.execute("SET memory_limit = '20MB'")
+        return book.reader.database.execute("SELECT list(range) FROM range(50000000)").fetchall()[0][0]
+
+    with pytest.raises(UsageError, match="do not fit into the 2GB that a page is given"):
+        asyncio.run(Kept().answer(grant, huge))
+
+
 def test_an_answer_that_failed_is_asked_again(grant: Grant) -> None:
     failures = iter([UsageError("not now")])
 
