@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from piolet.logbook.layout import Logbook
     from piolet.logbook.reader import Reader
+    from piolet.score.model import JobScore
     from piolet.score.overview import Overview
 
 PLAIN_WIDTH = 140
@@ -92,7 +93,7 @@ def show(
     def look() -> tuple[Overview, list[Path]]:
         with read(logbook) as reader:
             view = overview(reader, size)
-            return view, _written(reader, view, html, pdf)
+            return view, _written(reader, view, wanted, html, pdf)
 
     with progress("reading the logbook"):
         view, written = look()
@@ -117,11 +118,13 @@ def show(
         click.echo(f"report: {path}", err=True)
 
 
-def _written(reader: Reader, view: Overview, html: Path | None, pdf: Path | None) -> list[Path]:
+def _written(
+    reader: Reader, view: Overview, weights: Mapping[str, float], html: Path | None, pdf: Path | None
+) -> list[Path]:
     """Write the report where it was asked for, and return where that is."""
     from piolet.score.report import render  # noqa: PLC0415 - help needs none of this
 
-    return _save(render(reader, view), html, pdf) if html or pdf else []
+    return _save(render(reader, view, weights), html, pdf) if html or pdf else []
 
 
 def _save(page: str, html: Path | None, pdf: Path | None) -> list[Path]:
@@ -146,9 +149,9 @@ def _find(job: str) -> Logbook:
 
 def _weighed_line(weights: Mapping[str, float], value: float | None) -> str:
     from piolet.score import words  # noqa: PLC0415 - help needs none of this
+    from piolet.score.weights import named  # noqa: PLC0415 - same
 
-    named = ", ".join(f"{name} {words.percent(weight)}" for name, weight in weights.items())
-    return f"weighed     {words.percent(value)}  by {named}; this is not the score"
+    return f"weighed     {words.percent(value)}  by {named(weights)}; this is not the score"
 
 
 @command.command()
@@ -198,6 +201,30 @@ def history(name: str, user: str, output: Format) -> None:
         return
     print_table(("job", "name", "user", "GPU hours", "score", "steady", "bottleneck"), history_rows(found))
     click.echo(history_summary(found))
+
+
+@command.command()
+@click.argument("job")
+def explain(job: str) -> None:
+    """Show how the score of JOB came about, number by number.
+
+    Sums behind each factor, ceilings with their sources, and the rules of the label up to the one that held.
+    """
+    from piolet.logbook.reader import read, rereading  # noqa: PLC0415 - help needs none of this
+    from piolet.logbook.records import read_job  # noqa: PLC0415 - same
+    from piolet.score.explain import explanation  # noqa: PLC0415 - same
+    from piolet.score.job import score_job  # noqa: PLC0415 - same
+
+    logbook = _find(job)
+
+    @rereading
+    def look() -> JobScore:
+        with read(logbook) as reader:
+            return score_job(reader, read_job(logbook.job))
+
+    with progress("reading the logbook"):
+        found = look()
+    click.echo("\n".join(explanation(found)))
 
 
 @command.command()

@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from piolet.core.text import plural
 from piolet.logbook.reader import Reader
 from piolet.logbook.records import JobRecord, read_outcome
 from piolet.score import measure
@@ -14,6 +13,7 @@ from piolet.score.ceilings import of_model
 from piolet.score.labels import activity, label
 from piolet.score.measure import Steps, Window
 from piolet.score.model import NOT_MEASURED, GpuScore, GpuTotals, JobScore, factorise, mean_saturation
+from piolet.score.notes import notes
 from piolet.score.stages import phases_of
 from piolet.score.startup import startup_s
 
@@ -31,7 +31,7 @@ def score_job(reader: Reader, job: JobRecord) -> JobScore:
     running = job.program_ended_ns is None and read_outcome(reader.logbook.outcome) is None
     window = measure.prepare(reader, job)
     if window is None:
-        return _unmeasured(job, running=running)
+        return _unmeasured(reader, job, running=running)
     rows = measure.totals(reader, window)
     seconds = measure.each_second(reader, "score")
     start = startup_s([time_s for time_s, _ in seconds], [value for _, value in seconds], window.bin_s)
@@ -40,6 +40,7 @@ def score_job(reader: Reader, job: JobRecord) -> JobScore:
     totals = [_totals(row) for row in rows]
     coverage = statistics.fmean(gpu.coverage_ratio for gpu in gpus) if gpus else None
     used = [row for row, each in zip(later, gpus, strict=True) if each.used] or later
+    means = _mean_activity(used, measure.host_means(reader))
     phases, period = phases_of(reader, window, start, seconds, coverage or 0.0)
     return JobScore(
         job_id=job.job_id,
@@ -47,7 +48,7 @@ def score_job(reader: Reader, job: JobRecord) -> JobScore:
         running=running,
         gpus=gpus,
         coverage_ratio=coverage,
-        label=label(_mean_activity(used, measure.host_means(reader)), coverage or 0.0),
+        label=label(means, coverage or 0.0),
         score=mean_saturation(totals),
         factors=factorise(totals),
         steady=mean_saturation([_totals(row) for row in later]),
@@ -59,14 +60,15 @@ def score_job(reader: Reader, job: JobRecord) -> JobScore:
         energy_j=_sum(gpu.energy_j for gpu in gpus),
         spread=_spread(gpus),
         laggards=_laggards(gpus),
+        activity=means,
         phases=phases,
         period=period,
         ceilings=tuple(sorted({of_model(gpu.model).name for gpu in gpus})),
-        notes=tuple(_notes(job, gpus, rows, running=running)),
+        notes=tuple(notes(reader, job, window, gpus, rows, running=running)),
     )
 
 
-def _unmeasured(job: JobRecord, *, running: bool) -> JobScore:
+def _unmeasured(reader: Reader, job: JobRecord, *, running: bool) -> JobScore:
     known = job.program_started_ns is not None and job.program_ended_ns is not None
     wall_s = ((job.program_ended_ns or 0) - (job.program_started_ns or 0)) / 1e9 if known else None
     gpus = tuple(GpuScore(node, gpu.index, gpu.uuid, gpu.model, 0.0, label=NOT_MEASURED) for node, gpu in job.gpus)
@@ -77,7 +79,7 @@ def _unmeasured(job: JobRecord, *, running: bool) -> JobScore:
         gpus=gpus,
         coverage_ratio=0.0 if gpus else None,
         label=NOT_MEASURED,
-        notes=tuple(_notes(job, gpus, (), running=running)),
+        notes=tuple(notes(reader, job, None, gpus, (), running=running)),
     )
 
 
@@ -112,6 +114,7 @@ def _gpu(row: Row, steady: Row, between: Steps, window: Window, host: Row) -> Gp
         temperature_c=row["temperature_c"],
         throttled_s=row["throttled_s"],
         label=label(activity(steady, host), coverage),
+        totals=totals,
     )
 
 
@@ -156,25 +159,3 @@ def _laggards(gpus: Sequence[GpuScore]) -> tuple[str, ...]:
     low, _, high = statistics.quantiles((score for score, _ in scored), n=4, method="inclusive")
     fence = low - OUTLIER_IQR * (high - low)
     return tuple(name for score, name in scored if score < fence)
-
-
-def _notes(job: JobRecord, gpus: Sequence[GpuScore], rows: Sequence[Row], *, running: bool) -> Iterator[str]:
-    """What the numbers cannot know, one sentence each."""
-    if running:
-        yield "The job has not ended: everything here is up to now."
-    if not gpus:
-        yield "No GPU was allocated or seen, so there is no saturation to score."
-    elif not rows:
-        yield "No GPU sample was recorded: was the job recorded, and did it run longer than one sampling period?"
-    if rows and not job.gpus:
-        yield "The allocation is unknown: GPUs are those that were sampled, so unused ones may be missing."
-    blind = sum(1 for row in rows if not row["observed_s"])
-    if rows and blind == len(rows):
-        yield "No GPU gave activity counters, so there is no saturation to score; older than Hopper, NVML has none."
-    elif blind:
-        yield f"{plural(blind, 'GPU')} of {len(rows)} gave no activity counters; the score is about the others."
-    if any(row["observed_s"] and not row["clocks"] for row in rows):
-        yield "Clocks were not recorded: compute is counted as if at the highest clock."
-    unknown = sorted({gpu.model or "a GPU without a name" for gpu in gpus if not of_model(gpu.model).known})
-    if unknown:
-        yield f"No ceilings are known for {', '.join(unknown)}: the documented default is used."

@@ -168,6 +168,20 @@ def label(activity: Activity, coverage_ratio: float) -> Label:
     return Label(rule.bottleneck, confidence, rule.meaning, _evidence(rule, known), rule.advice)
 
 
+def trace(activity: Activity) -> list[tuple[Rule, list[tuple[str, bool]]]]:
+    """Return every rule in order, with each of its conditions in words and whether it holds; for `explain`."""
+    if activity.get("compute") is None or activity.get("memory") is None:
+        return []
+    known = dict(activity) | _derived(activity)
+    return [(rule, [(_said(each, known), each.holds(known)) for each in rule.conditions]) for rule in RULES]
+
+
+def _said(condition: Condition, activity: Activity) -> str:
+    name, value = condition.name, activity.get(condition.name)
+    sign = "<" if condition.below else ">="
+    return f"{NAMES[name]} {_shown(name, value)} {sign} {_shown(name, condition.threshold)}"
+
+
 def _derived(activity: Activity) -> dict[str, float | None]:
     io_wait = _highest(activity.get(name) for name in ("iowait", "io_pressure"))
     cpu_busy = activity.get("cpu_busy")

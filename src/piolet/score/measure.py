@@ -9,7 +9,7 @@ blank that some source did not mark: it is missing, not a value. Rows of GPUs th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from piolet.core.nouns import Gpu
@@ -24,11 +24,15 @@ THROTTLE_MASK = 0x8 | 0x20 | 0x40 | 0x80
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The time that is scored, and the width of a bin: one second, or the sampling period if that is longer."""
+    """The time that is scored, and the width of a bin: one second, or the sampling period if that is longer.
+
+    `doubled` counts the samples that shared their GPU and bin with another where one was due.
+    """
 
     start_ns: int
     end_ns: int
     bin_s: float
+    doubled: int = 0
 
     @property
     def duration_s(self) -> float:
@@ -47,13 +51,13 @@ def prepare(reader: Reader, job: JobRecord) -> Window | None:
         reader.database.execute(f"CREATE OR REPLACE TEMP MACRO {macro}")
     often = (job.sample_interval_s or 0.0) < window.bin_s
     reader.database.execute(_seconds(window, average=often))
-    if not often and doubled_s(reader):
+    doubled = 0 if often else _doubled(reader)
+    if doubled:
         reader.database.execute(_seconds(window, average=True))
-    return window
+    return replace(window, doubled=doubled)
 
 
-def doubled_s(reader: Reader) -> int:
-    """Return how many rows of `seconds` share their GPU and bin with another."""
+def _doubled(reader: Reader) -> int:
     found = reader.database.execute(
         "SELECT (SELECT count(*) FROM seconds) - (SELECT count(*) FROM (SELECT DISTINCT id, bin FROM seconds))"
     ).fetchall()

@@ -13,7 +13,7 @@ coverage. docs/reference/score.md derives the factors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -137,6 +137,7 @@ class GpuScore:
     temperature_c: float | None = None
     throttled_s: float = 0.0
     label: Label | None = None
+    totals: GpuTotals | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +168,8 @@ class JobScore:
     `score` is the mean saturation over observed allocated GPU-seconds, None if nothing was observed; `steady` is the
     same without the first `startup_s` seconds. `compute`, `memory` and `network` are means over the same GPU-seconds.
     `ofu` is the mean of tensor active x clock / highest clock, within a few points of the MFU of tensor-core programs.
-    `wall_s` is the length of the program, `period` how often its activity repeats, `notes` say what the numbers cannot
-    know.
+    `wall_s` is the length of the program, `activity` the means that decided the label, `period` how often activity
+    repeats; `notes` say what the numbers cannot know.
     """
 
     job_id: str
@@ -188,6 +189,7 @@ class JobScore:
     energy_j: float | None = None
     spread: float | None = None
     laggards: tuple[str, ...] = ()
+    activity: Mapping[str, float | None] = field(default_factory=dict)
     phases: tuple[Phase, ...] = ()
     period: Period | None = None
     ceilings: tuple[str, ...] = ()

@@ -32,6 +32,7 @@ from piolet.score.overview import NodeStory, Overview, Role, overview
 from piolet.score.stages import summed
 from piolet.score.terminal import what_happened
 from piolet.score.timeline import Event, HeatRow, Series, Timeline, timeline
+from piolet.score.weights import named
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -105,14 +106,17 @@ def write_page(reader: Reader, view: Overview, path: Path | None = None) -> Path
     return path
 
 
-def render(reader: Reader, view: Overview | None = None) -> str:
-    """Return the page as HTML text; `view` is the overview of the reader, if it is known already."""
+def render(reader: Reader, view: Overview | None = None, weights: Mapping[str, float] | None = None) -> str:
+    """Return the page as HTML text; `view` is the overview of the reader, if it is known already.
+
+    With `weights` the first plot is that view of compute, memory and network, named as such.
+    """
     view = view or overview(reader)
     window = window_of(reader, view.job)  # the overview has scored the job, so the tables are there
-    return page(view, timeline(reader, window) if window else None, window)
+    return page(view, timeline(reader, window, weights) if window else None, window, weights or {})
 
 
-def page(view: Overview, over_time: Timeline | None, window: Window | None) -> str:
+def page(view: Overview, over_time: Timeline | None, window: Window | None, weights: Mapping[str, float]) -> str:
     """Return the page from what was read; pure."""
     script = (_HERE / "static/report.js").read_text(encoding="utf-8")
     score = view.score
@@ -128,7 +132,8 @@ def page(view: Overview, over_time: Timeline | None, window: Window | None) -> s
             held=held(view.job),
             steps=waterfall(score),
             time=over_time,
-            panels=panels(over_time),
+            panels=panels(over_time, weights),
+            bounds=words.bounds(score),
             metric_panels=metric_panels(over_time),
             phases=phase_bars(score),
             phase_sums=summed(score.phases) if len(score.phases) > 1 else (),
@@ -206,11 +211,12 @@ def _outcome(view: Overview) -> str:
     return view.outcome.state.replace("_", " ").lower()
 
 
-def panels(over_time: Timeline | None) -> list[Panel]:
-    """Return the plots of compute, memory, network and power, those that were recorded."""
+def panels(over_time: Timeline | None, weights: Mapping[str, float]) -> list[Panel]:
+    """Return the plots of what was recorded: a weighed view if one was asked for, saturation, its axes, power."""
     if over_time is None:
         return []
-    return [_panel(name, title, over_time) for name, title in _PANELS if name in over_time.series]
+    weighed = ("weighed", f"Weighed, not the score: {named(weights)}")
+    return [_panel(name, title, over_time) for name, title in (weighed, *_PANELS) if name in over_time.series]
 
 
 _PANELS = (

@@ -264,7 +264,7 @@ def _quality(view: Overview) -> Iterator[RenderableType]:
         table.add_row(each.node, each.family, words.percent(each.coverage_ratio), words.duration(each.missing_s), count)
     if view.quality.coverage:
         yield table
-    yield from (Text(f"torn segment left out: {path.name}", "yellow") for path in view.quality.torn)
+    yield from (Text(f"left out, for it cannot be read: {path.name}", "yellow") for path in view.quality.torn)
     yield from (Text(f"{node}: {source} not collected: {why}") for node, source, why in view.quality.unavailable)
     if view.quality.not_applicable:
         yield Text(f"not applicable here: {', '.join(view.quality.not_applicable)}", "dim")

@@ -8,6 +8,7 @@ from typing import Any
 
 from piolet.logbook.reader import Reader
 from piolet.score.measure import Window, rows
+from piolet.score.weights import expression
 
 MOST_POINTS = 480
 LEAST_POINTS = 120
@@ -70,12 +71,12 @@ class Timeline:
     last_step: int | None
 
 
-def timeline(reader: Reader, window: Window) -> Timeline:
-    """Return the timeline of a logbook whose `seconds` table is prepared."""
+def timeline(reader: Reader, window: Window, weights: Mapping[str, float] | None = None) -> Timeline:
+    """Return the timeline of a logbook whose `seconds` table is prepared; with `weights` the series `weighed` too."""
     return Timeline(
         start_ns=window.start_ns,
         length_s=window.duration_s,
-        series=_series(reader, window),
+        series=_series(reader, window, ({"weighed": expression(weights)} if weights else {}) | _COLUMNS),
         metrics=_metrics(reader, window),
         heat=heat_rows(reader, window),
         events=_events(reader, window),
@@ -96,17 +97,17 @@ def _width_s(window: Window, most: int) -> float:
     return max(window.bin_s, window.duration_s / most)
 
 
-def _series(reader: Reader, window: Window) -> dict[str, Series]:
+def _series(reader: Reader, window: Window, columns: Mapping[str, str]) -> dict[str, Series]:
     gpus = int(reader.database.execute("SELECT count(*) FROM allocated").fetchall()[0][0])
-    found = _banded(reader, window, max(LEAST_POINTS, min(MOST_POINTS, MOST_MEANS // max(gpus, 1))))
-    each = {name: [(row["time_s"], *row[name]) for row in found if row[name]] for name in _COLUMNS}
+    found = _banded(reader, window, columns, max(LEAST_POINTS, min(MOST_POINTS, MOST_MEANS // max(gpus, 1))))
+    each = {name: [(row["time_s"], *row[name]) for row in found if row[name]] for name in columns}
     return {name: _columns(values) for name, values in each.items() if values}
 
 
-def _banded(reader: Reader, window: Window, points: int) -> list[dict[str, Any]]:
+def _banded(reader: Reader, window: Window, columns: Mapping[str, str], points: int) -> list[dict[str, Any]]:
     """Return per bin the mean over the GPUs of each quantity, and its 10 % and 90 % quantiles: [mean, low, high]."""
-    means = ", ".join(f"avg({column}) AS {name}" for name, column in _COLUMNS.items())
-    bands = ", ".join(f"[avg({name})] || quantile_cont({name}, [0.1, 0.9]) AS {name}" for name in _COLUMNS)
+    means = ", ".join(f"avg({column}) AS {name}" for name, column in columns.items())
+    bands = ", ".join(f"[avg({name})] || quantile_cont({name}, [0.1, 0.9]) AS {name}" for name in columns)
     return rows(
         reader,
         f"""

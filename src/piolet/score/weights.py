@@ -42,6 +42,27 @@ def _weight(number: str, text: str) -> float:
     return weight
 
 
+def named(weights: Mapping[str, float]) -> str:
+    """Return the weights in words, for whoever sees the number: it is not the score."""
+    return ", ".join(f"{name} {100 * weight:.0f}\N{NO-BREAK SPACE}%" for name, weight in weights.items())
+
+
+def expression(weights: Mapping[str, float]) -> str:
+    """Return the weighted sum as SQL over columns of these names; null where one is."""
+    return " + ".join(f"{weight!r} * {name}" for name, weight in weights.items())
+
+
+def sensitivity(score: JobScore) -> tuple[tuple[str, float], tuple[str, float]] | None:
+    """Return the axis that any weights can lower the view to, and the one they can raise it to, with their values.
+
+    A weighted mean lies between its parts, so these two bound every view. None if an axis was not measured.
+    """
+    known = [(name, getattr(score, name)) for name in AXES]
+    if any(value is None for _, value in known):
+        return None
+    return min(known, key=lambda each: each[1]), max(known, key=lambda each: each[1])
+
+
 def weighed(score: JobScore, weights: Mapping[str, float]) -> float | None:
     """Return the weighted mean of a job's axes, 0..1; None if one of them was not measured."""
     axes = {"compute": score.compute, "memory": score.memory, "network": score.network}

@@ -10,6 +10,7 @@ from piolet.score.period import Period
 from piolet.score.resources import Energy, Files, Network
 from piolet.score.stages import PhaseSum
 from piolet.score.steps import StepTime
+from piolet.score.weights import sensitivity
 from piolet.score.work import Work
 
 if TYPE_CHECKING:
@@ -173,3 +174,15 @@ def energy_facts(found: Energy) -> list[tuple[str, str]]:
             )
         )
     return facts
+
+
+def bounds(score: JobScore) -> str:
+    """Return what weights could make of the three axes, in a sentence; empty if one was not measured."""
+    found = sensitivity(score)
+    if found is None:
+        return ""
+    (low, least), (high, most) = found
+    return (
+        f"Weighed otherwise, compute, memory and network give anything from {percent(least)} ({low} alone) "
+        f"to {percent(most)} ({high} alone)."
+    )
