@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from piolet.logbook.layout import Logbook
     from piolet.logbook.reader import Reader
+    from piolet.score.calibrate import Measured
     from piolet.score.model import JobScore
     from piolet.score.overview import Overview
 
@@ -225,6 +226,38 @@ def explain(job: str) -> None:
     with progress("reading the logbook"):
         found = look()
     click.echo("\n".join(explanation(found)))
+
+
+@command.command()
+@click.argument("jobs", nargs=-1, required=True)
+@click.option("--write", is_flag=True, help="Keep them in your ceilings.toml, so that scores use them from now on.")
+def calibrate(jobs: tuple[str, ...], *, write: bool) -> None:
+    """Measure ceilings from recordings of a load that drives the GPUs to their limits.
+
+    For each model and counter, the highest level that a GPU held for 20 seconds. NVIDIA's dcgmproftester is such a
+    load: `piolet record -- dcgmproftester12 --no-dcgm-validation -t 1004 -d 60`.
+    """
+    import os  # noqa: PLC0415 - help needs none of this
+    from contextlib import ExitStack  # noqa: PLC0415 - same
+
+    from piolet.logbook.reader import read  # noqa: PLC0415 - same
+    from piolet.logbook.records import read_job  # noqa: PLC0415 - same
+    from piolet.score import calibrate as measuring  # noqa: PLC0415 - same
+    from piolet.score.ceilings import measured_files  # noqa: PLC0415 - same
+
+    books = [_find(job) for job in dict.fromkeys(jobs)]
+    with progress(f"reading {len(books)} logbooks"), ExitStack() as opened:
+        found = measuring.calibrate([(opened.enter_context(read(book)), read_job(book.job)) for book in books])
+    print_table(("GPU", "counter", "ceiling", "held for", "job"), [_ceiling_row(each) for each in found])
+    path = measured_files(os.environ)[1]
+    if write:
+        measuring.save(path, found)
+    click.echo(f"{'written to' if write else 'not written; --write would keep them in'} {path}", err=True)
+
+
+def _ceiling_row(found: Measured) -> tuple[str, ...]:
+    value = f"{found.value / 1e9:.1f} GB/s" if found.key.endswith("per_s") else f"{found.value:.3f}"
+    return found.model, found.key, value, f"{found.held_s:.0f} s", found.job_id
 
 
 @command.command()
