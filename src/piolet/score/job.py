@@ -36,11 +36,12 @@ def score_job(reader: Reader, job: JobRecord) -> JobScore:
     seconds = measure.each_second(reader, "score")
     start = startup_s([time_s for time_s, _ in seconds], [value for _, value in seconds], window.bin_s)
     later = measure.totals(reader, window, start) if start else rows
-    gpus = _gpus(reader, window, rows, later)
+    hosts = measure.host_means(reader)
+    gpus = _gpus(measure.steps(reader, window), hosts, window, rows, later)
     totals = [_totals(row) for row in rows]
     coverage = statistics.fmean(gpu.coverage_ratio for gpu in gpus) if gpus else None
     used = [row for row, each in zip(later, gpus, strict=True) if each.used] or later
-    means = _mean_activity(used, measure.host_means(reader))
+    means = _mean_activity(used, hosts)
     phases, period = phases_of(reader, window, start, seconds, coverage or 0.0)
     return JobScore(
         job_id=job.job_id,
@@ -83,8 +84,13 @@ def _unmeasured(reader: Reader, job: JobRecord, *, running: bool) -> JobScore:
     )
 
 
-def _gpus(reader: Reader, window: Window, rows: Sequence[Row], later: Sequence[Row]) -> tuple[GpuScore, ...]:
-    between, hosts = measure.steps(reader, window), measure.host_means(reader)
+def _gpus(
+    between: Mapping[int, Steps],
+    hosts: Mapping[str, Row],
+    window: Window,
+    rows: Sequence[Row],
+    later: Sequence[Row],
+) -> tuple[GpuScore, ...]:
     unseen = Steps(window.duration_s, None, 0)
     return tuple(
         _gpu(row, steady, between.get(row["id"], unseen), window, hosts.get(row["node"], {}))

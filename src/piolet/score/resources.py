@@ -91,16 +91,16 @@ def _files(reader: Reader, window: Window) -> tuple[Files, ...]:
                 sum(write_ops_per_s) FILTER (write_latency_s IS NOT NULL) AS writes
             FROM fs WHERE {_within(window)} GROUP BY ALL
         ), together AS (
-            SELECT fs, kind, second, sum(read) AS read, sum(write) AS write, sum(read_s) AS read_s,
+            SELECT fs, kind, second, count(*) AS nodes, sum(read) AS read, sum(write) AS write, sum(read_s) AS read_s,
                 sum(reads) AS reads, sum(write_s) AS write_s, sum(writes) AS writes FROM each GROUP BY ALL
         )
         SELECT fs AS name, coalesce(kind, '') AS kind,
-            (SELECT count(DISTINCT node) FROM each e WHERE e.fs = t.fs)::INTEGER AS nodes,
+            max(nodes)::INTEGER AS nodes,
             coalesce(avg(read), 0) AS read, coalesce(max(read), 0) AS read_peak,
             coalesce(avg(write), 0) AS write, coalesce(max(write), 0) AS write_peak,
             sum(read_s) / nullif(sum(reads), 0) AS read_latency_s,
             sum(write_s) / nullif(sum(writes), 0) AS write_latency_s
-        FROM together t GROUP BY ALL HAVING greatest(max(read), max(write)) >= {WORTH_S}
+        FROM together GROUP BY ALL HAVING greatest(max(read), max(write)) >= {WORTH_S}
         ORDER BY greatest(avg(read), avg(write)) DESC
         """,  # noqa: S608 - numbers
     )
