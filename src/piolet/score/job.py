@@ -18,7 +18,7 @@ from piolet.score.stages import phases_of
 from piolet.score.startup import startup_s
 
 UNEVEN = 0.05
-"""A coefficient of variation across the GPUs above this is worth a line."""
+"""A GPU that is less than this below the median is as good as the others, however alike these are."""
 
 OUTLIER_IQR = 1.5
 MIN_GPUS_FOR_OUTLIERS = 4
@@ -158,10 +158,10 @@ def _spread(gpus: Sequence[GpuScore]) -> float | None:
 
 
 def _laggards(gpus: Sequence[GpuScore]) -> tuple[str, ...]:
-    """The used GPUs below p25 - 1.5 IQR (Tukey's fence) when the spread is worth a line, lowest first."""
+    """The used GPUs below p25 - 1.5 IQR (Tukey's fence) and noticeably below the median, lowest first."""
     scored = sorted((gpu.score, f"{gpu.node}:{gpu.index}") for gpu in gpus if gpu.used and gpu.score is not None)
-    if len(scored) < MIN_GPUS_FOR_OUTLIERS or (_spread(gpus) or 0.0) <= UNEVEN:
+    if len(scored) < MIN_GPUS_FOR_OUTLIERS:
         return ()
-    low, _, high = statistics.quantiles((score for score, _ in scored), n=4, method="inclusive")
-    fence = low - OUTLIER_IQR * (high - low)
+    low, median, high = statistics.quantiles((score for score, _ in scored), n=4, method="inclusive")
+    fence = min(low - OUTLIER_IQR * (high - low), (1 - UNEVEN) * median)
     return tuple(name for score, name in scored if score < fence)

@@ -219,6 +219,21 @@ def test_laggards_are_named() -> None:
     assert scored(rows, nodes=("a", "b"), gpus=4, seconds=10).laggards == ()
 
 
+def test_one_slow_gpu_among_many_is_named_and_noise_is_not() -> None:
+    nodes = tuple(f"n{number}" for number in range(16))
+    record = made_logbooks.job(nodes, gpus=4, seconds=4)
+    rows = made_logbooks.constant(record, 4, tensor_active=0.6, dram_active=0.1)
+    noisy = [
+        (family, values | {"tensor_active_ratio": 0.6 - 0.001 * int(str(values["gpu"]))}) for family, values in rows
+    ]
+    slow = [
+        (family, values | ({"tensor_active_ratio": 0.5} if (values["node"], values["gpu"]) == ("n7", 1) else {}))
+        for family, values in noisy
+    ]
+    assert scored(slow, nodes=nodes, gpus=4, seconds=4).laggards == ("n7:1",)
+    assert scored(noisy, nodes=nodes, gpus=4, seconds=4).laggards == ()
+
+
 def test_a_gpu_is_itself_by_uuid_and_not_by_index() -> None:
     renamed = (NodeAllocation("node1", (Gpu(5, "GPU-node1-0", made_logbooks.H100),)),)
     record = made_logbooks.job(seconds=10)
