@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from starlette.testclient import TestClient
 
 from piolet.core.run import Result
 from piolet.core.settings import FleetSettings
+from piolet.core.sockets import secured
 from piolet.fleet import api, identity, policy, store
 from piolet.fleet.identity import Scope
 from piolet.fleet.service import Service
@@ -83,19 +86,36 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def _tokens(where: str | Path) -> dict[str, str]:
+    people = (
+        ("reporter", [Scope.SUBMIT], ""),
+        ("n1", [Scope.SUBMIT], "n1"),
+        ("reader", [Scope.READ], ""),
+        ("operator", [Scope.OPERATE], ""),
+    )
+    with store.opened(where) as opened:
+        return {name: identity.new_token(opened, name, scopes, nodes) for name, scopes, nodes in people}
+
+
+@contextmanager
+def listening(where: str | Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """A service on a socket of its own, in a thread: its address and its tokens."""
+    slurm, tokens = FewNodes(), _tokens(where)
+    settings = FleetSettings(database=str(where), requests_per_minute=10**6)
+    service = Service(where, policy.load, slurm, "lab")
+    listens, address = secured("127.0.0.1", 0, None, "fleet")
+    server = uvicorn.Server(uvicorn.Config(api.build(service, settings, slurm), log_level="critical"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listens]})
+    thread.start()
+    until(lambda: bool(service._names))
+    yield address, tokens
+    server.should_exit = True
+    thread.join()
+
+
 @contextmanager
 def running(where: str | Path, settings: FleetSettings | None = None) -> Iterator[Running]:
-    slurm = FewNodes()
-    with store.opened(where) as opened:
-        tokens = {
-            name: identity.new_token(opened, name, scopes, nodes)
-            for name, scopes, nodes in (
-                ("reporter", [Scope.SUBMIT], ""),
-                ("n1", [Scope.SUBMIT], "n1"),
-                ("reader", [Scope.READ], ""),
-                ("operator", [Scope.OPERATE], ""),
-            )
-        }
+    slurm, tokens = FewNodes(), _tokens(where)
     service = Service(where, policy.load, slurm, "lab")
     application = api.build(service, settings or FleetSettings(database=str(where)), slurm)
     with TestClient(application, base_url="http://fleet") as client:

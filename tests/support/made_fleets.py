@@ -40,3 +40,13 @@ def _xid(node: str, hours: int) -> Evidence:
         message="GPU has fallen off the bus",
         source=Source.LOGBOOK,
     )
+
+
+def ends(number: int, now_ns: int) -> list[Evidence]:
+    """The end of a job of half a day on one of the nodes: node09 is lost in each of its own."""
+    node, at_ns = f"node{number % 20 + 1:02d}", now_ns - (100 - number) * HOUR_NS
+    lost = node == "node09"
+    state, status = ("NODE_FAIL", Status.FAIL) if lost else ("COMPLETED", Status.PASS)
+    job = {"job": f"j{number}", "source": Source.SLURM}
+    ended = Evidence(made_id("end", number), at_ns, Kind.JOB, state, nodes=node, status=status, value=43200.0, **job)
+    return [ended] + [Evidence(made_id("lost", number), at_ns, Kind.NODE, "NODE_FAIL", node, **job)] * lost

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -126,4 +127,55 @@ def stamp(time_ns: int) -> str:
     return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if time_ns else "-"
 
 
-COMMANDS = (ledger, rules)
+@click.command()
+@click.option("--last", default=20, show_default=True, type=click.IntRange(1), help="Lines.")
+@format_option
+def lemons(last: int, output: Format) -> None:
+    """Rank nodes by how often their jobs fail for their sake, in the last 28 days, with how sure that is."""
+    from piolet.fleet import blame, center  # noqa: PLC0415 - as above
+
+    fleet = center.look(database())
+    found = blame.ranking(fleet.observed, max(time.time_ns(), fleet.time_ns))[:last]
+    if output is Format.JSON:
+        print_json([asdict(one) for one in found])
+        return
+    shown = [
+        (
+            one.node,
+            f"{one.lemon:.2f}",
+            f"{one.failures:.1f}",
+            f"{one.days:.1f}",
+            f"{one.rate:.1f}",
+            f"{one.low:.1f} - {one.high:.1f}",
+        )
+        for one in found
+    ]
+    print_table(("node", "lemon", "failures", "days of jobs", "in 1000 days", "90 % interval"), shown)
+
+
+@click.command()
+@format_option
+def precision(output: Format) -> None:
+    """Tell how often rules and checks were right, from what happened to the nodes within 7 days."""
+    from piolet.fleet import center  # noqa: PLC0415 - as above
+    from piolet.fleet import precision as judged  # noqa: PLC0415 - as above
+
+    found = judged.rows(center.entries(database()), time.time_ns())
+    if output is Format.JSON:
+        print_json([asdict(one) for one in found])
+        return
+    shown = [
+        (
+            f"{one.what} {one.name}",
+            one.warned,
+            one.right,
+            one.wrong,
+            "-" if one.precision is None else f"{one.precision:.2f} ({one.low:.2f} - {one.high:.2f})",
+            "-" if one.recall is None else f"{one.recall:.2f}",
+        )
+        for one in found
+    ]
+    print_table(("of", "warned", "right", "wrong", "precision (90 %)", "recall"), shown)
+
+
+COMMANDS = (ledger, rules, lemons, precision)

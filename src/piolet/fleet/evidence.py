@@ -21,6 +21,7 @@ class Kind(StrEnum):
     CHECK = "check"
     ECC = "ecc"
     JOB = "job"
+    LEMON = "lemon"
     LINK = "link"
     NODE = "node"
     NVLINK = "nvlink"
@@ -34,6 +35,7 @@ class Source(StrEnum):
     """Who said it. What users can write (their logbooks) makes a node suspect at most; see `trusted`."""
 
     ALERT = "alert"
+    FLEET = "fleet"
     LOGBOOK = "logbook"
     NODE = "node"
     SLURM = "slurm"
@@ -48,7 +50,8 @@ class Source(StrEnum):
 class Evidence:
     """One observation. `time_ns` is when it was made; `gpu` is a UUID and `serial` what is printed on the board.
 
-    A job's end names its `nodes` (Slurm's form), who failed first (`culprit`) and the `domain` of its cause.
+    A job's end names its `nodes` (Slurm's form), who failed first (`culprit`) and the `domain` of its cause; `value` is
+    for how many seconds it ran.
     `tier` is the protocol of a check. `source` is set by who gathers it.
     """
 

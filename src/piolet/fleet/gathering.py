@@ -156,9 +156,14 @@ def _end(logbook: Logbook, job: JobRecord) -> Iterator[Evidence]:
         domain="" if outcome.domain is Domain.NONE else outcome.domain.value,
         job=job.job_id,
         user=job.user,
+        value=_seconds(job.program_started_ns, job.program_ended_ns),
         message=outcome.reason,
         source=Source.LOGBOOK,
     )
+
+
+def _seconds(began_ns: int | None, ended_ns: int | None) -> float | None:
+    return (ended_ns - began_ns) / 1e9 if began_ns and ended_ns else None
 
 
 def from_slurm(runner: Runner, cluster: str, vetting: Mapping[str, str], seen: Iterable[Seen]) -> list[Evidence]:
@@ -212,6 +217,7 @@ def of_job(job: Job, cluster: str, down: Iterable[str]) -> Iterator[Evidence]:
         status=status,
         job=str(job.id),
         user=job.user,
+        value=_seconds(job.start_ns, job.end_ns),
         source=Source.SLURM,
     )
     if job.state is JobState.NODE_FAIL:

@@ -4,7 +4,7 @@
     POST /v1/alerts     Prometheus Alertmanager's web hook (version 4)
 
 All of a report is taken or none. Who sends it cannot say that he is Slurm: ends of jobs, and whether a node is healed,
-are Slurm's to tell.
+are Slurm's to tell; who is a lemon, the fleet's.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOST = 5000
 _PAST_NS = 40 * 86_400_000_000_000
 _FUTURE_NS = 600_000_000_000
 
-Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")]
+Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:+-]*$")]
 Optional = Annotated[str, Field(max_length=128, pattern=r"^[\x20-\x7e]*$")]
 
 
@@ -102,13 +102,30 @@ def _evidence(item: Item, place: int, caller: Caller, nodes: Collection[str], no
             f"{caller.name} does not speak for {item.node}", where=f"{where}.node", remedy="use its own token"
         )
     if item.kind in _SLURMS or item.code == REVALIDATION:
-        raise Refused(f"{item.kind.value}:{item.code} is Slurm's to tell", where=f"{where}.kind", remedy="leave it out")
+        raise Refused(
+            f"{item.kind.value}:{item.code} is not for reporters to tell", where=f"{where}.kind", remedy="leave it out"
+        )
     if not now_ns - _PAST_NS <= item.time_ns <= now_ns + _FUTURE_NS:
         raise UsageError("a time of the last 40 days is expected", where=f"{where}.time_ns", remedy="check the clock")
-    return Evidence(**(item.model_dump() | {"id": made_id(item.node, item.id)}), source=Source.NODE)
+    return Evidence(
+        made_id(item.node, item.id),
+        item.time_ns,
+        item.kind,
+        item.code,
+        item.node,
+        gpu=item.gpu,
+        serial=item.serial,
+        status=item.status,
+        job=item.job,
+        user=item.user,
+        tier=item.tier,
+        value=item.value,
+        message=item.message,
+        source=Source.NODE,
+    )
 
 
-_SLURMS = frozenset({Kind.JOB})
+_SLURMS = frozenset({Kind.JOB, Kind.LEMON})
 
 
 def parse_alerts(body: bytes, nodes: Collection[str], now_ns: int) -> tuple[list[Evidence], int]:

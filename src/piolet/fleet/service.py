@@ -20,7 +20,7 @@ from pathlib import Path
 from piolet.core.errors import PioletError, StorageError
 from piolet.core.log import logger
 from piolet.core.run import Runner
-from piolet.fleet import applying, center, gathering, identity
+from piolet.fleet import applying, blame, center, gathering, identity
 from piolet.fleet.center import Center
 from piolet.fleet.evidence import Evidence
 from piolet.fleet.identity import Caller
@@ -35,6 +35,9 @@ OBSERVE_S = 15.0
 
 READ_S = 60.0
 """Seconds between two looks at the logbooks."""
+
+BLAME_S = 6 * 3600.0
+"""Seconds between two rankings of lemons, which take some seconds on a large cluster."""
 
 WAITING = 500
 """Reports that may wait; more are told to come again."""
@@ -231,15 +234,25 @@ class Service:
             logger("fleet").exception("cannot act")
 
     def _read_for_ever(self) -> None:
-        """Read the logbooks below the roots that have changed since they were read."""
+        """Read the logbooks that have changed since they were read, and now and then find lemons."""
         read: dict[Path, int] = {}
-        while self._roots and not self._stopping.wait(1.0 if self._center is None else READ_S if read else 0.0):
+        blamed_s = time.monotonic()
+        while not self._stopping.wait(READ_S if read else 1.0):
             for logbook in (one for root in self._roots for one in gathering.logbooks(root)):
                 if self._stopping.is_set():
                     return
                 stamp = gathering.changed_ns(logbook)
                 if read.get(logbook.path) != stamp and self._read(logbook):
                     read[logbook.path] = stamp
+            if time.monotonic() - blamed_s >= BLAME_S:
+                blamed_s = time.monotonic()
+                self._blame()
+
+    def _blame(self) -> None:
+        with suppress(Busy):
+            with self.reading() as opened:
+                observed, now_ns = opened.fleet.observed, opened.now_ns()
+            self.submit(blame.lemons(blame.ranking(observed, now_ns), now_ns)).result()
 
     def _read(self, logbook: Logbook) -> bool:
         """Return whether the logbook need not be read again until it changes."""

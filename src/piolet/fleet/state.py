@@ -16,6 +16,7 @@ KEPT_PER_NODE = 256
 
 _KEPT_PER_GROUP = 4096
 _KEPT_JOBS = 20_000
+_KEPT_ENDS = 50_000
 
 
 @dataclass(slots=True)
@@ -78,6 +79,7 @@ class Fleet:
     nodes: dict[str, Node] = field(default_factory=dict)
     gpus: dict[str, Gpu] = field(default_factory=dict)
     known: set[str] = field(default_factory=set)
+    ends: deque[Evidence] = field(default_factory=lambda: deque(maxlen=_KEPT_ENDS))
     groups: dict[str, deque[tuple[int, str]]] = field(default_factory=dict)
     spread: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     breakers: dict[str, Breaker] = field(default_factory=dict)
@@ -93,6 +95,11 @@ class Fleet:
     def node(self, name: str) -> Node:
         """Return the node of this name; one that nothing is known of is in."""
         return self.nodes.setdefault(name, Node(name))
+
+    @property
+    def observed(self) -> list[Evidence]:
+        """The ends of jobs and what speaks against nodes, as far as it is kept: what blame is made from."""
+        return [*self.ends, *(one for node in self.nodes.values() for one in node.evidence)]
 
     @property
     def out(self) -> frozenset[str]:
@@ -162,6 +169,7 @@ def _gpu(fleet: Fleet, seen: Evidence) -> None:
 
 
 def _job(fleet: Fleet, seen: Evidence) -> None:
+    fleet.ends.append(seen)
     if seen.failed or not seen.source.trusted:
         return
     for name in NodeSet(seen.nodes):

@@ -97,9 +97,12 @@ class Store:
     def append(self, entries: Sequence[Entry]) -> None:
         """Write `entries`, all or none; an entry whose number is taken is a StorageError, and nothing is written."""
         if entries:
-            rows = [{"seq": one.seq, "text": one.text, "hash": one.hash} for one in entries]
             with _database_errors(self.where), self._writing() as connection:
-                connection.execute(insert(_LEDGER), rows)
+                if connection.dialect.name == "postgresql":
+                    _copy(connection, entries)
+                else:
+                    rows = [{"seq": one.seq, "text": one.text, "hash": one.hash} for one in entries]
+                    connection.execute(insert(_LEDGER), rows)
 
     def tokens(self) -> list[Mapping[str, Any]]:
         """Return the rows of the tokens, by name."""
@@ -254,6 +257,21 @@ def _version(engine: Engine) -> int:
         if not inspect(connection).has_table(_VERSION.name):
             return 0
         return connection.execute(select(_VERSION.c.version)).scalar() or 0
+
+
+def _copy(connection: Connection, entries: Sequence[Entry]) -> None:
+    """Append by PostgreSQL's COPY, which takes several times as many rows a second as INSERT."""
+    from psycopg import Error  # noqa: PLC0415 - only where there is PostgreSQL
+
+    cursor = connection.connection.cursor()
+    try:
+        with cursor.copy("COPY ledger (seq, text, hash) FROM STDIN") as copy:
+            for one in entries:
+                copy.write_row((one.seq, one.text, one.hash))
+    except Error as error:
+        raise DBAPIError("COPY", None, error) from error
+    finally:
+        cursor.close()
 
 
 def _prepare(connection: object, _record: object) -> None:

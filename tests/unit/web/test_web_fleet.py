@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import made_fleets
@@ -36,6 +37,17 @@ def test_racks_and_what_waits_are_shown_to_operators(kept: FleetSettings, tmp_pa
     assert page.count('aria-label="node') == made_fleets.NODES
     assert 'aria-label="node07: suspect"' in page
     assert "piolet fleet approve" in page
+
+
+def test_how_right_rules_were_and_who_is_a_lemon_is_shown(kept: FleetSettings, tmp_path: Path) -> None:
+    operator = visitor(tmp_path, kept, "op")
+    assert "No node fails much more often" in operator.get("/fleet").text
+    now_ns = time.time_ns()
+    with center.opened(kept.database, policy.load(kept.policy)) as opened:
+        opened.gather([end for number in range(60) for end in made_fleets.ends(number, now_ns)], made_fleets.NODES)
+    page = operator.get("/fleet").text
+    assert "rule node-lost" in page
+    assert '<a href="/fleet/nodes/node09">node09</a></th><td class="n">0.' in page
 
 
 @pytest.mark.parametrize("path", ["/fleet", "/fleet/nodes/node07"])

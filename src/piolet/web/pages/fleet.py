@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from threading import Lock
@@ -12,10 +13,10 @@ from starlette.responses import Response
 from piolet.core.errors import UsageError
 from piolet.core.nodeset import NodeSet
 from piolet.core.settings import FleetSettings
-from piolet.fleet import center, policy, store, views
-from piolet.fleet.ledger import OUT, State
+from piolet.fleet import blame, center, policy, precision, store, views
+from piolet.fleet.ledger import OUT, Entry, State
 from piolet.fleet.policy import Policy
-from piolet.fleet.state import Fleet
+from piolet.fleet.state import Fleet, fold
 from piolet.web.rendering import page
 
 
@@ -33,19 +34,40 @@ class Tile:
     tone: str
 
 
+_LEMONS, _LIKELY = 10, 0.5
+"""How many lemons are shown at most, and how likely each must be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What pages show of the ledger up to entry `last`: its state, how right rules were, which nodes are lemons."""
+
+    last: int
+    fleet: Fleet
+    rules: list[precision.Row]
+    lemons: list[blame.Blame]
+
+
+def _known(entries: list[Entry]) -> Known:
+    fleet = fold(Fleet(), entries)
+    now_ns = max(time.time_ns(), fleet.time_ns)
+    lemons = [one for one in blame.ranking(fleet.observed, now_ns)[:_LEMONS] if one.lemon >= _LIKELY]
+    return Known(entries[-1].seq if entries else 0, fleet, precision.rows(entries, now_ns), lemons)
+
+
 class Ledger:
-    """The fleet as its ledger tells, folded anew when the database has changed; safe to use from several threads."""
+    """The fleet as its ledger tells, read anew when there is more of it; safe to use from several threads."""
 
     def __init__(self, settings: FleetSettings) -> None:
         self._settings = settings
-        self._folded: tuple[int, Fleet] | None = None
+        self._known: Known | None = None
         self._lock = Lock()
 
-    def fleet(self) -> Fleet:
-        """Return the state of the fleet.
+    def known(self) -> Known:
+        """Return what the ledger tells.
 
         Raises:
-            UsageError: this site keeps none.
+            UsageError: this site keeps no fleet.
         """
         where = self._settings.database
         if not store.exists(where):
@@ -53,10 +75,9 @@ class Ledger:
                 "this site keeps no fleet", remedy="`piolet fleet gather` begins one; setting fleet.database"
             )
         with self._lock, store.opened(where) as opened:
-            last = opened.last()
-            if self._folded is None or self._folded[0] != last:
-                self._folded = (last, center.look(where))
-            return self._folded[1]
+            if self._known is None or self._known.last != opened.last():
+                self._known = _known(center.entries(where))
+            return self._known
 
     def policy(self) -> Policy:
         """Return the site's policy."""
@@ -66,7 +87,8 @@ class Ledger:
 def fleet(request: Request) -> Response:
     """The map of racks, the nodes that are not simply in, what waits for approval, breakers and rules."""
     ledger = _ledger(request)
-    state, rules = ledger.fleet(), ledger.policy()
+    known, rules = ledger.known(), ledger.policy()
+    state = known.fleet
     return page(
         request,
         "fleet.html.jinja",
@@ -74,7 +96,8 @@ def fleet(request: Request) -> Response:
         nodes=views.nodes(state, rules),
         approvals=views.approvals(state),
         breakers=views.breakers(state),
-        rules=views.rules(state),
+        rules=known.rules,
+        lemons=known.lemons,
         entries=state.last.seq if state.last else 0,
         at_ns=state.time_ns or None,
     )
@@ -83,7 +106,7 @@ def fleet(request: Request) -> Response:
 def node(request: Request) -> Response:
     """Why a node stands where it does, on what evidence, and what comes next."""
     ledger = _ledger(request)
-    told = views.explain(ledger.fleet(), request.path_params["node"], ledger.policy())
+    told = views.explain(ledger.known().fleet, request.path_params["node"], ledger.policy())
     return page(request, "fleet_node.html.jinja", told=told)
 
 
