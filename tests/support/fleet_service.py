@@ -77,7 +77,14 @@ class Running:
 
 
 def xid(ident: str, node: str = "n1", **more: Any) -> dict[str, Any]:
-    return {"id": ident, "time_ns": time.time_ns(), "kind": "xid", "code": "79", "node": node, "gpu": "GPU-a"} | more
+    return {
+        "id": ident,
+        "time_ns": time.time_ns(),
+        "kind": "xid",
+        "code": "79",
+        "node": node,
+        "gpu": f"GPU-{node}",
+    } | more
 
 
 def until(holds: Callable[[], bool]) -> None:

@@ -32,8 +32,11 @@ def command() -> None:
 
 @command.command()
 @click.option("--no-slurm", is_flag=True, help="Do not ask Slurm how jobs ended.")
+@click.option(
+    "--accounts", "hours", default=0, type=click.IntRange(0, 9000), help="Ask sacct too, for so many hours back."
+)
 @click.argument("logbooks", nargs=-1, type=click.Path(exists=True, file_okay=False, path_type=Path))
-def gather(logbooks: tuple[Path, ...], *, no_slurm: bool) -> int:
+def gather(logbooks: tuple[Path, ...], *, no_slurm: bool, hours: int) -> int:
     """Gather evidence from LOGBOOKS (one, or a root of many) and from Slurm, and decide what follows.
 
     What was gathered before counts once. Exit status 1 if a logbook could not be read.
@@ -44,6 +47,7 @@ def gather(logbooks: tuple[Path, ...], *, no_slurm: bool) -> int:
     found = [one for root in logbooks for one in gathering.logbooks(root)]
     evidence, unreadable = gathering.from_logbooks(found)
     cluster = config.load().settings.cluster
+    evidence += gathering.from_accounts(runner, cluster, hours * 3600) if hours else []
     with center.opened(database(), site_policy()) as opened:
         seen = [] if no_slurm else gathering.cluster_now(runner)
         evidence += [] if no_slurm else gathering.from_slurm(runner, cluster, opened.fleet.vet_jobs, seen)

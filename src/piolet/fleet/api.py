@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
-from limits.strategies import FixedWindowRateLimiter
+from limits.strategies import MovingWindowRateLimiter
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -72,7 +72,7 @@ class Interface:
 
     def __init__(self, service: Service, settings: FleetSettings, runner: Runner) -> None:
         self.service, self.settings, self.runner = service, settings, runner
-        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
         self._most = RateLimitItemPerMinute(settings.requests_per_minute)
 
     def endpoint(self, scope: Scope, handler: Handler) -> Endpoint:

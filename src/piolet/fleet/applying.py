@@ -56,8 +56,16 @@ def apply(actions: Iterable[Action], fleet: Fleet, hands: Hands, write: Write) -
 
 def _begun(action: Action, fleet: Fleet) -> Step:
     node = fleet.node(action.node)
-    job = node.vet_job if node.state is State.REVALIDATE else ""
-    return Step(action.id, action.verb, node.name, Phase.BEGUN, action.reason, action.gpu, action.protocol, job)
+    return Step(
+        action.id,
+        action.verb,
+        node.name,
+        Phase.BEGUN,
+        action.reason,
+        action.gpu,
+        action.protocol,
+        job=node.vet_job if node.state is State.REVALIDATE else "",
+    )
 
 
 def finish(fleet: Fleet, hands: Hands, write: Write) -> list[Step]:

@@ -9,7 +9,7 @@ from piolet.fleet import ledger
 from piolet.fleet.evidence import Evidence
 from piolet.fleet.ledger import LADDER, OUT, Breaker, Content, Entry, Firing, Mode, State, Transition
 from piolet.fleet.policy import Policy
-from piolet.fleet.rules import Match, Rule, matching
+from piolet.fleet.rules import Match, Per, Rule, matching
 from piolet.fleet.state import Fleet, Node, fold
 
 _HOUR_NS = 3_600_000_000_000
@@ -58,8 +58,11 @@ def _breaker(fleet: Fleet, seen: Evidence, policy: Policy, size: int) -> Iterato
 
 def _firings(fleet: Fleet, node: Node, seen: Evidence, policy: Policy) -> Iterator[Firing]:
     spread = len(fleet.spread.get((seen.job, seen.group), ())) if seen.job else 1
-    history = [one for one in node.evidence if one.time_ns >= node.forgiven_ns]
+    of_node = [one for one in node.evidence if one.time_ns >= node.forgiven_ns]
+    gpu = fleet.gpus.get(seen.gpu)
+    of_gpu = [one for one in gpu.evidence if one.time_ns >= gpu.forgiven_ns] if gpu else of_node
     for rule in policy.rule if seen.time_ns >= node.forgiven_ns else ():
+        history = of_gpu if rule.per is Per.GPU else of_node
         match = None if _fired_on(node, rule, seen) else matching(rule, seen, history, spread)
         if match:
             again = node.state is State.PROBATION and rule.to is State.SUSPECT

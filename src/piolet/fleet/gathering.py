@@ -19,7 +19,7 @@ from piolet.logbook import records
 from piolet.logbook.layout import Logbook
 from piolet.logbook.reader import read, rereading
 from piolet.logbook.records import Domain, JobRecord
-from piolet.tools.slurm import scontrol, sinfo, squeue
+from piolet.tools.slurm import sacct, scontrol, sinfo, squeue
 from piolet.tools.slurm.errors import UnknownJob
 from piolet.tools.slurm.job import Job
 from piolet.tools.slurm.jobs import find
@@ -175,6 +175,15 @@ def from_slurm(runner: Runner, cluster: str, vetting: Mapping[str, str], seen: I
     down = {node.name for node in seen if not node.answers}
     found = [one for job in ended for one in of_job(job, cluster, down)]
     return found + [one for job, node in vetting.items() for one in _vetted(runner, cluster, job, node)]
+
+
+def from_accounts(runner: Runner, cluster: str, last_s: int) -> list[Evidence]:
+    """Return the ends of jobs of the last seconds that the accounting database has, which the controller may not.
+
+    Raises:
+        SlurmUnavailable: there is no database, or it does not answer.
+    """
+    return [one for job in sacct.ended(runner, last_s, _FINISHED) for one in of_job(job, cluster, ())]
 
 
 def _vetted(runner: Runner, cluster: str, job: str, node: str) -> Iterator[Evidence]:

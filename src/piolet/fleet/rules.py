@@ -114,7 +114,7 @@ class Trial:
 
 
 def matching(rule: Rule, newest: Evidence, history: Iterable[Evidence], spread: int) -> Match | None:
-    """Return the match if `rule` holds now that `newest` was seen; `history` is the node's evidence, `newest` included.
+    """Return the match if `rule` holds now that `newest` was seen; `history` is the node's evidence, or the GPU's.
 
     `spread` is the number of nodes of the same job with evidence of the same group.
     """

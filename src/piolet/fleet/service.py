@@ -29,9 +29,13 @@ from piolet.fleet.planning import Plan, Seen
 from piolet.fleet.policy import Policy
 from piolet.fleet.store import Where
 from piolet.logbook.layout import Logbook
+from piolet.tools.slurm.errors import SlurmUnavailable
 
 OBSERVE_S = 15.0
 """Seconds between two looks at all of Slurm."""
+
+ACCOUNTS_S = 3600.0
+"""Seconds between two questions to the accounting database."""
 
 READ_S = 60.0
 """Seconds between two looks at the logbooks."""
@@ -43,6 +47,7 @@ WAITING = 500
 """Reports that may wait; more are told to come again."""
 
 _TOGETHER = 100
+_MOST_S = 7 * 86_400.0
 _TOKENS_S = 5.0
 _AGAIN_S = (0.5, 5.0)
 
@@ -71,6 +76,7 @@ class Service:
         self._seen: tuple[Seen, ...] = ()
         self._names: frozenset[str] = frozenset()
         self._tokens: tuple[float, dict[str, Caller]] = (0.0, {})
+        self._asked_s = -ACCOUNTS_S
         self._stopping, self._act = threading.Event(), threading.Event()
         self._threads = [
             threading.Thread(target=each, daemon=True)
@@ -275,10 +281,21 @@ class Service:
             vetting = opened.fleet.vet_jobs
         seen = gathering.cluster_now(self._runner)
         evidence = gathering.from_slurm(self._runner, self._cluster, vetting, seen)
+        evidence += self._accounts(opened)
         with self._lock:
             self._seen, self._names = tuple(seen), frozenset(one.name for one in seen)
             opened.gather(evidence, len(seen))
             opened.settle(seen)
+
+    def _accounts(self, opened: Center) -> list[Evidence]:
+        """Ask the accounting database, if there is one, for what the controller forgot while nobody looked."""
+        if time.monotonic() - self._asked_s < ACCOUNTS_S:
+            return []
+        self._asked_s = time.monotonic()
+        away_s = (time.time_ns() - opened.fleet.time_ns) / 1e9
+        with suppress(SlurmUnavailable):
+            return gathering.from_accounts(self._runner, self._cluster, round(min(away_s, _MOST_S) + 2 * ACCOUNTS_S))
+        return []
 
     def _carry_out(self, opened: Center) -> None:
         """Do what is to be done; what was done is seen at once, so that nothing is planned on an old look."""

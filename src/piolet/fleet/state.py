@@ -63,12 +63,18 @@ class Node:
 
 @dataclass(slots=True)
 class Gpu:
-    """A GPU by its UUID: its serial, the node that it was last seen in, and each move (time_ns, node)."""
+    """A GPU by its UUID: its serial, the node that it was last seen in, and each move (time_ns, node).
+
+    `evidence` is what speaks against it, wherever it was; from before `forgiven_ns`, when its node last came back, it
+    no longer counts.
+    """
 
     uuid: str
     serial: str = ""
     node: str = ""
     moves: list[tuple[int, str]] = field(default_factory=list)
+    evidence: deque[Evidence] = field(default_factory=lambda: deque(maxlen=KEPT_PER_NODE))
+    forgiven_ns: int = 0
 
 
 @dataclass(slots=True)
@@ -130,7 +136,7 @@ def _take(fleet: Fleet, entry: Entry) -> None:
         case Firing():
             _firing(fleet.node(content.node), content, entry)
         case Transition():
-            _transition(fleet.node(content.node), content, entry)
+            _transition(fleet, fleet.node(content.node), content, entry)
         case Step():
             _step(fleet, content, entry)
         case Instruction():
@@ -166,6 +172,8 @@ def _gpu(fleet: Fleet, seen: Evidence) -> None:
     if seen.node != gpu.node:
         gpu.node = seen.node
         gpu.moves.append((seen.time_ns, seen.node))
+    if seen.failed:
+        gpu.evidence.append(seen)
 
 
 def _job(fleet: Fleet, seen: Evidence) -> None:
@@ -192,7 +200,7 @@ def _firing(node: Node, firing: Firing, entry: Entry) -> None:
             node.wanted, node.wanted_ns, node.approved = firing, entry.time_ns, False
 
 
-def _transition(node: Node, moved: Transition, entry: Entry) -> None:
+def _transition(fleet: Fleet, node: Node, moved: Transition, entry: Entry) -> None:
     node.history.append(entry)
     if moved.after is State.DRAINED and node.state not in OUT:
         node.drained_ns.append(entry.time_ns)
@@ -209,6 +217,9 @@ def _transition(node: Node, moved: Transition, entry: Entry) -> None:
         node.clean.clear()
         node.signals.clear()
         node.forgiven_ns = entry.time_ns
+        for uuid in {one.gpu for one in node.evidence if one.gpu}:
+            if fleet.gpus[uuid].node == node.name:
+                fleet.gpus[uuid].forgiven_ns = entry.time_ns
 
 
 def _step(fleet: Fleet, step: Step, entry: Entry) -> None:

@@ -9,7 +9,7 @@ from piolet.core.errors import ConfigError, PioletError, Refused, StorageError
 from piolet.core.nouns import Status
 from piolet.fleet import center, deciding, ledger, planning, policy, store, views
 from piolet.fleet.evidence import Evidence, Kind, Source, made_id
-from piolet.fleet.ledger import Instruction, Mode, Order, State
+from piolet.fleet.ledger import Instruction, Mode, Order, State, Transition
 from piolet.fleet.planning import Seen
 from piolet.fleet.rules import Independent, Per, Rule, matching
 from piolet.fleet.state import Fleet
@@ -49,7 +49,7 @@ def test_one_fatal_xid_makes_a_node_suspect_and_a_second_in_another_job_drains_i
         xid("79", hours=30, job="1"),
         xid("79", hours=30, job="2", gpu="GPU-b"),
         xid("79", hours=200, job="2"),
-        xid("79", "n2", hours=30, job="2"),
+        xid("79", "n2", hours=30, job="2", gpu="GPU-b"),
         xid("79", hours=30, job="2", status=Status.UNKNOWN),
         xid("13", hours=30, job="2"),
     ],
@@ -89,6 +89,16 @@ def test_a_wish_expires_and_a_hold_keeps_it_back() -> None:
 def test_a_gpu_is_followed_when_it_moves() -> None:
     fleet = learned(xid("79"), xid("79", "n2", hours=5, job="2"))
     assert [node for _, node in fleet.gpus["GPU-a"].moves] == ["n1", "n2"]
+
+
+def test_a_gpu_takes_its_history_along_until_a_node_came_back_with_it() -> None:
+    first, second = xid("79"), xid("79", "n2", hours=5, job="2")
+    assert drained_by(learned(first, second), START_NS + 6 * HOUR_NS) == ["n2"]
+    fleet = learned(first)
+    back = [Transition("n1", State.SUSPECT, State.DRAINED, "x"), Transition("n1", State.DRAINED, State.PROBATION, "x")]
+    deciding.add(fleet, back, START_NS + HOUR_NS)
+    deciding.learn(fleet, [second], SHIPPED, second.time_ns, len(NODES))
+    assert (fleet.node("n2").state, fleet.node("n2").wanted) == (State.SUSPECT, None)
 
 
 def test_two_kinds_of_weak_signals_make_a_node_suspect() -> None:

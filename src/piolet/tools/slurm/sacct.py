@@ -61,6 +61,22 @@ def argv(ids: Sequence[int | str], *, steps: bool = False) -> list[str]:
     ]  # fmt: skip - a command line
 
 
+def ended_argv(last_s: int, states: Sequence[str]) -> list[str]:
+    """Return the command that tells about everybody's jobs that came into one of `states` in the last seconds."""
+    return [
+        "sacct",
+        "--noheader",
+        "--allusers",
+        "--parsable2",
+        f"--delimiter={rows.SEPARATOR}",
+        "--allocations",
+        f"--starttime=now-{last_s}seconds",
+        "--endtime=now",
+        f"--state={','.join(states)}",
+        f"--format={','.join(_FIELDS)}",
+    ]  # fmt: skip - a command line
+
+
 def parse(text: str) -> list[Job]:
     """Return the jobs of sacct's answer; rows of steps are left out.
 
@@ -84,6 +100,15 @@ def parse_steps(text: str) -> list[Step]:
 def jobs(runner: Runner, ids: Sequence[int | str]) -> list[Job]:
     """Tell about jobs `ids`; those that the database does not have are absent."""
     return parse(errors.call(runner, argv(ids)).stdout)
+
+
+def ended(runner: Runner, last_s: int, states: Sequence[str]) -> list[Job]:
+    """Tell about everybody's jobs that ended in one of `states` in the last seconds. Needs operator rights.
+
+    Raises:
+        SlurmUnavailable: there is no database, or it does not answer.
+    """
+    return [job for job in parse(errors.call(runner, ended_argv(last_s, states)).stdout) if job.end_ns]
 
 
 def steps(runner: Runner, job: int | str) -> list[Step]:
