@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import random
@@ -225,9 +226,13 @@ def _lines(reader: Reader, family: Family, column: Column, metric: str) -> Itera
     while rows := result.fetchmany(20_000):
         for *names, time_ns, value in rows:
             shown = ",".join(f'{label}="{name}"' for label, name in zip(labels, names, strict=True))
-            exact = rounded(column, value)
-            number = round(exact / column.resolution) * column.resolution if column.resolution else exact
-            yield f"{metric}{{{shown}}} {number:.12g} {time_ns / 1e9:.3f}\n"
+            yield f"{metric}{{{shown}}} {printed(column, value):.12g} {time_ns / 1e9:.3f}\n"
+
+
+def printed(column: Column, value: float) -> float:
+    """Return a value with as many decimals as its column resolves: no exporter prints a 1024th."""
+    step = column.resolution
+    return round(value, round(-math.log10(step))) if 0 < step < 1 else rounded(column, value)
 
 
 def victoria(directory: Path, text: Path, counts: Sizes) -> dict[str, int]:

@@ -24,6 +24,9 @@ NEW = "--new"
 MOST_BYTES = 16 << 20
 """A merged segment stays about this small, some days of a node at 1 Hz, so that merging needs little memory."""
 
+MOST_WORDS = 16
+"""Values of a column that a dictionary is made of; with more, the bytes of floats side by side take less room."""
+
 
 def merge_node(logbook: Logbook, node: str, *, new: bool = False) -> list[Path]:
     """Merge the segments of `node` in every family, `new` only those that were never merged; return those written.
@@ -102,7 +105,7 @@ def copy(database: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
         try:
             database.execute(
                 f"COPY ({query}) TO {quoted(partial)} (FORMAT parquet, PARQUET_VERSION v2, COMPRESSION zstd, "
-                f"COMPRESSION_LEVEL 9, KV_METADATA {{piolet_schema: '{VERSION}'}})"
+                f"COMPRESSION_LEVEL 19, DICTIONARY_SIZE_LIMIT {MOST_WORDS}, KV_METADATA {{piolet_schema: '{VERSION}'}})"
             )
         except duckdb.IOException as error:
             raise StorageError(

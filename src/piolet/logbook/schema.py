@@ -3,7 +3,8 @@
 Columns and families are only ever added: a reader gives null for what an older logbook does not have.
 
 Ratios are 0..1, time is UTC nanoseconds, missing is null. A value is rounded to its column's `resolution` when it is
-written, which is what its source resolves; that is also what makes it compress well.
+written, which is what its source resolves; that is also what makes it compress well. Steps below one are powers of two:
+the mantissa of such a float is short, so that its last bytes are zero.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Family:
 
 
 def _ratio(name: str, meaning: str) -> Column:
-    return Column(f"{name}_ratio", "FLOAT", 0.001, meaning)
+    return Column(f"{name}_ratio", "FLOAT", 2**-10, meaning)
 
 
 def _rate(name: str, meaning: str) -> Column:
@@ -159,12 +160,12 @@ FS = Family(
         Column("kind", "VARCHAR", 0, "lustre, nfs or disk"),
         _rate("read", "read"),
         _rate("write", "written"),
-        Column("read_ops_per_s", "FLOAT", 0.1, "reads"),
-        Column("write_ops_per_s", "FLOAT", 0.1, "writes"),
-        Column("open_ops_per_s", "FLOAT", 0.1, "opens"),
-        Column("metadata_ops_per_s", "FLOAT", 0.1, "operations that are neither read nor write, opens included"),
-        Column("read_latency_s", "FLOAT", 1e-5, "mean time of a read, waiting included"),
-        Column("write_latency_s", "FLOAT", 1e-5, "mean time of a write, waiting included"),
+        Column("read_ops_per_s", "FLOAT", 2**-3, "reads"),
+        Column("write_ops_per_s", "FLOAT", 2**-3, "writes"),
+        Column("open_ops_per_s", "FLOAT", 2**-3, "opens"),
+        Column("metadata_ops_per_s", "FLOAT", 2**-3, "operations that are neither read nor write, opens included"),
+        Column("read_latency_s", "FLOAT", 2**-17, "mean time of a read, waiting included"),
+        Column("write_latency_s", "FLOAT", 2**-17, "mean time of a write, waiting included"),
         _ratio("busy", "share of time with an operation under way (disks)"),
         Column("retransmits", "BIGINT", 0, "requests sent again (NFS); a counter"),
     ),
@@ -180,12 +181,12 @@ PROC = Family(
         Column("name", "VARCHAR", 0, "name of the program, at most 15 characters"),
         Column("rank", "INTEGER", 0, "rank from RANK or SLURM_PROCID, null if it has none"),
         Column("state", "VARCHAR", 0, "R running, S sleeping, D waiting for I/O, T stopped, Z ended"),
-        Column("cpu_cores", "FLOAT", 0.01, "CPU time per time: 1 is one CPU kept busy"),
+        Column("cpu_cores", "FLOAT", 2**-7, "CPU time per time: 1 is one CPU kept busy"),
         Column("threads", "INTEGER", 0, "threads"),
         Column("memory_rss_bytes", "BIGINT", 1 << 20, "memory resident"),
         _rate("read", "read through the storage layer"),
         _rate("write", "written through the storage layer"),
-        Column("major_faults_per_s", "FLOAT", 0.1, "page faults that needed I/O"),
+        Column("major_faults_per_s", "FLOAT", 2**-3, "page faults that needed I/O"),
     ),
 )
 
@@ -196,9 +197,9 @@ CGROUP = Family(
         TIME,
         NODE,
         Column("version", "INTEGER", 0, "1 or 2"),
-        Column("cpu_cores", "FLOAT", 0.01, "CPU time of the job per time"),
+        Column("cpu_cores", "FLOAT", 2**-7, "CPU time of the job per time"),
         Column(
-            "cpu_limit_cores", "FLOAT", 0.01, "CPUs that the job may use: its cpuset or quota, null without a limit"
+            "cpu_limit_cores", "FLOAT", 2**-7, "CPUs that the job may use: its cpuset or quota, null without a limit"
         ),
         _ratio("cpu_throttled", "share of time in which the quota held the job back"),
         Column("memory_used_bytes", "BIGINT", 1 << 20, "memory charged to the job, page cache included"),

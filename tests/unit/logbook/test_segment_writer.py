@@ -75,7 +75,7 @@ def test_values_are_rounded_to_the_resolution_and_missing_stays_null(logbook: Lo
             "SELECT cpu_busy_ratio, cpu_iowait_ratio, memory_used_bytes, net_rx_bytes_per_s FROM host"
         ).fetchone()
     assert row is not None
-    assert row[0] == pytest.approx(0.123, abs=1e-6)
+    assert row[0] == 126 / 1024
     assert row[1:] == (None, 5 << 20, None)
 
 
