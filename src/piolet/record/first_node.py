@@ -25,7 +25,7 @@ _QUESTION = struct.Struct("!16sqqq")
 """The word, then three times in nanoseconds: asked, received, answered; the last two are zero in a question."""
 
 _PROBES = 5
-_PATIENCE_S = 0.5
+_PATIENCE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)

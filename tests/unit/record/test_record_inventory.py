@@ -43,7 +43,9 @@ def test_an_agent_without_a_kernel_log_hears_of_xids_and_knows_its_gpus(
     node: Any, logbook: Logbook, rows: Any, wait_until: Any
 ) -> None:
     node.agent(logbook, kernel_log=node.path / "nothing/kmsg")
-    wait_until(lambda: rows(logbook, "SELECT 1 FROM gpu WHERE power_limit_w > 0 LIMIT 1"))
+    wait_until(
+        lambda: rows(logbook, "SELECT 1 FROM gpu WHERE power_limit_w > 0 AND int_active_ratio IS NOT NULL LIMIT 1")
+    )
     gpus.inject(node.gpu_state, 1, gpus.parse_faults({"xid": 48})[0])
     wait_until(lambda: rows(logbook, "SELECT 1 FROM events WHERE kind = 'xid'"))
     found = rows(logbook, "SELECT code, gpu, uuid, severity FROM events WHERE kind = 'xid'")
