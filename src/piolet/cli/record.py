@@ -88,6 +88,7 @@ def _run_agent(logbook: Path | None, node: str, settings: config.Settings, *, st
             flush_s=record.flush_s,
             kernel_log=record.kernel_log,
             dcgm=record.dcgm,
+            gpu_interval_s=record.gpu_interval_s,
             follow=(os.pidfd_open(os.getppid()),),  # so that none outlives the step that it was started in
             standby=standby,
             whole_job=whole_job,

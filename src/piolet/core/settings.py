@@ -152,6 +152,9 @@ class RecordSettings:
     """The recorder."""
 
     interval_s: float = setting(1.0, number(least=0.1, most=60), "seconds between samples")
+    gpu_interval_s: float | None = setting(
+        None, number(least=0.1, most=60), "seconds between samples of GPUs, where they are to be more often"
+    )
     flush_s: float = setting(5.0, number(least=1, most=300), "seconds of samples that a kill may lose")
     kernel_log: Path = setting(Path("/dev/kmsg"), path, "kernel log to read Xid messages from")
     dcgm: str = setting("auto", text, "DCGM for GPUs without GPM: auto, off, or the address of a dcgm-exporter")

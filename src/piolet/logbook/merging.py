@@ -105,7 +105,7 @@ def copy(database: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
         try:
             database.execute(
                 f"COPY ({query}) TO {quoted(partial)} (FORMAT parquet, PARQUET_VERSION v2, COMPRESSION zstd, "
-                f"COMPRESSION_LEVEL 19, DICTIONARY_SIZE_LIMIT {MOST_WORDS}, KV_METADATA {{piolet_schema: '{VERSION}'}})"
+                f"COMPRESSION_LEVEL 9, DICTIONARY_SIZE_LIMIT {MOST_WORDS}, KV_METADATA {{piolet_schema: '{VERSION}'}})"
             )
         except duckdb.IOException as error:
             raise StorageError(

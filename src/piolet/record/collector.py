@@ -16,6 +16,9 @@ from piolet.core.nouns import Severity
 from piolet.tools.kmsg import KernelLog
 from piolet.tools.nvml import Device
 
+OF_GPUS = frozenset({"amd_smi", "dcgm", "nvml"})
+"""Collectors that may be asked more often than the others; see `interval`."""
+
 Entry = tuple[str, Mapping[str, Any]]
 """A family and a row of it, without `node`, which the sampler adds."""
 
@@ -69,6 +72,11 @@ class Listener(Collector, Protocol):
     def finish(self, time_ns: int) -> Iterable[Entry]:
         """Return the rows that are left; called from another thread than `collect`, and it must not wait."""
         ...
+
+
+def interval(collector: str, interval_s: float, gpu_interval_s: float | None) -> float:
+    """Return the sampling period of a collector: GPUs may be sampled more often than the rest, not less."""
+    return min(interval_s, gpu_interval_s or interval_s) if collector in OF_GPUS else interval_s
 
 
 def event(

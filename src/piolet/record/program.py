@@ -93,6 +93,7 @@ def record_program(
         flush_s=settings.record.flush_s,
         kernel_log=settings.record.kernel_log,
         dcgm=settings.record.dcgm,
+        gpu_interval_s=settings.record.gpu_interval_s,
         owns_job=owns_job,
     )
     if start_agent(spec):

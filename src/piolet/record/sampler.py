@@ -19,7 +19,7 @@ from piolet.core.run import Process, SystemRunner, end
 from piolet.logbook.layout import Logbook
 from piolet.logbook.writer import SegmentWriter
 from piolet.record import job
-from piolet.record.collector import Collector, Context, Entry, event
+from piolet.record.collector import Collector, Context, Entry, event, interval
 from piolet.record.devices import select
 from piolet.record.spec import AgentSpec
 from piolet.record.wakeup import Wakeup
@@ -100,7 +100,7 @@ class Sampler:
         return found.loaded
 
     def _worker(self, name: str, factory: Callable[[Context], Collector]) -> Worker:
-        interval_ns = round(self._spec.interval_s * 1e9)
+        interval_ns = round(interval(name, self._spec.interval_s, self._spec.gpu_interval_s) * 1e9)
         return Worker(name, factory, self._context, interval_ns=interval_ns, mailbox=self._mailbox, stop=self._stop)
 
     def _note(self, kind: str, code: str, message: str, severity: Severity | None = None) -> None:
@@ -191,7 +191,7 @@ def main(spec: AgentSpec, kernel_log: KernelLog | StorageError, wakeup: Wakeup, 
         metrics=spec.metrics,
         node=spec.node,
         logbook=spec.logbook,
-        interval_s=spec.interval_s,
+        interval_s=interval("dcgm", spec.interval_s, spec.gpu_interval_s),
         dcgm=spec.dcgm,
         whole_job=spec.whole_job,
     )

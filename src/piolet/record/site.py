@@ -25,7 +25,7 @@ from piolet.core.config import Settings
 from piolet.core.errors import PioletError, UsageError
 from piolet.core.log import logger
 from piolet.core.run import PIPE, Process, Runner, SystemRunner
-from piolet.record.collector import Context, Entry
+from piolet.record.collector import Context, Entry, interval
 from piolet.record.sampler import GROUP
 from piolet.record.site_writer import WriterSpec
 from piolet.record.wakeup import Wakeup
@@ -126,12 +126,22 @@ class Site:
     def _workers(self, stop: threading.Event) -> list[Worker]:
         record = self.settings.record
         self.context = Context(
-            {}, kmsg.try_open(record.kernel_log), node=self.node, interval_s=record.interval_s, dcgm=record.dcgm
+            {},
+            kmsg.try_open(record.kernel_log),
+            node=self.node,
+            interval_s=interval("dcgm", record.interval_s, record.gpu_interval_s),
+            dcgm=record.dcgm,
         )
         found = plugins.load(GROUP).loaded
-        interval_ns = round(record.interval_s * 1e9)
         return [
-            Worker(name, factory, self.context, interval_ns=interval_ns, mailbox=self.mailbox, stop=stop)
+            Worker(
+                name,
+                factory,
+                self.context,
+                interval_ns=round(interval(name, record.interval_s, record.gpu_interval_s) * 1e9),
+                mailbox=self.mailbox,
+                stop=stop,
+            )
             for name, factory in found.items()
             if name not in OF_A_JOB
         ]

@@ -28,7 +28,8 @@ class AgentSpec:
     the socket that makes this agent the node's only one. `owns_job` says that job.json is this agent's to complete.
     `restarted` says why an earlier sampler of this recording ended. A `standby` that is not elected waits until it is.
     `whole_job` says that all processes of the Slurm job are looked at, also those that nobody told of the recorder.
-    `dcgm` is the setting: auto, off, or the address of an exporter.
+    `dcgm` is the setting: auto, off, or the address of an exporter. GPUs are sampled every `gpu_interval_s`, if that
+    is more often.
     """
 
     logbook: Path
@@ -44,6 +45,7 @@ class AgentSpec:
     standby: bool = False
     whole_job: bool = False
     dcgm: str = "auto"
+    gpu_interval_s: float | None = None
 
     @property
     def address(self) -> str:

@@ -79,10 +79,11 @@ class Node:
         spec = AgentSpec(
             logbook.path,
             options.pop("name", "n1"),
-            interval_s=0.1,
+            interval_s=options.pop("interval_s", 0.1),
             flush_s=0.2,
             kernel_log=log,
             standby=options.pop("standby", False),
+            gpu_interval_s=options.pop("gpu_interval_s", None),
         )
         return self.start(*spec.argv(), **options)
 

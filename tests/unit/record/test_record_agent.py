@@ -228,6 +228,16 @@ def test_a_full_disk_never_stops_it_and_is_reported(
         subprocess.run(["umount", small], check=True, timeout=60)
 
 
+def test_gpus_are_sampled_more_often_than_the_rest_where_that_is_asked(
+    node: Any, logbook: Logbook, rows: Any, wait_until: Any
+) -> None:
+    node.agent(logbook, interval_s=1.0, gpu_interval_s=0.1)
+    wait_until(lambda: rows(logbook, "SELECT count(DISTINCT time_ns) > 15 FROM gpu")[0][0])
+    assert rows(logbook, "SELECT count(*) FROM gpu WHERE time_ns % 100000000 <> 0") == [(0,)]
+    assert rows(logbook, "SELECT count(*) FROM gpu WHERE time_ns % 1000000000 <> 0")[0][0] > 0
+    assert rows(logbook, "SELECT count(*) FROM host WHERE time_ns % 1000000000 <> 0") == [(0,)]
+
+
 def test_an_agent_without_a_logbook_is_a_usage_error(node: Any, tmp_path: Path) -> None:
     missing = node.start(sys.executable, "-m", "piolet", "record", "--agent")
     assert "add --logbook" in missing.communicate(timeout=60)[1]
