@@ -194,6 +194,8 @@ def _ready_nodes(session: Session, protocol: VettingProtocol | None) -> NodeSet:
 def _vetted(session: Session, protocol: VettingProtocol) -> Verdict:
     nodes = session.machine.nodes
     say(f"vetting {plural(len(nodes), 'node')} with {protocol.name}: {nodes}")
+    if protocol.left_out:
+        say(f"its budget left out {', '.join(protocol.left_out)}")
     verdict = session.machine.vet(protocol)
     records.write_checks(session.logbook.vet, "before", verdict.results)
     session.update(refused=tuple(records.Refusal(node, reason) for node, reason in verdict.refused))
