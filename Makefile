@@ -5,11 +5,12 @@
 # make soak   random jobs under random faults on a lab, then what must hold: MINUTES=30 NODES=16 SEED=1
 # make wheel  the package for pip, in dist: ARCH="x86_64 aarch64"
 # make check  what must hold before each commit
+# make audit  vulnerabilities of the pinned dependencies, asked of PyPI (needs the network)
 SOURCES := setup.py src tests examples bench scripts/reference_pages.py scripts/shell_files.py
 
 PYTEST  := .venv/bin/pytest -q
 
-.PHONY: demo test test-slow docs soak wheel check native clean
+.PHONY: demo test test-slow docs soak wheel check audit native clean
 
 demo:
 	@scripts/setup demo
@@ -47,6 +48,11 @@ check:
 	@.venv/bin/lint-imports
 	@$(MAKE) -s -C spank check
 	@$(MAKE) -s -C gpusim check
+
+audit:
+	@python3 -m venv build/audit
+	@build/audit/bin/pip install --quiet --disable-pip-version-check "pip-audit>=2.7"
+	@build/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 clean:
 	$(MAKE) -C spank clean

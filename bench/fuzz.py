@@ -24,6 +24,8 @@ with atheris.instrument_imports(include=["piolet"]):
     from piolet.guard.finding import Place
     from piolet.guard.models import Item, risks_of
     from piolet.guard.policy import ModelLimits
+    from piolet.tools import rpmdb, sockets
+    from piolet.tools.oci import manifest
     from piolet.vet import yamlfile
 
 LIMITS = ModelLimits(max_bytes=1 << 22)
@@ -53,6 +55,9 @@ TARGETS: dict[str, Callable[[bytes], object]] = {
     "onnx": model("a.onnx"),
     "archive": model("a.pt"),
     "json": model("config.json"),
+    "rpm": lambda data: rpmdb.packages(data, "rpmdb.sqlite"),
+    "sockets": lambda data: sockets.parse(data.decode("latin-1")),
+    "oci": lambda data: manifest.parse_manifest(data, "image"),
 }
 
 
