@@ -75,7 +75,7 @@ static int include_parts(struct plan *plan, struct fault *fault) {
 /* Build the container of a plan that has been read; *unmapped says that the image's files are somebody else's. */
 static int build(const struct plan *plan, const struct builder *builder, struct libraries *libraries, bool *unmapped,
                  struct fault *fault) {
-    struct root root = {-1, -1, -1};
+    struct root root = {-1, -1, -1, -1};
     struct squashfs image;
     struct squashfs *files = calloc(plan->mount_count + 1, sizeof *files);
     uid_t uid = geteuid();
@@ -84,7 +84,7 @@ static int build(const struct plan *plan, const struct builder *builder, struct 
     if (image_open(plan, &image, fault) || mounts_open(plan, files, fault) ||
         libraries_find(plan, libraries, fault) || namespaces_first(builder->owner, &root, fault) ||
         (plan->image_kind == IMAGE_SQUASHFS && squashfs_serve(&image, builder->path, fault)) ||
-        mounts_serve(plan, files, builder->path, fault) || namespaces_stage(&root, fault) ||
+        mounts_serve(plan, files, builder->path, fault) || namespaces_stage(plan->root_size, &root, fault) ||
         image_mount(plan, &image, builder->owner, &root, unmapped, fault))
         return -1;
     if (*unmapped) return 0;
@@ -134,7 +134,7 @@ static void put_item(FILE *out, const struct plan_item *item) {
     }
 }
 
-static int answer_ready(const struct plan *plan, const struct libraries *libraries, FILE *out) {
+static int answer_records(const struct plan *plan, const struct libraries *libraries, FILE *out) {
     fprintf(out, "%c%d%c", ANSWER_READY, (int)getpid(), 0);
     put(out, RECORD_WORKDIR, plan->workdir ? plan->workdir : "");
     for (size_t i = 0; i < plan->variable_count; i++) {
@@ -144,7 +144,7 @@ static int answer_ready(const struct plan *plan, const struct libraries *librari
     }
     if (*libraries->path) fprintf(out, "%cLD_LIBRARY_PATH=%s%c", RECORD_SET, libraries->path, 0);
     for (size_t i = 0; i < plan->item_count; i++) put_item(out, &plan->items[i]);
-    return fclose(out);
+    return fflush(out);
 }
 
 /* Stay until the last program has ended, and stop what was started. A process or a pipe tells. */
@@ -154,6 +154,16 @@ static void wait_for_end(const struct plan *plan, int ended) {
     while (poll(&end, 1, -1) < 0 && errno == EINTR) {
     }
     stops_run(plan);
+}
+
+int builder_within(const char *plan_path, struct plan *plan, struct container *container, struct fault *fault) {
+    struct libraries none = {0};
+    FILE *nobody = fopen("/dev/null", "we"), *out = fmemopen(container->answer, sizeof container->answer, "w");
+    if (!nobody || !out) return fault_set(fault, "builder", CHECK_PLAN, "no memory");
+    if (read_plan(plan_path, plan, plan_parse, CHECK_PLAN, fault) || prepare(plan, &none, nobody, fault)) return -1;
+    if (answer_records(plan, &none, out)) return fault_set(fault, "builder", CHECK_PLAN, "no memory");
+    container->answer_size = (size_t)ftell(out);
+    return fclose(out) ? fault_set(fault, "builder", CHECK_PLAN, "no memory") : 0;
 }
 
 void builder_main(const struct builder *builder) {
@@ -179,7 +189,7 @@ void builder_main(const struct builder *builder) {
         fputc(ANSWER_OTHER_OWNER, out);
         _exit(fclose(out) ? 1 : 0);
     }
-    if (answer_ready(&plan, &libraries, out)) _exit(1);
+    if (answer_records(&plan, &libraries, out) || fclose(out)) _exit(1);
     (void)!read(builder->release, &c, 1);
     wait_for_end(&plan, builder->ended);
     _exit(0);

@@ -20,6 +20,7 @@
 
 enum { ANSWER_MOST_BYTES = PLAN_MOST_BYTES + FAULT_BYTES };
 
+#define CONTAINER_MARK ".piolet" /* a directory that the root of every container has */
 #define TASK_VARIABLE "PIOLET_TASK" /* the file with what comes before a task's program; see enter.c */
 
 /* Whose the files of the image are: root's, shown as the user's own; or the user's already. */
@@ -57,6 +58,10 @@ struct builder {
 
 /* In the builder: build, answer, wait until all have joined, exit. */
 __attribute__((noreturn)) void builder_main(const struct builder *builder);
+
+/* In a container that somebody else has made: read the plan, check, start, and have the answer's records. Returns 0, or
+ * -1 with the fault. */
+int builder_within(const char *plan_path, struct plan *plan, struct container *container, struct fault *fault);
 
 /* Becomes a builder, in a process that was made for it. `data` is the caller's own. */
 typedef void builder_run(enum image_owner owner, int answer, int release, void *data);
@@ -113,10 +118,11 @@ struct root {
     int host; /* the host's tree, as seen by the user */
     int self; /* /proc/<builder> of the host */
     int tree; /* the container's root, once it exists */
+    int upper; /* where what programs write goes, with room for the overlay's own; -1 for the stage */
 };
 
 int namespaces_first(enum image_owner owner, struct root *root, struct fault *fault);
-int namespaces_stage(struct root *root, struct fault *fault);
+int namespaces_stage(const char *size, struct root *root, struct fault *fault);
 int namespaces_last(enum image_owner owner, uid_t uid, gid_t gid, struct root *root, struct fault *fault);
 
 /* A squashfs file and the squashfuse that serves it. */
@@ -151,7 +157,7 @@ int symlinks_apply(const struct plan *plan, struct root *root, struct fault *fau
 
 /* Libraries and programs of the node. `said` is what the node's linker says about them; `path` is what to search before
  * all else, for LD_LIBRARY_PATH. */
-#define LIBRARIES_DIRECTORY "/.piolet/lib"
+#define LIBRARIES_DIRECTORY "/" CONTAINER_MARK "/lib"
 enum { LIBRARIES_SAID_BYTES = 1 << 18 };
 
 struct libraries {

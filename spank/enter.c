@@ -7,15 +7,21 @@
  *
  *     piolet-enter --build OWNER ANSWER_FD RELEASE_FD ENDED_FD PLAN
  *
+ * in a container that another runtime has made, to do what the plan says about programs:
+ *
+ *     piolet-enter --within PLAN -- PROGRAM [ARGUMENT...]
+ *
  * and in place of a task's program that something has to come before: as /proc/self/fd/N of a file that is open in the
  * container, with the variable PIOLET_TASK naming another, which holds the program's name and the records of the
  * answer. So it is linked statically: it runs in any image, and no variable of the user's changes it. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "container.h"
@@ -53,7 +59,8 @@ static int enter(char *plan, char **program) {
     program_pid = getpid();
     struct fault fault;
     int release[2];
-    if (pipe2(release, O_CLOEXEC)) return perror("piolet: pipe"), EXIT_FAULT;
+    if (pipe2(release, O_CLOEXEC))
+        return fault_set(&fault, "builder", "raise the limit of open files", "pipe: %m"), fault_print(&fault), EXIT_FAULT;
     if (container_open(&container, release, run_builder, plan, TIMEOUT_S, &fault))
         return fault_print(&fault), EXIT_FAULT;
     const char *verified = getenv(VERIFIED_VARIABLE);
@@ -61,6 +68,38 @@ static int enter(char *plan, char **program) {
     if (container_join(&container, &fault) || container_variables(&container, &own, &fault))
         return fault_print(&fault), EXIT_FAULT;
     close(release[1]);
+    return launch(container.answer, container.answer_size, program);
+}
+
+static void pass_on(int number) {
+    if (program_pid > 0) kill(program_pid, number);
+}
+
+/* Run the program as a child, since something is to be stopped after it and the container ends with this process. */
+static int attend(const struct plan *plan, const struct container *container, char **program) {
+    static const int signals[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+    int status;
+    program_pid = fork();
+    if (program_pid < 0) return perror("piolet: fork"), EXIT_FAULT;
+    if (!program_pid) _exit(launch(container->answer, container->answer_size, program));
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) signal(signals[i], pass_on);
+    while (waitpid(program_pid, &status, 0) < 0 && errno == EINTR) {
+    }
+    stops_run(plan);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/* In a container of another runtime. */
+static int within(const char *path, char **program) {
+    static struct container container;
+    const struct variables own = {get, set, unset, NULL};
+    struct fault fault;
+    struct plan plan;
+    if (builder_within(path, &plan, &container, &fault) || container_variables(&container, &own, &fault))
+        return fault_print(&fault), EXIT_FAULT;
+    const char *verified = getenv(VERIFIED_VARIABLE);
+    if (verified) container_report(&container, verified);
+    if (plan_next(&plan, ITEM_STOP, NULL)) return attend(&plan, &container, program);
     return launch(container.answer, container.answer_size, program);
 }
 
@@ -85,6 +124,7 @@ int main(int count, char **words) {
         builder_main(&(struct builder){words[6], atoi(words[2]) ? OWNER_USER : OWNER_ROOT, atoi(words[3]),
                                        atoi(words[4]), atoi(words[5]), SYSTEM_PATH});
     if (count >= 4 && words[1][0] != '-' && !strcmp(words[2], "--")) return enter(words[1], words + 3);
+    if (count >= 5 && !strcmp(words[1], "--within") && !strcmp(words[3], "--")) return within(words[2], words + 4);
     fprintf(stderr, "usage: piolet-enter PLAN -- PROGRAM [ARGUMENT...]\n");
     return EXIT_USAGE;
 }

@@ -162,14 +162,42 @@ static int apply_mount(const struct plan_mount *mount, struct squashfs *file, st
     return fault_set(fault, "mount", CHECK_MOUNT, "%s: a mount of no kind", mount->target);
 }
 
+/* Make a directory of this container's own in the one of the host that the plan names: what programs write stays there. */
+static int open_upper(const char *path, struct root *root, struct fault *fault) {
+    static const char remedy[] = "name a directory of your own, on a file system with user attributes (not NFS)";
+    char node[256] = "", name[320];
+    gethostname(node, sizeof node - 1);
+    snprintf(name, sizeof name, "%s.%d", node, (int)getpid());
+    int directory = open_below(root->host, path, O_PATH | O_DIRECTORY);
+    if (directory < 0 || mkdirat(directory, name, 0755)) return fault_set(fault, "root", remedy, "%s/%s: %m", path, name);
+    root->upper = openat(directory, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (root->upper < 0 || mkdirat(root->upper, "upper", 0755) || mkdirat(root->upper, "work", 0755))
+        return fault_set(fault, "root", remedy, "%s/%s: %m", path, name);
+    close(directory);
+    return 0;
+}
+
 /* The root is always an overlay over the image, so that missing mount points can be made; what is to be read-only
  * becomes so when they are. */
-static int make_root(struct root *root, struct fault *fault) {
-    if (mount("piolet", "/root", "overlay", MS_NOSUID | MS_NODEV,
-              "lowerdir=/image,upperdir=/layers/upper,workdir=/layers/work,userxattr"))
+static int make_root(const struct plan *plan, struct root *root, struct fault *fault) {
+    char layers[64] = "/layers", options[256];
+    if (plan->root_directory && open_upper(plan->root_directory, root, fault)) return -1;
+    if (root->upper >= 0) snprintf(layers, sizeof layers, "/host/proc/self/fd/%d", root->upper);
+    snprintf(options, sizeof options, "lowerdir=/image,upperdir=%s/upper,workdir=%s/work,userxattr", layers, layers);
+    if (mount("piolet", "/root", "overlay", MS_NOSUID | MS_NODEV, options))
         return fault_set(fault, "root", CHECK_KERNEL, "overlay: %m");
     root->tree = open("/root", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    return root->tree < 0 ? fault_set(fault, "root", CHECK_KERNEL, "/root: %m") : 0;
+    if (root->tree < 0) return fault_set(fault, "root", CHECK_KERNEL, "/root: %m");
+    if (mkdirat(root->tree, CONTAINER_MARK, 0755) && errno != EEXIST)
+        return fault_set(fault, "root", CHECK_KERNEL, "/" CONTAINER_MARK ": %m");
+    return 0;
+}
+
+/* What Slurm's PMIx server shares with the tasks of a node is where their variables say. */
+static int bind_pmix(struct root *root, struct fault *fault) {
+    const char *directory = getenv("PMIX_SERVER_TMPDIR");
+    const struct plan_mount mount = {.kind = MOUNT_BIND, .flags = FLAG_OPTIONAL, .source = directory, .target = directory};
+    return directory && *directory == '/' ? mounts_bind(&mount, root, fault) : 0;
 }
 
 static int make_readonly(struct root *root, struct fault *fault) {
@@ -181,11 +209,11 @@ static int make_readonly(struct root *root, struct fault *fault) {
 
 int mounts_apply(const struct plan *plan, struct squashfs *files, struct libraries *libraries, struct root *root,
                  struct fault *fault) {
-    if (make_root(root, fault)) return -1;
+    if (make_root(plan, root, fault)) return -1;
     for (size_t i = 0; i < plan->mount_count; i++) {
         if (apply_mount(&plan->mounts[i], &files[i], root, fault)) return -1;
     }
-    if (texts_apply(plan, root, fault) || symlinks_apply(plan, root, fault) ||
+    if (bind_pmix(root, fault) || texts_apply(plan, root, fault) || symlinks_apply(plan, root, fault) ||
         libraries_apply(plan, libraries, root, fault))
         return -1;
     return plan->writable ? 0 : make_readonly(root, fault);

@@ -49,10 +49,12 @@ int namespaces_first(enum image_owner owner, struct root *root, struct fault *fa
 }
 
 /* Make the stage: a small tree in memory that holds the host, the image and the root to be. */
-int namespaces_stage(struct root *root, struct fault *fault) {
+int namespaces_stage(const char *size, struct root *root, struct fault *fault) {
+    char options[64] = "mode=0755";
+    if (size) snprintf(options, sizeof options, "mode=0755,size=%s", size);
     if (unshare(CLONE_NEWNS)) return fault_set(fault, STAGE, USERNS_REMEDY, "cannot make a mount namespace: %m");
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
-        mount("piolet", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755") || chdir("/tmp"))
+        mount("piolet", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, options) || chdir("/tmp"))
         return fault_set(fault, STAGE, REPORT, "cannot make the stage in /tmp: %m");
     static const char *const directories[] = {"host", "image", "squashfs", "root", "layers", "layers/upper", "layers/work"};
     for (size_t i = 0; i < sizeof directories / sizeof *directories; i++) {

@@ -113,18 +113,25 @@ static int parse_image(struct parser *parser) {
     return 0;
 }
 
-static int parse_root(struct parser *parser) {
-    if (parser->count != 2 || parser->has_root) return refuse(parser, "not a root");
-    parser->has_root = true;
-    parser->plan->writable = !strcmp(parser->fields[1], "writable");
-    if (!parser->plan->writable && strcmp(parser->fields[1], "readonly")) return refuse(parser, "not a root");
-    return 0;
-}
-
 /* Digits, then at most one character of `units`. */
 static bool is_quantity(const char *text, const char *units) {
     size_t digits = strspn(text, "0123456789");
     return digits && (!text[digits] || (strchr(units, text[digits]) && !text[digits + 1]));
+}
+
+static int parse_root(struct parser *parser) {
+    struct plan *plan = parser->plan;
+    char **field = parser->fields;
+    if (parser->count < 2 || parser->count > 3 || parser->has_root) return refuse(parser, "not a root");
+    parser->has_root = true;
+    plan->writable = !strcmp(field[1], "writable");
+    if (!plan->writable && strcmp(field[1], "readonly")) return refuse(parser, "not a root");
+    if (parser->count == 2) return 0;
+    if (plan->writable && !strncmp(field[2], "size=", 5) && is_quantity(field[2] + 5, "kmgt%")) plan->root_size = field[2] + 5;
+    else if (plan->writable && !strncmp(field[2], "directory=", 10) && path_is_plain(field[2] + 10))
+        plan->root_directory = field[2] + 10;
+    else return refuse(parser, "a root has no \"%.40s\"", field[2]);
+    return 0;
 }
 
 static int parse_flag(struct parser *parser, struct plan_mount *mount, const char *flag) {

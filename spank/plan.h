@@ -65,6 +65,8 @@ struct plan {
     enum image_kind image_kind;
     struct plan_file image; /* a directory has a path only */
     bool writable;
+    const char *root_size;      /* of what programs write in memory; NULL for half of it */
+    const char *root_directory; /* of the host: where it goes instead; NULL for memory */
     struct plan_mount *mounts;
     struct plan_text *texts;
     struct plan_variable *variables;

@@ -91,6 +91,11 @@ static int on_option_local(const char *name) {
         slurm_error("piolet: one srun has one environment; start \"%s\" with an srun of its own", name);
         return -1;
     }
+    if (!access("/" CONTAINER_MARK, F_OK)) {
+        slurm_error("piolet: this is in a container already, and a step with an environment starts from outside");
+        slurm_error("piolet: next: call srun --environment in the batch script; or leave it out, to start on the host");
+        return -1;
+    }
     if (is_plan(name) ? !realpath(name, plan) : recall(name, plan) && compile_plan(name, plan)) {
         slurm_error("piolet: environment \"%s\" cannot be used; nothing was started", name);
         return -1;
@@ -108,6 +113,15 @@ static int on_option(int value, const char *name, int remote) {
     snprintf(state.requested, sizeof state.requested, "%s", name);
     state.is_requested = true;
     return 0;
+}
+
+/* sbatch and salloc: what starts then is a shell on the host, whose steps would start others in turn. */
+static int refuse_option(int value, const char *name, int remote) {
+    (void)value;
+    (void)remote;
+    slurm_error("piolet: --environment is srun's: a batch script or a shell runs on the host, and starts steps in environments");
+    slurm_error("piolet: next: remove it here, and write `srun --environment=%s PROGRAM` in the script", name ? name : "NAME");
+    return -1;
 }
 
 /* ---- all contexts ---- */
@@ -132,7 +146,10 @@ EXPORT int slurm_spank_init(spank_t spank, int count, char **arguments) {
     static struct spank_option option = {
         "environment", "NAME", "run the program in the container environment NAME (an EDF: name, path or .plan)", 1, 0,
         on_option};
+    static struct spank_option refused = {
+        "environment", "NAME", "refused here: give it to srun", 1, 0, refuse_option};
     spank_context_t context = spank_context();
+    if (context == S_CTX_ALLOCATOR) return spank_option_register(spank, &refused) == ESPANK_SUCCESS ? 0 : -1;
     if (context != S_CTX_LOCAL && context != S_CTX_REMOTE) return 0;
     for (int i = 0; i < count; i++) read_argument(arguments[i]);
     find_enter();

@@ -61,6 +61,9 @@ static void test_whole_plan(void) {
 
 static void test_directory_and_readonly(void) {
     struct plan plan;
+    CHECK(!parse(&plan, "piolet-plan 1\nname d\nimage directory /d\nroot writable size=2g\n"));
+    CHECK(plan.writable && !strcmp(plan.root_size, "2g") && !plan.root_directory);
+    plan_free(&plan);
     CHECK(!parse(&plan, "piolet-plan 1\nname d\nimage directory /d\nroot readonly\n"));
     CHECK(plan.image_kind == IMAGE_DIRECTORY && !plan.writable && !plan.workdir);
     plan_free(&plan);
@@ -76,6 +79,9 @@ static void test_refusals(void) {
         {"piolet-plan 1\nname d\nroot writable\n", "missing"},
         {HEAD "image directory /x\n", "line 5: a second image"},
         {HEAD "root writable\n", "line 5: not a root"},
+        {"piolet-plan 1\nroot writable size=x\n", "a root has no \"size=x\""},
+        {"piolet-plan 1\nroot readonly size=1g\n", "a root has no"},
+        {"piolet-plan 1\nroot writable directory=a\n", "a root has no"},
         {HEAD "name x\n", "not a name"},
         {HEAD "exec /bin/sh\n", "unknown word \"exec\""},
         {HEAD "\n", "not well formed"},

@@ -17,7 +17,7 @@ from piolet.core import config
 from piolet.core.errors import PioletError
 from piolet.core.files import write_text
 from piolet.core.native import native
-from piolet.env import ContainerPlan, compile_environment, lock, plan_directory, recall, starting, write_plan
+from piolet.env import ContainerPlan, compile_environment, lock, plan_directory, podman, recall, starting, write_plan
 from piolet.env.comparing import differences
 from piolet.env.compiling import compile_found
 from piolet.env.edf import ARCHITECTURES
@@ -61,8 +61,17 @@ def check(names: tuple[str, ...], arch: str | None) -> int:
 @click.argument("name")
 @arch_option
 @format_option
-def render(name: str, arch: str | None, output: Format) -> None:
-    """Print every value of an environment and where it comes from."""
+@click.option("--as", "form", type=click.Choice(("podman",)), help="Print a command line instead.")
+def render(name: str, arch: str | None, output: Format, form: str | None) -> None:
+    """Print every value of an environment and where it comes from.
+
+    `--as podman` prints the command line that starts it under Podman; the words of the program follow its last. An
+    image of a registry is imported for that.
+    """
+    if form:
+        plan, path = _planned(name, _settings(arch, form))
+        click.echo(podman.command_lines(plan, path, os.environ, Path.cwd()))
+        return
     plan = _compiled(name, arch, fetch=False)
     if output is Format.JSON:
         print_json(lock(plan, environ=os.environ))
@@ -178,9 +187,10 @@ def compile_command(name: str, output: Path | None, arch: str | None) -> None:
 
 
 @command.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--runtime", type=click.Choice(("piolet", "podman")), help="Default: the setting env.runtime.")
 @click.argument("name")
 @click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED)
-def run(name: str, program: Sequence[str]) -> None:
+def run(name: str, program: Sequence[str], runtime: str | None) -> int | None:
     """Run a program in an environment on this machine: `piolet env run NAME -- PROGRAM...`.
 
     Exits as the program does.
@@ -189,18 +199,27 @@ def run(name: str, program: Sequence[str]) -> None:
         program = program[1:]
     if not program:
         raise click.UsageError("Missing argument 'PROGRAM...'.")
+    settings = _settings(runtime=runtime)
+    plan, path = _planned(name, settings)
+    if settings.env.runtime == "podman":
+        return podman.run(plan, path, program, os.environ, Path.cwd())
     enter = str(native("piolet-enter"))
-    plan = write_plan(_compiled(name), plan_directory(_settings(), os.environ))
-    os.execv(enter, [enter, str(plan), "--", *program])  # noqa: S606 - becomes the program, so no Runner
+    return os.execv(enter, [enter, str(path), "--", *program])  # noqa: S606 - becomes the program, so no Runner
 
 
 def _compiled(name: str, arch: str | None = None, *, fetch: bool = True) -> ContainerPlan:
     return compile_environment(name, environ=os.environ, cwd=Path.cwd(), settings=_settings(arch), fetch=fetch)
 
 
+def _planned(name: str, settings: config.Settings) -> tuple[ContainerPlan, Path]:
+    """Compile an environment and write its plan where nodes see it."""
+    plan = compile_environment(name, environ=os.environ, cwd=Path.cwd(), settings=settings)
+    return plan, write_plan(plan, plan_directory(settings, os.environ))
+
+
 def _context() -> Context:
     return Context(os.environ, Path.cwd(), _settings())
 
 
-def _settings(arch: str | None = None) -> config.Settings:
-    return config.load({"env.arch": arch}).settings
+def _settings(arch: str | None = None, runtime: str | None = None) -> config.Settings:
+    return config.load({"env.arch": arch, "env.runtime": runtime}).settings

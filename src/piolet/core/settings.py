@@ -112,6 +112,7 @@ class EnvSettings:
         7200.0, number(above=0), "seconds to wait for another process's import of an image"
     )
     mounts: tuple[str, ...] = setting((), texts, "mounts that the site adds to every container")
+    runtime: str = setting("piolet", one_of("piolet", "podman"), "what `piolet env run` makes containers with")
     hooks: tuple[str, ...] = setting((), texts, "hooks that are on in every environment that does not switch them off")
     hooks_path: tuple[Path, ...] = setting(
         (Path("/etc/piolet/hooks.d"),), paths, "directories with hooks of the site, before those that are shipped"

@@ -112,7 +112,9 @@ def _planned(top: Edf, merged: Merged, context: lookup.Context, runner: Runner, 
     problems: list[ConfigError] = []
     own = _own(merged, context, problems)
     added = hooks.additions(merged.annotations, context, writable=merged.writable, problems=problems)
-    workdir, image = "", None
+    workdir, overlay, image = "", "", None
+    with kept(problems):
+        overlay = _overlay(merged, context)
     with kept(problems):
         workdir = _workdir(merged, context)
     with kept(problems):  # last, and not at all if the rest is wrong: nobody waits for an import that is of no use
@@ -133,6 +135,7 @@ def _planned(top: Edf, merged: Merged, context: lookup.Context, runner: Runner, 
         variables=_variables(image_variables, added.variables, own.variables),
         texts=tuple(_identity()),
         lines=(*added.lines, *own.lines, *_entrypoint(merged, image, runner)),
+        overlay=overlay,
         origins=_origins(merged, image),
     )
 
@@ -174,7 +177,7 @@ def _entrypoint(merged: Merged, image: Image, runner: Runner) -> tuple[Line, ...
 
 def _origins(merged: Merged, image: Image) -> dict[str, str]:
     of_image = {"workdir": f"image {image.stored.name}"} if image.stored and image.stored.workdir else {}
-    return of_image | {key: value.origin for key, value in merged.scalars.items()}
+    return of_image | {key.partition(".")[0]: value.origin for key, value in merged.scalars.items()}
 
 
 def _image(top: Edf, merged: Merged, context: lookup.Context, runner: Runner, *, fetch: bool) -> Image:
@@ -214,6 +217,25 @@ def _workdir(merged: Merged, context: lookup.Context) -> str:
     if not text.startswith(("/", "./")):
         raise value.error(f"workdir {text!r} is not an absolute path", "write an absolute path, or ./path")
     return posixpath.normpath(context.cwd / text)
+
+
+def _overlay(merged: Merged, context: lookup.Context) -> str:
+    """Return how much programs may write to the root, or where to, in the plan's words."""
+    given = [merged.scalars[key] for key in ("overlay.size", "overlay.directory") if key in merged.scalars]
+    if not given:
+        return ""
+    value, text = given[-1], expand(given[-1], context.environ)
+    if len(given) > 1:
+        raise value.error("an overlay has a size in memory or a directory, not both", "remove one of them")
+    if not merged.writable:
+        raise value.error("a root that is not writable has no overlay to set", "set writable = true, or remove it")
+    if value.key == "overlay.size":
+        if not mounts.is_size(text):
+            raise value.error(f"{text!r} is not a size", "write a number with k, m, g or %")
+        return f"size={text.lower()}"
+    if not text.startswith(("/", "./")):
+        raise value.error(f"{text!r} is not an absolute path", "write an absolute path, or ./path")
+    return f"directory={posixpath.normpath(context.cwd / text)}"
 
 
 def _site_mounts(context: lookup.Context) -> Iterator[Mount]:

@@ -27,6 +27,7 @@ KEYS = {
     "annotations": (dict,),
     "start": (list,),
     "require": (dict,),
+    "overlay": (dict,),
 }
 ARCHITECTURES = ("aarch64", "x86_64")  # as uname -m says
 TYPE_NAMES = {str: "a string", list: "an array of strings", bool: "true or false", dict: "a table"}
@@ -86,7 +87,7 @@ def from_document(document: toml.Document) -> Edf:
         path=document.path,
         bases=_strings(document, "base_environment"),
         images=_images(document),
-        scalars={key: Value(data[key], document, key) for key in ("workdir", "entrypoint", "writable") if key in data},
+        scalars=_scalars(document),
         mounts=_strings(document, "mounts"),
         devices=_strings(document, "devices"),
         env={name: Value(text, document, f"env.{name}") for name, text in data.get("env", {}).items()},
@@ -94,6 +95,14 @@ def from_document(document: toml.Document) -> Edf:
         starts=tuple(Value(step, document, f"start[{index}]") for index, step in enumerate(data.get("start", ()))),
         requires=tuple(Value(what, document, f"require.{name}") for name, what in data.get("require", {}).items()),
     )
+
+
+def _scalars(document: toml.Document) -> dict[str, Value]:
+    """Return what a later file replaces, by dotted key."""
+    data = document.data
+    found = {key: Value(data[key], document, key) for key in ("workdir", "entrypoint", "writable") if key in data}
+    overlay = data.get("overlay", {})
+    return found | {f"overlay.{key}": Value(text, document, f"overlay.{key}") for key, text in overlay.items()}
 
 
 def _strings(document: toml.Document, key: str) -> tuple[Value, ...]:
@@ -137,6 +146,8 @@ def _inner_problems(document: toml.Document, key: str, value: Any) -> Iterator[C
         if not schema.TABLES.holds(value):
             yield document.error("start must be tables", key, remedy="write [[start]] and below it command = ...")
         yield from schema.step_problems(document, key, value)
+    elif key == "overlay":
+        yield from schema.problems(document, key, value, {"size": schema.TEXT, "directory": schema.TEXT})
     elif key == "require":
         yield from schema.problems(document, key, value, schema.REQUIREMENTS)
     elif isinstance(value, list):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from piolet.core.errors import ConfigError
+from piolet.core.native import DIRECTORY
 from piolet.core.problems import kept
 from piolet.core.text import did_you_mean
 from piolet.env import cdi, lines
@@ -21,6 +22,8 @@ from piolet.env.model import Mount, Variable
 PREFIXES = ("com.hooks.", "com.pyxis.")
 OFF = {"false", "0", "no", "off"}
 OPTIONAL = "?"
+NATIVE = "piolet_native"
+"""What hooks call the directory of Piolet's own compiled parts, the Slurm plugin among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +172,7 @@ def _path(value: Value, text: str, context: Context) -> str:
 
 
 def _of_hook(enabled: Enabled, context: Context, *, writable: bool) -> Additions:
-    hook, environ = enabled.hook, _Over(enabled.keys, context.environ)
+    hook, environ = enabled.hook, _Over({**enabled.keys, NATIVE: str(DIRECTORY)}, context.environ)
     architecture = context.settings.env.arch or os.uname().machine
     if architecture not in hook.data.get("when", {}).get("architectures", [architecture]):
         if enabled.by is None:
@@ -238,5 +241,7 @@ def device(value: Value, by: str, context: Context) -> Additions:
         return Additions(lines=(Line(("require", by, "path", value.value), value.origin),))
     if not cdi.is_name(value.value):
         raise value.error(f'device "{value.value}" is neither a path below /dev nor a CDI name', "write /dev/NAME")
+    if context.settings.env.runtime == "podman":  # which reads the specifications itself
+        return Additions(lines=(Line(("cdi", value.value), value.origin),))
     edits = cdi.edits(value, by, context)
     return Additions(edits.mounts, edits.variables, edits.lines)

@@ -94,11 +94,16 @@ def _bind_flags(given: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(flag for flag in given if flag in _KEPT))
 
 
+def is_size(text: str) -> bool:
+    """Return whether `text` is a size of memory: a number, with k, m, g, t or % after it."""
+    digits = text[:-1] if text[-1:].lower() in _SIZE_UNITS else text
+    return digits.isascii() and digits.isdigit()
+
+
 def _tmpfs_flags(texts: list[str]) -> tuple[str, ...]:
     given = [flag for text in texts for flag in text.split("+")]
     for flag in given:
         name, _, size = flag.partition("=")
-        digits = size[:-1] if size[-1:].lower() in _SIZE_UNITS else size
-        if name != "size" or not (digits.isascii() and digits.isdigit()):
+        if name != "size" or not is_size(size):
             raise ExpansionError(f'a tmpfs does not know "{flag}"', "write size=NUMBER with k, m, g or %")
     return tuple(flag.lower() for flag in given)

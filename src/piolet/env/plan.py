@@ -28,6 +28,8 @@ _DIGEST_CHARS = 32
 class ContainerPlan:
     """A container, fully resolved. `workdir` is empty for the caller's directory.
 
+    `overlay` is empty, or says how much may be written in memory (``size=2g``) or where else (``directory=/scratch``).
+
     `origins` says where each scalar (image, writable, workdir) comes from; the other values carry their own.
     """
 
@@ -39,6 +41,7 @@ class ContainerPlan:
     variables: tuple[Variable, ...] = ()
     texts: tuple[Text, ...] = ()
     lines: tuple[Line, ...] = ()
+    overlay: str = ""
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def text(self) -> str:
@@ -60,6 +63,7 @@ class ContainerPlan:
         rows = [
             ("image", self.image.shown(), self.image.origin),
             ("writable", str(self.writable).lower(), self.origins.get("writable", "default")),
+            *([("overlay", self.overlay, self.origins.get("overlay", "default"))] if self.overlay else []),
             ("workdir", self.workdir or "(the caller's)", self.origins.get("workdir", "default")),
         ]
         rows += [(f"mounts[{index}]", mount.shown(), mount.origin) for index, mount in enumerate(self.mounts)]
@@ -75,7 +79,7 @@ class ContainerPlan:
         yield "piolet-plan", str(VERSION)
         yield "name", escaped(self.name)
         yield _image_line(self.image)
-        yield "root", "writable" if self.writable else "readonly"
+        yield "root", "writable" if self.writable else "readonly", *([escaped(self.overlay)] if self.overlay else [])
         for mount in self.mounts:
             yield _mount_line(mount)
         for text in self.texts:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from piolet.lab import Isolation, Spec, up
+from piolet.lab.spec import Network
 
 pytestmark = pytest.mark.cluster
 
@@ -50,3 +51,15 @@ def _serves(process, image):
         return (process / "fd/3").readlink() == image
     except OSError:
         return False
+
+
+def test_nodes_with_networks_of_their_own(user_site, commands_on):
+    lab = up(Spec(name=f"nn-{secrets.token_hex(3)}", nodes=2, network=Network.NETNS))
+    try:
+        site = replace(user_site, on_lab=commands_on(lab))
+        edf = site.edf(f'image = "{site.image}"')
+        done = site.srun(edf, "/bin/busybox", "ip", "-o", "-4", "address", nodes=2)
+        addresses = re.findall(r"inet (\S+)/", done.stdout)
+        assert len({address for address in addresses if address != "127.0.0.1"}) == 2, done
+    finally:
+        lab.down()

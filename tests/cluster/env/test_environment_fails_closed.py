@@ -160,9 +160,3 @@ def test_two_environments_in_one_srun(site):
     assert done.returncode != 0
     assert "one srun has one environment" in done.stderr
     assert not site.marker.exists()
-
-
-def test_sbatch_does_not_know_the_option(site):
-    done = site.run("sbatch", "--environment=x", "--wrap=true", check=False)
-    assert done.returncode != 0
-    assert "unrecognized option '--environment=x'" in done.stderr

@@ -119,7 +119,7 @@ def test_the_listings_environment_and_a_real_ssh_client(debian, slingshot):
 
 def test_a_hook_that_cannot_work_on_the_node_starts_nothing(debian):
     edf = debian.edf(f'image = "{debian.image}"\n[annotations.com.hooks.cxi]\nenabled = true')
-    debian.assert_refused(edf, "libraries", "cxi needs libfabric.so.1, which this node does not have")
+    debian.assert_refused(edf, "libraries", "cxi needs lib(fabric|cxi).so.1, which this node does not have")
 
 
 def test_slurms_commands_in_the_container(debian):
@@ -203,3 +203,59 @@ def test_ranks_for_torch(user_site):
     assert [row[1] for row in rows] == list("0101")
     assert {row[2] for row in rows} == {"4"}
     assert len({row[3] for row in rows}) == 1
+
+
+def test_a_step_with_an_environment_in_a_container_is_refused(debian):
+    directory = Path(debian.on_lab.environment()["SLURM_CONF"]).parent
+    hook = f'[annotations.com.hooks.slurm]\nconfiguration = "{directory}"\nmunge = "{_munge(directory)}"'
+    edf = debian.edf(f'image = "{debian.image}"\n{hook}')
+    done = debian.srun(edf, "srun", "--overlap", f"--environment={edf}", "touch", debian.marker, check=False)
+    assert done.returncode != 0
+    assert "this is in a container already" in done.stderr
+    assert "call srun --environment in the batch script" in done.stderr
+    assert not debian.marker.exists()
+
+
+MPI = """
+import ctypes, os
+mpi = ctypes.CDLL("libmpi.so.40", ctypes.RTLD_GLOBAL)
+address = lambda name: ctypes.c_void_p(ctypes.addressof(ctypes.c_char.in_dll(mpi, name)))
+world, whole, plus = map(address, ("ompi_mpi_comm_world", "ompi_mpi_int", "ompi_mpi_op_sum"))
+mpi.MPI_Init(None, None)
+rank, size, total = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+mpi.MPI_Comm_rank(world, ctypes.byref(rank))
+mpi.MPI_Comm_size(world, ctypes.byref(size))
+mpi.MPI_Allreduce(ctypes.byref(rank), ctypes.byref(total), 1, whole, plus, world)
+shared = os.path.isdir(os.environ["PMIX_SERVER_TMPDIR"])
+print("rank", rank.value, "of", size.value, "sum", total.value, os.environ["SLURMD_NODENAME"], shared, flush=True)
+mpi.MPI_Finalize()
+"""
+
+
+def test_open_mpi_over_pmix_across_nodes(debian):
+    """The image has no MPI: a hook brings the node's, as a site's would."""
+    libraries = Path("/usr/lib/x86_64-linux-gnu")
+    if not ((libraries / "libmpi.so.40").exists() and (libraries / "pmix2/lib/libpmix.so").exists()):
+        pytest.skip("needs libopenmpi3, openmpi-common and libpmix-dev")
+    here = debian.directory
+    (here / "mpi.py").write_text(MPI)
+    (here / "hooks.d").mkdir()
+    (here / "hooks.d/openmpi.toml").write_text(
+        'annotation = "com.hooks.openmpi"\nsummary = "Open MPI of the node"\n'
+        'libraries = ["libmpi.so.40", "libpmix.so.2"]\n'
+        f'mounts = ["{libraries}/openmpi", "{libraries}/pmix2", "/usr/share/openmpi"]\n'
+        '[env]\nOMPI_MCA_mca_base_component_show_load_errors = "0"\nOMPI_MCA_btl = "self,tcp"\nOMPI_MCA_pml = "ob1"\n'
+    )
+    edf = debian.edf(f'image = "{debian.image}"\nmounts = ["{here}"]\n[annotations.com.hooks.openmpi]\nenabled = true')
+    done = debian.srun(
+        edf,
+        "python3",
+        here / "mpi.py",
+        nodes=2,
+        flags=["--mpi=pmix", "--ntasks-per-node=2"],
+        env={"PIOLET_ENV_HOOKS_PATH": str(here / "hooks.d")},
+    )
+    rows = sorted(line for line in done.stdout.splitlines() if line.startswith("rank"))
+    assert [row.rsplit(" ", 2)[0] for row in rows] == [f"rank {rank} of 4 sum 6" for rank in range(4)], done
+    assert len({row.split()[-2] for row in rows}) == 2
+    assert {row.split()[-1] for row in rows} == {"True"}

@@ -196,3 +196,18 @@ def test_an_image_of_the_store_runs_on_every_node(user_site):
     done = user_site.srun(user_site.edf('image = "localhost/tool:1"'), "sh", "-c", "echo $A; cat /etc/release", nodes=2)
     assert done.stdout.count("of it\n") == 2
     assert done.stdout.count("made by a test\n") == 2
+
+
+def test_sbatch_and_salloc_refuse_environments(user_site):
+    script = user_site.directory / "job.sh"
+    script.write_text(f"#!/bin/sh\n#SBATCH --environment=demo\ntouch {user_site.marker}\n")
+    for argv in (
+        ("sbatch", script),
+        ("sbatch", "--environment=demo", script),
+        ("salloc", "--environment=demo", "true"),
+    ):
+        done = user_site.run(*argv, check=False)
+        assert done.returncode != 0
+        assert "--environment is srun's" in done.stderr
+        assert "srun --environment=demo PROGRAM" in done.stderr
+    assert not user_site.marker.exists()

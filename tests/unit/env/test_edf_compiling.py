@@ -82,6 +82,22 @@ def test_expansion_and_relative_paths(desk):
     assert (values["A"], values["B"], values["C"]) == ("${USER} is ada, $5", None, "unseen")
 
 
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('[overlay]\nsize = "many"', "'many' is not a size"),
+        ('[overlay]\nsize = "1g"\ndirectory = "/a"', "a size in memory or a directory"),
+        ('writable = false\n[overlay]\nsize = "1g"', "a root that is not writable"),
+        ('[overlay]\ndirectory = "a"', "'a' is not an absolute path"),
+        ("[overlay]\nsize = 1", "overlay.size must be a string"),
+    ],
+)
+def test_overlays_that_are_refused(desk, text, what):
+    with pytest.raises(ConfigError) as caught:
+        desk.compile_text(text)
+    assert what in caught.value.what
+
+
 def test_precedence_of_the_image_and_the_locale(desk):
     desk.write("A=image\nB='image 2'\nexport C=3\nnot a line\n", "rootfs/etc/environment")
     plan = desk.compile_text('[env]\nA = "edf"\nLC_ALL = "C.UTF-8"')

@@ -27,7 +27,7 @@ def glibc_tree(tmp_path_factory):
     for part in ("bin", "sbin", "etc", "lib", "lib64"):
         (tree / part).mkdir(parents=True)
     shutil.copy("/bin/busybox", tree / "bin/busybox")
-    for applet in ("sh", "cat", "ls", "env", "sleep", "readlink"):
+    for applet in ("sh", "cat", "ls", "env", "sleep", "readlink", "head", "cut"):
         (tree / f"bin/{applet}").symlink_to("busybox")
     shutil.copy("/sbin/ldconfig", tree / "sbin/ldconfig")
     shutil.copy(LINKER, tree / str(LINKER).lstrip("/"))
@@ -226,3 +226,16 @@ def test_what_starts_is_the_users_alone(box):
     """The launcher takes no library from the caller's variables."""
     done = box("sh", "-c", "echo ran", env={"LD_PRELOAD": "/no/such.so", "PATH": sys.exec_prefix})
     assert done.stdout == "ran\n"
+
+
+def test_the_overlay_has_a_size_or_a_directory(box):
+    script = "head -c 3000000 /dev/zero > /big; ls -s /big | cut -c1-1 >/dev/null; echo x > /small && echo ok"
+    done = box("sh", "-c", script, edf='[overlay]\nsize = "1m"')
+    assert "No space left on device" in done.stderr
+    kept = box.desk.directory / "kept"
+    kept.mkdir()
+    done = box("sh", "-c", "echo word > /etc/new; cat /etc/new", edf='[overlay]\ndirectory = "./kept"')
+    assert done.stdout == "word\n", done.stderr
+    (own,) = kept.iterdir()
+    assert (own / "upper/etc/new").read_text() == "word\n"
+    refused(box("sh", edf='[overlay]\ndirectory = "./none"'), "root", "none/", "No such file or directory")
