@@ -11,6 +11,9 @@ from piolet.watch import Book, console
 from piolet.watch.archive import open_logbook
 from piolet.watch.console import Limits
 
+PATIENT = Limits(time_s=300)
+"""A busy machine takes its time; only the test of the limit has a short one."""
+
 
 @pytest.fixture(scope="module")
 def book(training: Logbook) -> Iterator[Book]:
@@ -19,7 +22,7 @@ def book(training: Logbook) -> Iterator[Book]:
 
 
 def test_a_select_is_answered_with_units(book: Book) -> None:
-    answer = console.ask(book, "SELECT node, max(power_w) AS power_w FROM gpu GROUP BY node ORDER BY node")
+    answer = console.ask(book, "SELECT node, max(power_w) AS power_w FROM gpu GROUP BY node ORDER BY node", PATIENT)
     assert answer.columns == ("node", "power_w")
     assert [node for node, _ in answer.rows] == ["node1", "node3"]
     assert answer.units == {"power_w": "W"}
@@ -27,7 +30,7 @@ def test_a_select_is_answered_with_units(book: Book) -> None:
 
 
 def test_rows_beyond_the_limit_are_told(book: Book) -> None:
-    answer = console.ask(book, "FROM gpu", Limits(rows=3))
+    answer = console.ask(book, "FROM gpu", Limits(time_s=PATIENT.time_s, rows=3))
     assert len(answer.rows) == 3
     assert answer.truncated
 
@@ -54,14 +57,14 @@ def test_rows_beyond_the_limit_are_told(book: Book) -> None:
 )
 def test_everything_else_is_refused(book: Book, query: str) -> None:
     with pytest.raises(UsageError, match="the query cannot be run"):
-        console.ask(book, query)
+        console.ask(book, query, PATIENT)
 
 
 def test_segments_cannot_be_overwritten(book: Book) -> None:
     segment = book.reader.paths[0]
     before = segment.read_bytes()
     with pytest.raises(UsageError):
-        console.ask(book, f"COPY (SELECT 1) TO '{segment}'")
+        console.ask(book, f"COPY (SELECT 1) TO '{segment}'", PATIENT)
     assert segment.read_bytes() == before
 
 
@@ -69,7 +72,7 @@ def test_another_jobs_segment_cannot_be_read(book: Book, tmp_path: Path) -> None
     other = tmp_path / "other.parquet"
     other.write_bytes(book.reader.paths[0].read_bytes())
     with pytest.raises(UsageError, match="cannot be run"):
-        console.ask(book, f"FROM read_parquet('{other}')")
+        console.ask(book, f"FROM read_parquet('{other}')", PATIENT)
 
 
 def test_time_is_limited(book: Book) -> None:
@@ -79,4 +82,6 @@ def test_time_is_limited(book: Book) -> None:
 
 def test_memory_is_limited_where_duckdb_itself_does_not_count(book: Book) -> None:
     with pytest.raises(UsageError):
-        console.ask(book, "SELECT length(repeat('x', 3000000000))", Limits(memory_bytes=256 << 20))
+        console.ask(
+            book, "SELECT length(repeat('x', 3000000000))", Limits(time_s=PATIENT.time_s, memory_bytes=256 << 20)
+        )

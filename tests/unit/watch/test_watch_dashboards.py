@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from itertools import chain
 from pathlib import Path
 
@@ -79,7 +80,9 @@ def test_every_query_runs_and_finds_what_is_there(
         chosen = re.sub(r"\$\w+", lambda name: CHOSEN[name[0]], query)
         there = set(METRIC.findall(query)) <= told and "> 0" not in query and "increase" not in query
         for store in stores:
-            assert store.query(chosen) or not there, (store.name, query)
+            while not store.query(chosen) and there:  # a scrape failed on a busy machine, or the samples grew old
+                job.sample()
+                time.sleep(0.2)
     assert {"piolet_gpu_sm_active_ratio", "piolet_host_cpu_busy_ratio", "piolet_user_value"} <= told
 
 
