@@ -36,7 +36,7 @@ class Engine:
     def url(self):
         return f"http://127.0.0.1:{self.port}"
 
-    def announce(self, place: Place, job: int, period_s: int = 60):
+    def announce(self, place: Place, job: int, period_s: int = 86400):
         self.beats += 1
         endpoint = Endpoint(job, 1, 0, "127.0.0.1", self.port, self.api_key, self.beats, period_s)
         write(place.endpoint(job), endpoint)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from piolet.cli import service_gateway, service_publishing, service_slurm
+from piolet.cli import service_accounting, service_gateway, service_local, service_publishing, service_slurm
 from piolet.cli.common import Format, format_option, print_json, progress
 from piolet.cli.service_publishing import file_argument, site_platform, today
 from piolet.core.files import write_text
@@ -22,7 +22,7 @@ DAYS = 90
 
 @click.group()
 def command() -> None:
-    """Services of a project on the site's Kubernetes, each from one file.
+    """Services of a project, each from one file: on the site's Kubernetes, or as jobs of Slurm.
 
     PATH is a service.toml or its directory. The setting service.platform names the file with
     what the site has and allows.
@@ -148,5 +148,12 @@ def platform_render(output: Path | None) -> None:
             click.echo(output / name)
 
 
-for other in (*service_publishing.COMMANDS, *service_slurm.COMMANDS, *service_gateway.COMMANDS):
+OTHERS = (
+    *service_publishing.COMMANDS,
+    *service_slurm.COMMANDS,
+    *service_gateway.COMMANDS,
+    service_local.run,
+    service_accounting.account,
+)
+for other in OTHERS:
     command.add_command(other)

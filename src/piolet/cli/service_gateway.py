@@ -27,8 +27,7 @@ def key(name: str, project: str) -> None:
     from piolet.service.gateway import settings  # noqa: PLC0415 - help needs none of this
 
     made = settings.new_key()
-    table = f'[keys.{name}]\nproject = "{project}"\nsha256 = "{settings.digest(made)}"'
-    settings.check_table(table)
+    table = settings.table(name, project, made)
     click.echo(made)
     click.echo(f"for the gateway.toml, which keeps no keys:\n\n{table}\nrequests_per_minute = 600", err=True)
 

@@ -13,7 +13,7 @@ import click
 from piolet.cli import service_slurm
 from piolet.cli.common import Format, format_option, print_json, print_table, progress
 from piolet.core import config
-from piolet.core.errors import UsageError
+from piolet.core.errors import PioletError, UsageError
 from piolet.core.files import write_text
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def diff(path: Path, *, repository: str | None, branch: str) -> int:
     from piolet.service import publishing  # noqa: PLC0415 - help needs none of this
 
     platform = site_platform()
-    patch = publishing.preview(_deployment(path, platform), _gitops(platform, repository), branch)
+    patch = publishing.preview(_deployment(path, platform), gitops_of(platform, repository), branch)
     click.echo(patch, nl=False)
     return int(bool(patch))
 
@@ -69,7 +69,7 @@ def deploy(path: Path, *, repository: str | None, branch: str, dry_run: bool, gu
         checking.admit(file, platform, today())
         service_slurm.deploy(file, dry_run=dry_run)
         return
-    _publish(_deployment(path, platform), _gitops(platform, repository), branch, dry_run=dry_run)
+    _publish(_deployment(path, platform), gitops_of(platform, repository), branch, dry_run=dry_run)
 
 
 @click.command()
@@ -88,7 +88,7 @@ def rm(service: str, *, repository: str | None, branch: str, dry_run: bool, now:
     if not repository and service_slurm.remove(project, name, now=now, dry_run=dry_run):
         return
     change = publishing.removal(project, name)
-    _publish(change, _gitops(site_platform(), repository), branch, dry_run=dry_run)
+    _publish(change, gitops_of(site_platform(), repository), branch, dry_run=dry_run)
 
 
 @click.command()
@@ -107,7 +107,7 @@ def renew(path: Path, *, days: int, repository: str | None, branch: str, dry_run
         service_slurm.renew(file, dry_run=dry_run)
     else:
         change = publishing.deployment(file, platform, today())
-        _publish(change, _gitops(platform, repository), branch, dry_run=dry_run)
+        _publish(change, gitops_of(platform, repository), branch, dry_run=dry_run)
     if not dry_run:
         write_text(file.document.path, file.source)
         click.echo(f"{file.document.path}: expires = {file.service.expires}")
@@ -127,10 +127,16 @@ def status(project: str, *, repository: str | None, branch: str, output: Format)
     settings = config.load().settings
     found, seen = listing.on_slurm(settings, project), ""
     if repository or settings.service.platform.exists() or not found:
-        gitops = _gitops(site_platform(), repository)
-        commit, in_git = listing.deployed(gitops, project, branch)
-        found += in_git
-        seen = f"as {gitops.url} has it at {commit[:12]}; what runs in the cluster cannot be seen from here"
+        try:
+            gitops = gitops_of(site_platform(), repository)
+            commit, in_git = listing.deployed(gitops, project, branch)
+        except PioletError as error:
+            if not found:
+                raise
+            seen = f"the repository was not read: {error}"
+        else:
+            found += in_git
+            seen = f"as {gitops.url} has it at {commit[:12]}; what runs in the cluster cannot be seen from here"
     if output is Format.JSON:
         print_json([asdict(each) for each in found])
         return
@@ -173,7 +179,7 @@ def expire(*, notice_days: int, repository: str | None, branch: str, dry_run: bo
     """
     from piolet.service import expiring  # noqa: PLC0415 - help needs none of this
 
-    gitops = _gitops(site_platform(), repository)
+    gitops = gitops_of(site_platform(), repository)
     with progress(f"reading {gitops.url}"):
         found = expiring.expire(gitops, today(), notice_days, branch=branch, dry_run=dry_run)
     if dry_run:
@@ -232,7 +238,7 @@ def site_platform() -> Platform:
     return platform.of_site(config.load().settings)
 
 
-def _gitops(platform: Platform, repository: str | None) -> GitOps:
+def gitops_of(platform: Platform, repository: str | None) -> GitOps:
     """Return the platform's repository, with another address if one is given."""
     from piolet.service.platform import GitOps  # noqa: PLC0415 - help needs none of this
 

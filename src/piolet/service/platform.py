@@ -61,6 +61,9 @@ class Project(Table):
     """What a project may use at once, all replicas of a service together, and the OIDC groups that may look at it."""
 
     groups: list[Group] = Field(default_factory=list)
+    slurm_account: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]*$")] = ""
+    gpu_hours_per_month: Amount | None = None
+    cpu_hours_per_month: Amount | None = None
     cpus: Amount = 16
     memory: Size = "64GiB"
     gpus: Annotated[int, Field(ge=0)] = 0

@@ -143,14 +143,14 @@ def push(
 
 
 @contextmanager
-def cloned(gitops: GitOps, branch: str) -> Iterator[git.Clone]:
+def cloned(gitops: GitOps, branch: str, *, history: bool = False) -> Iterator[git.Clone]:
     """Yield a clone of `branch`, or of the branch that it will start from if there is none of this name yet."""
     start = gitops.branch
     if branch and branch != start:
         git.check_branch(branch)
         start = branch if git.has_branch(gitops.url, branch) else start
     with TemporaryDirectory(prefix="piolet-service-") as place:
-        yield git.clone(gitops.url, start, Path(place) / "repository")
+        yield git.clone(gitops.url, start, Path(place) / "repository", history=history)
 
 
 def _written(clone: git.Clone, change: Change) -> str:

@@ -50,7 +50,7 @@ class Push(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Clone:
-    """A clone of one branch of the repository at `url`, without its history."""
+    """A clone of one branch of the repository at `url`, without its history unless it was asked for."""
 
     directory: Path
     url: str
@@ -81,6 +81,24 @@ class Clone:
         """Return the commit that the clone is at."""
         return self._git("rev-parse", "HEAD").stdout.strip()
 
+    def commits(self, path: Path) -> list[tuple[str, int]]:
+        """Return the commits that changed something below `path`, oldest first, with their Unix seconds.
+
+        Only a clone with its history has more than the newest.
+        """
+        said = self._git("log", "--first-parent", "--reverse", "--format=%H %ct", "--", str(path)).stdout
+        return [(commit, int(seconds)) for commit, _, seconds in (line.partition(" ") for line in said.splitlines())]
+
+    def file(self, commit: str, path: Path) -> str | None:
+        """Return the text of a file as it was in `commit`; None if it was not there."""
+        answer = self._git("show", f"{commit}:{path}", ok=None)
+        return None if answer.rc else answer.stdout
+
+    def paths(self, pattern: str) -> list[Path]:
+        """Return all paths that any commit of the history had and that match a git pattern, in order."""
+        said = self._git("log", "--first-parent", "--format=", "--name-only", "--no-renames", "--", f":(glob){pattern}")
+        return sorted({Path(line) for line in said.stdout.splitlines() if line})
+
     def push(self, branch: str) -> tuple[Push, str]:
         """Push HEAD to `branch`, never by force; return how that ended and, if refused, what the server said.
 
@@ -107,8 +125,8 @@ class Clone:
         return self.runner.run(argv, timeout=TIMEOUT_S, ok=ok, stdin=stdin)
 
 
-def clone(url: str, branch: str, directory: Path, runner: Runner = RUNNER) -> Clone:
-    """Clone `branch` of the repository at `url` into `directory`, which is made.
+def clone(url: str, branch: str, directory: Path, runner: Runner = RUNNER, *, history: bool = False) -> Clone:
+    """Clone `branch` of the repository at `url` into `directory`, which is made; with all commits if `history`.
 
     Raises:
         Refused: the address holds a password.
@@ -116,7 +134,8 @@ def clone(url: str, branch: str, directory: Path, runner: Runner = RUNNER) -> Cl
     """
     check_url(url)
     settings = [part for each in _SETTINGS for part in ("--config", each)]
-    what = ["--quiet", "--depth", "1", "--single-branch", "--no-tags", "--branch", branch]
+    depth = [] if history else ["--depth", "1"]
+    what = ["--quiet", *depth, "--single-branch", "--no-tags", "--branch", branch]
     try:
         runner.run(["git", "clone", *settings, *what, "--", url, str(directory)], timeout=TIMEOUT_S)
     except ToolError as error:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -18,7 +19,11 @@ import pytest
 from model_clients import Tally, keep_asking
 from model_servers import KEY, gateway
 
+from piolet.core.run import SystemRunner
+from piolet.lab import Spec, up
+from piolet.service.accounting import Period, of_jobs
 from piolet.service.slurm.places import Place
+from piolet.tools.slurm import sacct
 
 pytestmark = pytest.mark.cluster
 
@@ -240,3 +245,23 @@ def test_a_hung_engine_leaves_the_list_and_is_replaced(desk, front):
             with suppress(ProcessLookupError):  # given up, and killed
                 os.kill(process, signal.SIGCONT)
     assert "missed" in next(each.ended for each in desk.place.attempts() if each.job == first)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("machine")
+def test_statements_find_the_jobs_of_an_account(commands_on):
+    made = up(Spec(name=f"test-{secrets.token_hex(4)}", nodes=1, gpus=1, accounting=True))
+    try:
+        run = commands_on(made)
+        began = time.time()
+        run("srun", "--job-name=climate/chat/0", "--gpus-per-node=1", "sleep", "2")
+        runner = SystemRunner(dict(run.environment()))
+        span = Period("now", began - 60, time.time() + 60)
+        lines = []
+        while not (lines and lines[0].gpu_hours):
+            account = run("sacct", "-nXPo", "Account", "--starttime=now-1hour").stdout.split()
+            jobs = sacct.of_account(runner, account[0], span.since_s, span.until_s) if account else []
+            lines = [line for line in of_jobs(jobs, "climate", span) if line.service == "chat"]
+    finally:
+        made.down()
+    assert lines[0].node_hours == lines[0].gpu_hours > 0

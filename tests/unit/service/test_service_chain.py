@@ -2,12 +2,15 @@
 
 from datetime import date
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piolet.core.errors import ParseError
+from piolet.core.errors import ParseError, UsageError
+from piolet.service import check, read
+from piolet.service.gateway import settings
 from piolet.service.gateway.events import Events, Tokens
 from piolet.service.gateway.replicas import Replica, Replicas
 from piolet.service.slurm import judging, places
@@ -161,3 +164,21 @@ def test_a_stream_that_says_done_in_its_text_is_not_done():
     events.feed(b'data: {"choices": [{"delta": {"content": "data: [DONE]"}}]}\n\n')
     assert not events.done
     assert events.used() == Tokens(0, 1)
+
+
+def test_a_key_is_kept_as_its_digest_and_has_a_plain_name(tmp_path):
+    key = settings.new_key()
+    text = settings.table("laptop", "climate", key)
+    assert key not in text
+    (tmp_path / "gateway.toml").write_text(text)
+    gateway = settings.read(tmp_path / "gateway.toml")
+    assert settings.owner(gateway, key, TODAY) == "laptop"
+    assert settings.owner(gateway, key + "x", TODAY) is None
+    with pytest.raises(UsageError, match="is not a name"):
+        settings.table("My laptop", "climate", key)
+
+
+def test_the_files_of_the_example_are_right(platform):
+    example = Path(__file__).parents[3] / "examples/05-model-on-slurm"
+    assert check(read(example), platform, TODAY) == []
+    assert list(settings.read(example / "gateway.toml").services) == ["climate/chat"]

@@ -69,7 +69,7 @@ class Rude:
     def announce(self, place, job):
         endpoint = {"job": job, "generation": 1, "replica": 1, "host": "127.0.0.1", "key": "", "beat": 1}
         port = self.socket.getsockname()[1]
-        place.endpoint(job).write_text(json.dumps(endpoint | {"port": port, "period_s": 60}))
+        place.endpoint(job).write_text(json.dumps(endpoint | {"port": port, "period_s": 86400}))
 
 
 def streamed(running):
@@ -171,7 +171,7 @@ def test_a_stream_that_breaks_off_is_never_whole(front):
 def test_a_hung_attendant_takes_its_replica_off_the_list(front, engine):
     engine.announce(front.place, 1, period_s=0)
     eventually(lambda: models(front) == [])
-    engine.announce(front.place, 1, period_s=60)
+    engine.announce(front.place, 1)
     eventually(lambda: models(front) == ["climate/chat"])
 
 
@@ -179,7 +179,7 @@ def test_requests_go_to_nodes_only(front):
     front.place.endpoint(1).unlink()
     path = front.place.endpoint(3)
     endpoint = {"job": 3, "generation": 1, "replica": 0, "host": "169.254.169.254", "port": 80, "key": "", "beat": 1}
-    path.write_text(json.dumps(endpoint | {"period_s": 60}))
+    path.write_text(json.dumps(endpoint | {"period_s": 86400}))
     eventually(lambda: "host=169.254.169.254" in front.log.read_text())
     assert models(front) == []
 

@@ -13,12 +13,14 @@ from git_server import git_server
 from piolet.cli.main import command
 from piolet.core.errors import ConfigError, PioletError, Refused, UsageError
 from piolet.service import publishing, read, rendered
+from piolet.service.accounting import as_csv, as_page
 from piolet.service.estimating import Cost, monthly
 from piolet.service.expiring import expire
 from piolet.service.listing import deployed
 from piolet.service.platform import GitOps
 from piolet.service.publishing import Change, deployment, named, preview, publish, removal
 from piolet.service.rewriting import renewed
+from piolet.service.statements import Sources, statements
 from piolet.service.verifying import verified
 
 EXAMPLES = Path(__file__).parents[3] / "examples/04-services"
@@ -384,3 +386,61 @@ def test_a_renewal_wakes_what_was_stopped(hosted, desk):
 
 def test_an_empty_repository_has_no_leases(hosted):
     assert expire(hosted.gitops, LATER, 14).over == ()
+
+
+def deployed_at(hosted, desk, monkeypatch, when, text):
+    """Deploy as if it were `when`: what the committer's clock says is what statements go by."""
+    monkeypatch.setenv("GIT_COMMITTER_DATE", f"{when}T00:00:00+00:00")
+    publish(deployment(desk.read(text), desk.platform, TODAY), hosted.gitops)
+
+
+def test_a_statement_is_requests_by_time_from_the_history(hosted, desk, monkeypatch):
+    volume = '[storage.data]\npath = "/data"\nsize = "73GiB"\n'
+    deployed_at(hosted, desk, monkeypatch, "2027-01-11", f"{desk.right}{volume}")
+    twice = desk.right.replace("port = 8080", "port = 8080\nreplicas = 2") + volume
+    deployed_at(hosted, desk, monkeypatch, "2027-01-21", twice)
+    monkeypatch.setenv("GIT_COMMITTER_DATE", "2027-02-05T12:00:00+00:00")
+    publish(removal("climate", "web"), hosted.gitops)
+    january, february, march = (
+        statements(desk.platform, Sources(hosted.gitops), month, datetime(2027, 4, 1, tzinfo=UTC), Silent())
+        for month in ("2027-01", "2027-02", "2027-03")
+    )
+    (line,) = january[0].lines
+    assert (line.project, line.service, line.runs_on) == ("climate", "web", "kubernetes")
+    assert line.cpu_hours == pytest.approx(10 * 24 + 2 * 11 * 24)
+    assert line.gib_months == pytest.approx(73 * 21 * 24 / 730)
+    assert february[0].lines[0].cpu_hours == pytest.approx(2 * 4.5 * 24)
+    assert march[0].lines[0].cpu_hours == 0
+    assert january[1].lines == ()
+
+
+def test_a_statement_ends_now_and_warns(hosted, desk, monkeypatch):
+    deployed_at(hosted, desk, monkeypatch, "2027-06-01", desk.right)
+    tight = desk.platform.projects["climate"].model_copy(update={"cpu_hours_per_month": 100})
+    platform = desk.platform.model_copy(update={"projects": {"climate": tight}})
+    now = datetime(2027, 6, 6, tzinfo=UTC)
+    (found,) = statements(platform, Sources(hosted.gitops), "", now, Silent())
+    assert found.month == "2027-06"
+    assert found.lines[0].cpu_hours == pytest.approx(5 * 24)
+    assert found.warnings == ("120.0 CPU-hours of 100 a month", "the lease of web ends on 2027-06-30")
+    text = as_csv([found])
+    assert text.splitlines()[0].startswith("month,project,service,runs_on,gpu_hours")
+    assert text.splitlines()[1].startswith("2027-06,climate,web,kubernetes,0.0,0.0,120.0")
+    assert "120.0 CPU-hours of 100 a month" in as_page([found])
+
+
+class Silent:
+    """A runner that is not asked: no project of the platform has an account on Slurm."""
+
+
+def test_the_command_prints_statements(hosted, desk, monkeypatch, tmp_path):
+    today = datetime.now(UTC).date()
+    text = desk.right.replace("2027-06-30", str(today + timedelta(days=200)))
+    publish(deployment(desk.read(text), desk.platform, today), hosted.gitops)
+    monkeypatch.setenv("PIOLET_SERVICE_PLATFORM", str(EXAMPLES / "platform.toml"))
+    words = ["service", "account", "--repository", hosted.gitops.url, "--page", str(tmp_path / "page.html")]
+    done = CliRunner().invoke(command, [*words, "--format", "csv"])
+    assert done.exit_code == 0, done.output
+    assert "climate,web,kubernetes" in done.output
+    assert "<h2>climate, " in (tmp_path / "page.html").read_text()
+    assert CliRunner().invoke(command, [*words, "2027-13"]).exit_code != 0

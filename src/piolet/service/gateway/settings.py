@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Iterator
 from datetime import date
@@ -13,7 +14,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from piolet.core import toml
-from piolet.core.errors import ConfigError, ParseError
+from piolet.core.errors import ConfigError, ParseError, UsageError
 from piolet.core.nodeset import NodeSet
 from piolet.core.problems import raise_all
 from piolet.core.sockets import is_loopback
@@ -106,6 +107,18 @@ def new_key() -> str:
     return KEY_PREFIX + secrets.token_urlsafe(24)
 
 
+def table(name: str, project: str, key: str) -> str:
+    """Return the table of a gateway.toml that lets `key` in.
+
+    Raises:
+        UsageError: a name has not the form of one.
+    """
+    for word in (name, project):
+        if not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", word):
+            raise UsageError(f'"{word}" is not a name', remedy="write small letters, digits and dashes")
+    return f'[keys.{name}]\nproject = "{project}"\nsha256 = "{digest(key)}"'
+
+
 def digest(key: str) -> str:
     """Return the form in which a key is kept."""
     return hashlib.sha256(key.encode()).hexdigest()
@@ -126,8 +139,3 @@ def opened(gateway: Gateway, key: Key) -> dict[str, Behind]:
         for name, behind in gateway.services.items()
         if key.project == name.partition("/")[0] or key.project in behind.shared_with
     }
-
-
-def check_table(table: str) -> None:
-    """Find out whether a table with keys has the right form; see `read` for errors."""
-    validated(toml.parse(table.encode(), Path("gateway.toml")), Gateway)

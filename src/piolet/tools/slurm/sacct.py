@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from piolet.core.nodeset import NodeSet
 from piolet.core.run import Runner
@@ -77,6 +78,27 @@ def ended_argv(last_s: int, states: Sequence[str]) -> list[str]:
     ]  # fmt: skip - a command line
 
 
+def account_argv(account: str, since_s: float, until_s: float) -> list[str]:
+    """Return the command that tells about everybody's jobs of an account that ran between two times (Unix seconds)."""
+    return [
+        "sacct",
+        "--noheader",
+        "--parsable2",
+        f"--delimiter={rows.SEPARATOR}",
+        "--allocations",
+        "--allusers",
+        f"--accounts={account}",
+        f"--starttime={_local_time(since_s)}",
+        f"--endtime={_local_time(until_s)}",
+        f"--format={','.join(_FIELDS)}",
+    ]  # fmt: skip - a command line
+
+
+def _local_time(seconds: float) -> str:
+    """Return a time as sacct reads it, in the time zone that it shares with this process."""
+    return f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%dT%H:%M:%S}"
+
+
 def parse(text: str) -> list[Job]:
     """Return the jobs of sacct's answer; rows of steps are left out.
 
@@ -109,6 +131,15 @@ def ended(runner: Runner, last_s: int, states: Sequence[str]) -> list[Job]:
         SlurmUnavailable: there is no database, or it does not answer.
     """
     return [job for job in parse(errors.call(runner, ended_argv(last_s, states)).stdout) if job.end_ns]
+
+
+def of_account(runner: Runner, account: str, since_s: float, until_s: float) -> list[Job]:
+    """Tell about everybody's jobs of an account that ran between two times (Unix seconds).
+
+    Raises:
+        SlurmUnavailable: the database does not answer.
+    """
+    return parse(errors.call(runner, account_argv(account, since_s, until_s)).stdout)
 
 
 def steps(runner: Runner, job: int | str) -> list[Step]:
