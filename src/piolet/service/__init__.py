@@ -5,7 +5,7 @@
     rendered(file.service, platform, file.contents)   its objects, Pod Security `restricted` by construction
     publish(deployment(file, platform, date.today()), platform.gitops)   a commit in the repository that Argo CD reads
 
-Nothing here talks to a cluster.
+Nothing here talks to a Kubernetes cluster. `slurm` runs services as chains of jobs; `gateway` is one address for all.
 """
 
 from piolet.service.checking import Breach, check

@@ -18,7 +18,7 @@ from git_server import git_server
 
 from piolet.core.errors import UsageError
 from piolet.service import development
-from piolet.tools import podman
+from piolet.tools import kubectl, podman
 
 PLATFORM = (Path(__file__).parents[3] / "examples/04-services/platform.toml").read_text()
 CONTAINERS = """[containers]
@@ -66,6 +66,19 @@ def test_a_secret_without_a_value_is_one_error(desk, right, tmp_path):
 
 def test_a_state_is_parsed():
     assert [podman.parse_state(text) for text in ("exited 3\n", "running 0\n", "created 0\n")] == [3, None, None]
+
+
+def test_logs_of_pods_are_asked_by_the_label_of_their_service():
+    """As `kubectl logs --help` documents its options; no cluster was asked."""
+    words = kubectl.logs_argv("svc-climate", "web", 20)
+    assert words == [
+        "kubectl",
+        "logs",
+        "--namespace=svc-climate",
+        "--selector=app.kubernetes.io/name=web",
+        "--tail=20",
+        "--prefix",
+    ]  # fmt: skip - a command line
 
 
 @dataclass
