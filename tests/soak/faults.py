@@ -32,12 +32,13 @@ class Struck:
 
 
 def node_kill(world: World, random: Random) -> tuple[str, Heal]:
-    """Everything on a node dies at once."""
+    """Everything on a node dies at once, and Slurm finds it down, as it would after SlurmdTimeout."""
     node = random.choice(world.lab.nodes)
     mine = _node_identity(world, node)
     for process in processes.members(world.lab.directory):
         if process.node_mount == mine:
             _kill(process.pid)
+    world.slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=not responding", check=False)
     return node, world.repair
 
 
@@ -112,6 +113,13 @@ def registry_moods(world: World, random: Random) -> tuple[str, Heal]:  # noqa: A
     return "registry", heal
 
 
+def clock_jump(world: World, random: Random) -> tuple[str, Heal]:
+    """The clock of some jobs jumps by up to two hours, and back."""
+    jump_s = random.choice((-1, 1)) * random.randint(2, 7200)
+    world.jump(jump_s)
+    return f"by {jump_s} s", lambda: world.jump(0)
+
+
 KINDS = (
     node_kill,
     link_cut,
@@ -123,6 +131,7 @@ KINDS = (
     recorder_kill,
     hung_mount,
     registry_moods,
+    clock_jump,
 )
 
 

@@ -26,6 +26,7 @@ EXPECTED = {
     "container": {0},
     "pulled": {0},
     "again": {0},
+    "jumping": {0},
     "step": {0},
     "pull": {0},
 }

@@ -46,6 +46,7 @@ def argv_of(world: World, random: Random) -> tuple[str, list[str]]:
         "failing": [*run, "--record", "--", "sh", "-c", f"sleep {seconds}; exit 7"],
         "container": [*run, *vetted, "--env", "demo", "--", "sh", "-c", f"sleep {seconds}"],
         "pulled": [*run, "--env", "pulled", "--", "cat", "/etc/release"],
+        "jumping": [*run, *vetted, "--record", "--", "sleep", seconds],
         "again": [*run, *vetted, "--restarts", "2", "--record", "--", "sleep", seconds],
         "step": ["srun", "-N", str(nodes), "--environment=demo", "sleep", seconds],
         "pull": [str(PIOLET), "env", "pull", world.image],
@@ -90,4 +91,4 @@ def _start(world: World, random: Random, number: int) -> Asked:
     kind, argv = argv_of(world, random)
     root = random.choice(world.roots)
     output = world.work / "output" / f"{number:04d}-{kind}"
-    return Asked(kind, argv, root, output, world.start(argv, root, output), time.time())
+    return Asked(kind, argv, root, output, world.start(argv, root, output, jumping=kind == "jumping"), time.time())

@@ -81,14 +81,24 @@ class World:
         }
         return {"PATH": os.environ["PATH"]} | login | more | self.lab.environment()
 
-    def start(self, argv: list[str], root: Path, output: Path) -> subprocess.Popen[bytes]:
-        """Start a command as the user; what it says goes to `output`."""
+    @property
+    def jumping(self) -> dict[str, str]:
+        """The variables of a command whose clock, and that of its whole job, the file `clock` moves."""
+        return {"LD_PRELOAD": str(self.work / "jump.so"), "SOAK_CLOCK": str(self.work / "clock")}
+
+    def jump(self, seconds: int) -> None:
+        """Set by how much the clock of jumping commands is off."""
+        with (self.work / "clock").open("r+b") as clock:
+            clock.write(seconds.to_bytes(8, "little", signed=True))
+
+    def start(self, argv: list[str], root: Path, output: Path, *, jumping: bool) -> subprocess.Popen[bytes]:
+        """Start a command as the user; what it says goes to `output`. The clock of one that is `jumping` may jump."""
         entry = pwd.getpwnam(USER)
         with output.open("wb") as said:
             return subprocess.Popen(
                 argv,
                 cwd=CHECKOUT,
-                env=self.environment(root),
+                env=self.environment(root) | (self.jumping if jumping else {}),
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=subprocess.STDOUT,
@@ -184,6 +194,9 @@ def world(nodes: int) -> Iterator[World]:
         (work / "store").mkdir()
         shutil.chown(work / "store", USER)
         (work / "output").mkdir()
+        (work / "clock").write_bytes(bytes(8))
+        jump = Path(__file__).with_name("jump.c")
+        subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", work / "jump.so", jump], check=True)
         (work / "edf").mkdir()
         (work / "edf" / "pulled.toml").write_text(f'image = "{made.image}"\n')
         _log_in(registry.address)
