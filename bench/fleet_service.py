@@ -37,7 +37,7 @@ from piolet.core.sockets import free_port
 from piolet.fleet import center, identity, policy, store
 from piolet.fleet.evidence import Evidence, Kind, made_id
 from piolet.fleet.identity import Scope
-from piolet.lab import Lab, Spec, up
+from piolet.lab import Lab, Spec, processes, up
 
 PHANTOMS = [f"ph{number:04d}" for number in range(1, 2693)]
 BATCH = 1000
@@ -75,7 +75,8 @@ def phantom_cluster() -> Iterator[Lab]:
         while Path(f"/proc/{pid}").exists():
             time.sleep(0.05)
         environment = os.environ | lab.environment()
-        subprocess.run(["slurmctld"], env=environment, check=True)
+        marked = {processes.MARKER: str(lab.directory), processes.DAEMON_MARKER: "slurmctld"}  # so that `down` finds it
+        subprocess.run(["slurmctld"], env=environment | marked, check=True)
         while subprocess.run(["sinfo", "-h"], env=environment, capture_output=True, check=False).returncode:
             time.sleep(0.2)
         yield lab
