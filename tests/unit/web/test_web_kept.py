@@ -6,6 +6,7 @@ import asyncio
 import threading
 from pathlib import Path
 
+import event_loops
 import made_logbooks
 import pytest
 
@@ -44,7 +45,7 @@ def test_many_who_ask_get_one_answer(grant: Grant) -> None:
         go.set()
         return [answer.value for answer in await asyncio.gather(*waiting)]
 
-    assert asyncio.run(ask()) == [5] * 20
+    assert event_loops.run(ask()) == [5] * 20
     assert len(asked) == 1
 
 
@@ -68,7 +69,7 @@ def test_a_changed_logbook_is_asked_anew_and_the_old_answer_stands_in(grant: Gra
         assert second.value == "another"
         assert second.stamp not in {"", first.stamp}
 
-    asyncio.run(ask())
+    event_loops.run(ask())
 
 
 def test_a_job_that_is_too_large_is_one_clear_error(grant: Grant) -> None:
@@ -77,7 +78,7 @@ def test_a_job_that_is_too_large_is_one_clear_error(grant: Grant) -> None:
         return book.reader.database.execute("SELECT list(range) FROM range(50000000)").fetchall()[0][0]
 
     with pytest.raises(UsageError, match="do not fit into the 2GB that a page is given"):
-        asyncio.run(Kept().answer(grant, huge))
+        event_loops.run(Kept().answer(grant, huge))
 
 
 def test_an_answer_that_failed_is_asked_again(grant: Grant) -> None:
@@ -94,4 +95,4 @@ def test_an_answer_that_failed_is_asked_again(grant: Grant) -> None:
             await kept.answer(grant, moody)
         return (await kept.answer(grant, moody)).value
 
-    assert asyncio.run(ask()) == "ada"
+    assert event_loops.run(ask()) == "ada"
