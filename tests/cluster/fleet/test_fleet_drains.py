@@ -75,6 +75,7 @@ def test_from_a_gpu_that_fails_in_real_jobs_to_a_drain_a_reset_and_back(
     assert not scontrol.reserved(runner, acting.reservation("node2"))
     assert applied("mark node2")
     assert "ActiveFeatures=piolet_probation" in run("scontrol", "show", "node", "node2").stdout
+    time.sleep(1.1)  # Slurm tells whole seconds: what ended in that of the resume is not known to have come after it
     for _ in range(2):
         run("srun", "--nodelist=node2", "true")
     assert gathered("node2: probation -> in: 2 clean jobs")

@@ -116,7 +116,7 @@ def test_explain_shows_sums_ceilings_and_rules(tmp_path: Path, capsys: pytest.Ca
     assert run_command(["score", "explain", str(logbook.path)]) == 0
     shown = capsys.readouterr().out
     for part in (
-        "score       0.3500 = used 1.0000 x busy 0.5000 x balance 0.7000 x intensity 1.0000",
+        "score       0.3497 = used 1.0000 x busy 0.4998 x balance 0.6996 x intensity 1.0000",
         "14.0 saturated of 40.0 GPU-seconds",
         "node1:0 leads and had work for 10.0 of 20.0 s",
         "ceilings    of H100",
@@ -144,5 +144,5 @@ def test_a_weighed_view_is_drawn_first_and_says_what_it_is(tmp_path: Path) -> No
     text = page.read_text(encoding="utf-8")
     first = text.index("Weighed, not the score: compute 75\u00a0%, network 25\u00a0%")
     assert first < text.index("Saturation (the higher of compute and memory)")
-    assert "43\u00a0% on average" in text[first : first + 200]
+    assert "42\u00a0% on average" in text[first : first + 200]
     assert "anything from 12\u00a0% (memory alone) to 50\u00a0% (compute alone)" in text
