@@ -11,7 +11,7 @@ import click
 
 from piolet.cli import service_accounting, service_gateway, service_local, service_publishing, service_slurm
 from piolet.cli.common import Format, format_option, print_json, progress
-from piolet.cli.service_publishing import file_argument, site_platform, today
+from piolet.cli.service_site import file_argument, site_platform, today
 from piolet.core.files import write_text
 from piolet.core.text import plural
 from piolet.service.starting import Template

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from piolet.cli.common import print_json, print_table, progress
-from piolet.cli.service_publishing import gitops_of, site_platform
+from piolet.cli.service_site import gitops_of, site_platform
 from piolet.core.files import write_text
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from piolet.cli.service_publishing import file_argument, site_platform
+from piolet.cli.service_site import file_argument, site_platform
 from piolet.cli.service_slurm import is_for
 from piolet.core.errors import UsageError
 

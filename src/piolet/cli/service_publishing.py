@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, date, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,8 +12,9 @@ import click
 
 from piolet.cli import service_slurm
 from piolet.cli.common import Format, format_option, print_json, print_table, progress
+from piolet.cli.service_site import file_argument, gitops_of, site_platform, today
 from piolet.core import config
-from piolet.core.errors import PioletError, UsageError
+from piolet.core.errors import PioletError
 from piolet.core.files import write_text
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-file_argument = click.argument("path", type=click.Path(path_type=Path), default=Path("service.toml"))
 dry_run_option = click.option("--dry-run", is_flag=True, help="Print what would be committed.")
 
 
@@ -224,26 +224,3 @@ def _deployment(path: Path, platform: Platform) -> Change:
     from piolet.service import publishing, reading  # noqa: PLC0415 - help needs none of this
 
     return publishing.deployment(reading.read(path), platform, today())
-
-
-def today() -> date:
-    """Return the date that leases are compared with."""
-    return datetime.now(UTC).date()
-
-
-def site_platform() -> Platform:
-    """Read the platform that the setting `service.platform` names."""
-    from piolet.service import platform  # noqa: PLC0415 - help needs none of this
-
-    return platform.of_site(config.load().settings)
-
-
-def gitops_of(platform: Platform, repository: str | None) -> GitOps:
-    """Return the platform's repository, with another address if one is given."""
-    from piolet.service.platform import GitOps  # noqa: PLC0415 - help needs none of this
-
-    if repository:
-        return GitOps(url=repository, branch=platform.gitops.branch if platform.gitops else "main")
-    if platform.gitops is None:
-        raise UsageError("the platform names no repository", remedy="add [gitops] to it, or say --repository URL")
-    return platform.gitops

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from piolet.cli.service_site import site_platform
 from piolet.core import config
 from piolet.core.text import plural
 
@@ -32,8 +33,7 @@ def attend(place: Path, *, generation: int, replica: int, command: tuple[str, ..
 @click.option("-n", "--lines", type=click.IntRange(1), default=50, show_default=True, help="Of the end of each log.")
 def logs(service: str, *, lines: int) -> None:
     """Print the end of the newest log of each replica: of jobs of Slurm, else of pods, through kubectl."""
-    from piolet.cli.service_publishing import site_platform  # noqa: PLC0415 - help needs none of this
-    from piolet.core.run import SystemRunner  # noqa: PLC0415 - same
+    from piolet.core.run import SystemRunner  # noqa: PLC0415 - help needs none of this
     from piolet.service import publishing  # noqa: PLC0415 - same
     from piolet.service.slurm import places  # noqa: PLC0415 - same
     from piolet.tools import kubectl  # noqa: PLC0415 - same

@@ -99,3 +99,8 @@ def _unsteady(steps: StepTime | None) -> Iterator[Advice]:
             f"one step in ten takes {steps.p90_s / steps.p50_s:.1f} times the median or more",
             0.1 * (1 - steps.p50_s / steps.p90_s),
         )
+
+
+def gain(found: Advice) -> str:
+    """Return what a thing to try may win; a cause that was found speaks for itself."""
+    return "the cause that diagnosis found" if found.gain is None else f"up to {percent(found.gain)} of the GPU time"

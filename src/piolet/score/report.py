@@ -24,7 +24,7 @@ from piolet.core.text import plural
 from piolet.logbook.layout import Logbook
 from piolet.logbook.reader import Reader, read, rereading
 from piolet.logbook.records import JobRecord
-from piolet.score import drawing, words
+from piolet.score import advice, drawing, words
 from piolet.score.drawing import Plot
 from piolet.score.measure import Window, window_of
 from piolet.score.model import GpuScore, JobScore
@@ -360,7 +360,7 @@ def templates() -> Environment:
         "subject": _subject,
         "what_happened": what_happened,
         "phase_times": words.phase_times,
-        "gain": words.gain,
+        "gain": advice.gain,
         "files_line": words.files_line,
         "network_line": words.network_line,
         "energy_facts": words.energy_facts,

@@ -9,7 +9,7 @@ from piolet.core.text import plural
 from piolet.logbook.layout import Logbook
 from piolet.logbook.reader import read, rereading
 from piolet.logbook.records import read_job
-from piolet.score import words
+from piolet.score import advice, words
 from piolet.score.compare import Comparison, Ratio
 from piolet.score.history import History
 from piolet.score.job import score_job
@@ -168,7 +168,7 @@ def _advice(view: Overview) -> Iterator[RenderableType]:
         yield Text("Things to try", "bold")
     for number, each in enumerate(view.advice, start=1):
         yield Text(f"{number}. {each.action}")
-        yield Text(f"   {each.why} ({words.gain(each)})", "dim")
+        yield Text(f"   {each.why} ({advice.gain(each)})", "dim")
     yield Text("")
 
 

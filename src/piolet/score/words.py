@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from piolet.core.text import count, plural, size
 from piolet.score.model import JobScore
 from piolet.score.period import Period
@@ -12,9 +10,6 @@ from piolet.score.stages import PhaseSum
 from piolet.score.steps import StepTime
 from piolet.score.weights import sensitivity
 from piolet.score.work import Work
-
-if TYPE_CHECKING:
-    from piolet.score.advice import Advice
 
 NOTHING = "\N{EN DASH}"
 """Stands for what is not known."""
@@ -100,11 +95,6 @@ def period(found: Period) -> str:
 def phase_times(found: PhaseSum) -> str:
     """Return how long the phases of one name were together, and how many there were."""
     return f"{duration(found.seconds)}, {found.count} times" if found.count > 1 else duration(found.seconds)
-
-
-def gain(found: Advice) -> str:
-    """Return what a thing to try may win; a cause that was found speaks for itself."""
-    return "the cause that diagnosis found" if found.gain is None else f"up to {percent(found.gain)} of the GPU time"
 
 
 def work_facts(found: Work) -> list[tuple[str, str]]:
