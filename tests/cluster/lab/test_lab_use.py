@@ -241,18 +241,25 @@ def test_nodes_keep_their_library_when_the_machine_replaces_its_cache(
 def test_accounting_answers_sacct(make_lab: Callable[..., Lab], commands_on: Callable, user: str) -> None:
     lab = make_lab(accounting=True)
     run = commands_on(lab)
-    run("srun", "-N2", "--gres=gpu:3", "true", user=user)
-    for _ in range(40):
-        rows = run("sacct", "-XnP", "--allusers", "--format=user,state,nnodes,alloctres").stdout.split("|")
-        if "COMPLETED" in rows:
-            break
-        run("sleep", "0.2")
-    assert rows[:3] == [user, "COMPLETED", "2"]
-    assert "gres/gpu=6" in rows[3]
+
+    def told(job_name: str) -> list[str]:
+        """Run a job, and return what accounting says of it."""
+        run("srun", "-N2", "--gres=gpu:3", f"--job-name={job_name}", "true", user=user)
+        asked = ["sacct", "-XnP", "--allusers", f"--name={job_name}", "--format=user,state,nnodes,alloctres"]
+        for _ in range(200):
+            rows = run(*asked).stdout.split("|")
+            if "COMPLETED" in rows:
+                break
+            run("sleep", "0.2")
+        return rows
+
+    user_name, state, nodes, resources = told("before")
+    assert (user_name, state, nodes) == (user, "COMPLETED", "2")
+    assert "gres/gpu=6" in resources
     os.kill(next(iter(_pids(lab, "mariadbd"))), 9)
     os.kill(next(iter(_pids(lab, "slurmdbd"))), 9)
     up(lab.spec, lab.directory.parent)
-    assert "COMPLETED" in run("sacct", "-XnP", "--allusers", "--format=state").stdout
+    assert told("after")[1] == "COMPLETED"
 
 
 def _pids(lab: Lab, label: str) -> list[int]:

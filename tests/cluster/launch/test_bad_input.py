@@ -195,7 +195,7 @@ def test_ctrl_c_while_the_program_runs(piolet_run):
     wait_for(lambda: processes_with(str(piolet_run.root)) == [])
 
 
-@pytest.mark.parametrize("delay_s", [0.05, 0.3, 0.5, 0.7, 1.0, 1.5, 2.2])
+@pytest.mark.parametrize("delay_s", [0.3, 0.5, 0.7, 1.0, 1.5, 2.2])
 def test_ctrl_c_at_any_moment_leaves_no_job(piolet_run, delay_s):
     process = follower(
         piolet_run, "-N", "3", "--spares", "1", "--vet", "quick", "--record", "--env", "demo", "--", "sleep", "654.4"

@@ -42,7 +42,8 @@ def trained(piolet_run):
 def desk(user):
     """A directory of the user's with the examples and all else that the pages name, to write beside them."""
     directory = Path(tempfile.mkdtemp(prefix="piolet-desk-", dir="/var/tmp"))
-    for name in ("examples", "src", ".images"):
+    shutil.copytree(CHECKOUT / "examples", directory / "examples")  # what is in the directory is in its containers
+    for name in ("src", ".images"):
         (directory / name).symlink_to(CHECKOUT / name)
     shutil.chown(directory, user)
     yield directory
