@@ -40,7 +40,7 @@ EXTRAS = {
     "httptools": "service",
     "itsdangerous": "web",
     "joserfc": "fleet",
-    "limits": "fleet",
+    "limits": "web",
     "marimo": "notebook",
     "model_signing": "signing",
     "packageurl": "guard",
@@ -51,9 +51,9 @@ EXTRAS = {
     "pyarrow": "frames",
     "prometheus_client": "service",
     "sqlalchemy": "fleet",
-    "starlette": "fleet",
+    "starlette": "web",
     "univers": "guard",
-    "uvicorn": "fleet",
+    "uvicorn": "web",
 }
 """Which extra brings a module that not everybody needs."""
 

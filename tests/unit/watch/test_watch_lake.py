@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-import chdb
+import clickhouse
 import made_logbooks
 import pytest
 from made_logbooks import SECOND_NS, START_NS
@@ -56,7 +56,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def on_clickhouse(query: str) -> list[list[Any]]:
-    answer = json.loads(str(chdb.query(query, "JSONCompact")))
+    answer = json.loads(clickhouse.query(query))
     whole = [column["type"] for column in answer["meta"]]
     return [
         [int(cell) if "Int64" in kind and cell is not None else cell for kind, cell in zip(whole, row, strict=True)]
