@@ -1,6 +1,6 @@
 # make demo   set everything up and run the main job on a virtual cluster
 # make test   everything that CI runs
-# make test-slow   tests over a minute each
+# make test-slow   tests that take long
 # make docs   the documentation as a site, in build/site
 # make soak   random jobs under random faults on a lab, then what must hold: MINUTES=30 NODES=16 SEED=1
 # make wheel  the package for pip, in dist: ARCH="x86_64 aarch64"

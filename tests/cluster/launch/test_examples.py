@@ -111,7 +111,7 @@ def pid_of(victim, logbook, node):
     return None
 
 
-@pytest.mark.parametrize("victim", ["supervisor", "sampler"])
+@pytest.mark.parametrize("victim", ["supervisor", pytest.param("sampler", marks=pytest.mark.slow)])
 def test_a_killed_agent_costs_ten_seconds_at_most_and_the_report_says_how_much(piolet_run, victim):
     killed = []
 
