@@ -24,6 +24,8 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import duckdb
@@ -190,6 +192,55 @@ class Server:
         self.process.wait()
 
 
+@dataclass(slots=True)
+class Measured:
+    """Seconds of each page, first and again; its bytes; pages a second under load; the server's memory."""
+
+    first_s: dict[str, list[float]]
+    again_s: dict[str, list[float]]
+    sizes: dict[str, int]
+    rates: dict[str, float]
+    memory_mb: float = 0.0
+
+
+def measured(root: Path, runs: int) -> Measured:
+    """Ask a new server for each page, again, and under load, `runs` times."""
+    found = Measured({name: [] for name in PAGES}, {name: [] for name in PAGES}, {}, {})
+    for _ in range(runs):
+        with closing(Server(root)) as server:
+            for name, path in PAGES.items():
+                taken, found.sizes[name] = server.timed(path, whole=name == WHOLE)
+                found.first_s[name].append(taken + (found.first_s["job"][-1] if name == WHOLE else 0))
+                if name != "job":  # which its script completes first
+                    found.again_s[name].append(server.timed(path)[0])
+            found.rates = {name: server.rate(PAGES[name]) for name in ("list", "job")}
+            found.memory_mb = server.memory_mb()
+    return found
+
+
+def watched(root: Path, watchers: int) -> str:
+    """Let many follow a job that runs, and tell how the server did."""
+    stop = threading.Event()
+    growing = threading.Thread(target=grow, args=(root, stop))
+    growing.start()
+    time.sleep(3)
+    with closing(Server(root)) as server:
+        changes, times = server.followed("/jobs/bench/running", watchers)
+        stop.set()
+        growing.join()
+        told = f"{changes} changes told and fetched, page {_spread(times)}; memory {server.memory_mb():.0f} MB"
+    return f"followed by {watchers} for {FOLLOWED_S} s: {told}"
+
+
+def show(found: Measured) -> None:
+    """Print a line for each page, and one of the load."""
+    for name in PAGES:
+        later = _spread(found.again_s[WHOLE if name == "job" else name])
+        print(f"{name:18} first {_spread(found.first_s[name])}  again {later}  {found.sizes[name] / 1000:.0f} kB")
+    load = ", ".join(f"{name} {rate:.0f}/s" for name, rate in found.rates.items())
+    print(f"load, last run: {load}; memory {found.memory_mb:.0f} MB")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -199,50 +250,18 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1000, help="other jobs in the list")
     parser.add_argument("--watchers", type=int, default=100)
     given = parser.parse_args()
-    first: dict[str, list[float]] = {name: [] for name in PAGES}
-    again: dict[str, list[float]] = {name: [] for name in PAGES}
-    sizes: dict[str, int] = {}
+    machine = f"{platform.machine()}, {os.cpu_count()} CPUs"
+    print(f"{machine}, Python {platform.python_version()}, DuckDB {duckdb.__version__}")
+    size = f"{given.nodes} nodes x {GPUS} GPUs x {given.seconds} s"
+    print(f"{size}, n = {given.runs}: median (lowest to highest), seconds")
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         made_logbook(root, given.nodes, given.seconds)
         other_jobs(root, given.jobs)
-        for run in range(given.runs):
-            server = Server(root)
-            for name, path in PAGES.items():
-                taken, sizes[name] = server.timed(path, whole=name == WHOLE)
-                first[name].append(taken + (first["job"][-1] if name == WHOLE else 0))
-                if name != "job":  # which its script completes first
-                    again[name].append(server.timed(path)[0])
-            rates = {name: server.rate(PAGES[name]) for name in ("list", "job")}
-            memory = server.memory_mb()
-            if run < given.runs - 1:
-                server.close()
-        stop = threading.Event()
-        growing = threading.Thread(target=grow, args=(root, stop))
-        growing.start()
-        time.sleep(3)
-        changes, times = server.followed("/jobs/bench/running", given.watchers)
-        stop.set()
-        growing.join()
-        followed_mb = server.memory_mb()
-        server.close()
-    print(
-        f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, DuckDB {duckdb.__version__}"
-    )
-    print(
-        f"{given.nodes} nodes x {GPUS} GPUs x {given.seconds} s, n = {given.runs}: median (lowest to highest), seconds"
-    )
-    for name in PAGES:
-        later = _spread(again[WHOLE if name == "job" else name])
-        print(f"{name:18} first {_spread(first[name])}  again {later}  {sizes[name] / 1000:.0f} kB")
-    print(
-        f"load, last run: {', '.join(f'{name} {rate:.0f}/s' for name, rate in rates.items())}; memory {memory:.0f} MB"
-    )
-    print(
-        f"followed by {given.watchers} for {FOLLOWED_S} s: {changes} changes told and fetched, page {_spread(times)}; "
-        f"memory {followed_mb:.0f} MB"
-    )
-    print(json.dumps({"first_s": first, "again_s": again, "bytes": sizes, "per_s": rates, "memory_mb": memory}))
+        found = measured(root, given.runs)
+        show(found)
+        print(watched(root, given.watchers))
+    print(json.dumps(asdict(found)))
 
 
 def _spread(values: list[float]) -> str:

@@ -100,15 +100,8 @@ def show(
         view, written = look()
     other = weighed(view.score, wanted)
     if output is Format.JSON:
-        everything = asdict(view.score) | {
-            "nodes": [asdict(node) for node in view.nodes],
-            "quality": asdict(view.quality),
-            "step_time": view.step_time and asdict(view.step_time),
-            "work": asdict(view.work),
-            "resources": view.resources and asdict(view.resources),
-            "advice": [asdict(each) for each in view.advice],
-        }
-        print_json(everything | ({"weighed": {"weights": wanted, "value": other}} if wanted else {}))
+        weighed_view = {"weighed": {"weights": wanted, "value": other}} if wanted else {}
+        print_json(_everything(view) | weighed_view)
     elif brief:
         click.echo("\n".join(score_lines(view.score)))
     else:
@@ -117,6 +110,18 @@ def show(
         click.echo(_weighed_line(wanted, other))
     for path in written:
         click.echo(f"report: {path}", err=True)
+
+
+def _everything(view: Overview) -> dict[str, object]:
+    """Return what is known of the job, for programs: every number, unrounded."""
+    return asdict(view.score) | {
+        "nodes": [asdict(node) for node in view.nodes],
+        "quality": asdict(view.quality),
+        "step_time": view.step_time and asdict(view.step_time),
+        "work": asdict(view.work),
+        "resources": view.resources and asdict(view.resources),
+        "advice": [asdict(each) for each in view.advice],
+    }
 
 
 def _written(

@@ -6,8 +6,10 @@ Runs on nodes, in the process of a check. The GPU backends were never run on a G
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
+
+from piolet.vet.gpus import slurm_indexes
 
 
 class Backend(Protocol):
@@ -135,6 +137,12 @@ class CupyBackend:
 
         ways = (lambda: there.set(here), lambda: there.get(out=here), lambda: self._cupy.copyto(beside, there))
         return [copied(way) for way in ways]
+
+
+def allocated(environ: Mapping[str, str]) -> Sequence[Backend]:
+    """Return a backend for each GPU that Slurm granted, or one for the host; ImportError as of `gpu_backends`."""
+    count = len(slurm_indexes(environ) or ())
+    return gpu_backends(count) if count else [NumpyBackend()]
 
 
 def gpu_backends(count: int) -> Sequence[Backend]:

@@ -17,7 +17,6 @@ from piolet.core.nouns import Status
 from piolet.vet import arrays
 from piolet.vet.arrays import Backend
 from piolet.vet.check import Check, Context, Judgement
-from piolet.vet.gpus import slurm_indexes
 
 WAYS = ("to_device", "to_host", "on_device")
 _MIB = 1 << 20
@@ -48,9 +47,7 @@ class Device:
 
 def observe(parameters: Parameters, context: Context) -> tuple[Device, ...]:
     """Copy on each device, one after the other; ImportError if no library here can."""
-    count = len(slurm_indexes(context.environ) or ())
-    backends = arrays.gpu_backends(count) if count else [arrays.NumpyBackend()]
-    return tuple(measure(backend, parameters) for backend in backends)
+    return tuple(measure(backend, parameters) for backend in arrays.allocated(context.environ))
 
 
 def measure(backend: Backend, parameters: Parameters) -> Device:
