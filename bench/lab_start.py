@@ -21,7 +21,7 @@ from pathlib import Path
 from piolet import __version__
 from piolet.core.run import SystemRunner
 from piolet.lab import Lab, Spec, up
-from piolet.lab.cluster import labs_directory
+from piolet.lab.directory import labs_directory
 from piolet.lab.ending import remove
 from piolet.lab.files import write_files
 from piolet.lab.network import choose_place

@@ -41,8 +41,8 @@ def print_json(value: Any) -> None:  # noqa: ANN401 - JSON is any value
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
     """Print rows as a table on stdout; plain text when stdout is not a terminal."""
-    from rich.console import Console  # noqa: PLC0415 - slow to import, used when something is printed
-    from rich.table import Table  # noqa: PLC0415 - same
+    from rich.console import Console
+    from rich.table import Table
 
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
@@ -59,7 +59,7 @@ def progress(doing: str) -> Iterator[None]:
     if not sys.stderr.isatty():
         yield
         return
-    from rich.console import Console  # noqa: PLC0415 - slow to import, used when something is shown
+    from rich.console import Console
 
     with Console(stderr=True, highlight=False).status(doing):
         yield
@@ -77,8 +77,8 @@ def counting() -> Iterator[Callable[[str], None]]:
     if not sys.stderr.isatty():
         yield lambda _: None
         return
-    from rich.console import Console  # noqa: PLC0415 - slow to import, used when something is shown
-    from rich.live import Live  # noqa: PLC0415 - same
+    from rich.console import Console
+    from rich.live import Live
 
     shown_s = 0.0
     with Live(console=Console(stderr=True, highlight=False), auto_refresh=False, transient=True) as live:

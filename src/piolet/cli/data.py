@@ -35,12 +35,12 @@ def check(paths: tuple[Path, ...], workers: int | None, output: Format, *, resum
 
     Changes nothing. Stays on the file system of PATH. Exit status: 0 nothing to mend, 1 findings.
     """
-    import platformdirs  # noqa: PLC0415 - help needs none of this
+    import platformdirs
 
-    from piolet.core import config  # noqa: PLC0415 - same
-    from piolet.core.nouns import Severity  # noqa: PLC0415 - same
-    from piolet.core.run import SystemRunner  # noqa: PLC0415 - same
-    from piolet.data import advice, checking, site  # noqa: PLC0415 - same
+    from piolet.core import config
+    from piolet.core.nouns import Severity
+    from piolet.core.run import SystemRunner
+    from piolet.data import advice, checking, site
 
     settings = config.load().settings
     table = site.read(settings.data.storage) if settings.data.storage else ()
@@ -74,7 +74,7 @@ def check(paths: tuple[Path, ...], workers: int | None, output: Format, *, resum
 
 
 def _progress(tally: Tally) -> str:
-    from piolet.core.text import count, size  # noqa: PLC0415 - help needs none of this
+    from piolet.core.text import count, size
 
     return f"{count(tally.files)} files in {count(tally.directories)} directories, {size(tally.size_bytes)}"
 
@@ -90,8 +90,8 @@ def _as_json(facts: Facts) -> dict[str, object]:
 
 
 def _print(facts: Facts) -> None:
-    from piolet.core.text import count, size  # noqa: PLC0415 - help needs none of this
-    from piolet.data.advice import findings, histogram  # noqa: PLC0415 - same
+    from piolet.core.text import count, size
+    from piolet.data.advice import findings, histogram
 
     tally = facts.tally
     click.echo(f"{facts.root} on {facts.mount.kind} ({facts.mount.path}): {_progress(tally)}")
@@ -119,10 +119,10 @@ def pack(source: Path, target: Path, shard_size: str, seed: int | None, *, shard
 
     The same content gives the same bytes. TARGET must not be there yet; SOURCE is left as it is.
     """
-    from piolet.core.run import SystemRunner  # noqa: PLC0415 - help needs none of this
-    from piolet.core.text import count, size  # noqa: PLC0415 - same
-    from piolet.data.packing import pack_squashfs  # noqa: PLC0415 - same
-    from piolet.data.shards import pack_shards  # noqa: PLC0415 - same
+    from piolet.core.run import SystemRunner
+    from piolet.core.text import count, size
+    from piolet.data.packing import pack_squashfs
+    from piolet.data.shards import pack_shards
 
     with counting() as show:
 
@@ -147,8 +147,8 @@ def pack(source: Path, target: Path, shard_size: str, seed: int | None, *, shard
 
 
 def _bytes(text: str, option: str) -> int:
-    from piolet.core.errors import UsageError  # noqa: PLC0415 - help needs none of this
-    from piolet.core.text import parse_size  # noqa: PLC0415 - same
+    from piolet.core.errors import UsageError
+    from piolet.core.text import parse_size
 
     try:
         return parse_size(text)
@@ -179,10 +179,10 @@ def verify(packed: Path) -> int:
 
 
 def _verified(packed: Path) -> int:
-    from piolet.core.run import SystemRunner  # noqa: PLC0415 - help needs none of this
-    from piolet.core.text import count  # noqa: PLC0415 - same
-    from piolet.data.packing import verify_squashfs  # noqa: PLC0415 - same
-    from piolet.data.shards import verify_shards  # noqa: PLC0415 - same
+    from piolet.core.run import SystemRunner
+    from piolet.core.text import count
+    from piolet.data.packing import verify_squashfs
+    from piolet.data.shards import verify_shards
 
     with progress(f"reading back {packed}"):
         files, wrong = verify_shards(packed) if packed.is_dir() else verify_squashfs(packed, SystemRunner())
@@ -204,7 +204,7 @@ def probe(directory: Path, amount: str, rounds: int, output: Format) -> int:
 
     Exit status: 0 small random reads are quick, 1 they take as long as on disks.
     """
-    from piolet.data import probing  # noqa: PLC0415 - help needs none of this
+    from piolet.data import probing
 
     with counting() as show:
         found = probing.probe(directory, size_bytes=_bytes(amount, "--size"), rounds=rounds, report=show)
@@ -216,11 +216,11 @@ def probe(directory: Path, amount: str, rounds: int, output: Format) -> int:
 
 
 def _print_probe(directory: Path, found: Probe) -> None:
-    from statistics import median  # noqa: PLC0415 - help needs none of this
+    from statistics import median
 
-    from piolet.core.text import size  # noqa: PLC0415 - same
-    from piolet.data.probing import PIECE_BYTES, SLOW_S  # noqa: PLC0415 - same
-    from piolet.tools import mountinfo  # noqa: PLC0415 - same
+    from piolet.core.text import size
+    from piolet.data.probing import PIECE_BYTES, SLOW_S
+    from piolet.tools import mountinfo
 
     kind = mountinfo.holding(directory.resolve(), mountinfo.mounted()).kind
     how = "O_DIRECT" if found.direct else "posix_fadvise, since O_DIRECT does not work here"

@@ -54,8 +54,8 @@ def plan(
 
     The failure rate is that of the job (--mtbf-hours), or of its nodes (--node-mtbf-hours, or --failures).
     """
-    from piolet.core.errors import UsageError  # noqa: PLC0415 - help needs none of this
-    from piolet.data import cadence  # noqa: PLC0415 - same
+    from piolet.core.errors import UsageError
+    from piolet.data import cadence
 
     seen_s, seen_nodes = _seen(like_job) if like_job else (None, None)
     if mtbf_hours is None:
@@ -80,8 +80,8 @@ def plan(
 
 def _seen(job: str) -> tuple[float, int]:
     """Return the seconds of a job's usual checkpoint, and its nodes."""
-    from piolet.core.errors import UsageError  # noqa: PLC0415 - help needs none of this
-    from piolet.logbook.storage import of_logbook  # noqa: PLC0415 - same
+    from piolet.core.errors import UsageError
+    from piolet.logbook.storage import of_logbook
 
     logbook = data_io.find(job)
     record, found = of_logbook(logbook)
@@ -95,8 +95,8 @@ def _seen(job: str) -> tuple[float, int]:
 
 
 def _mtbf_s(job_hours: float | None, node_hours: float | None, failures: str | None, nodes: int | None) -> float:
-    from piolet.core.errors import UsageError  # noqa: PLC0415 - help needs none of this
-    from piolet.data.cadence import job_mtbf_s  # noqa: PLC0415 - same
+    from piolet.core.errors import UsageError
+    from piolet.data.cadence import job_mtbf_s
 
     given = [each is not None for each in (job_hours, node_hours, failures)]
     if sum(given) == 1 and job_hours is not None and nodes is None:
@@ -113,13 +113,13 @@ def _mtbf_s(job_hours: float | None, node_hours: float | None, failures: str | N
 
 def _seen_mtbf_s(where: str) -> float:
     """Return the seconds between failures of a node, as logbooks or the fleet have seen them, and say from what."""
-    from piolet.core import config  # noqa: PLC0415 - help needs none of this
-    from piolet.launch import failure_rate  # noqa: PLC0415 - same
-    from piolet.logbook import keeping, layout  # noqa: PLC0415 - same
+    from piolet.core import config
+    from piolet.launch import failure_rate
+    from piolet.logbook import keeping, layout
 
     settings = config.load().settings
     if where == "fleet":
-        from piolet.fleet import center  # noqa: PLC0415 - SQL is for those who have a fleet
+        from piolet.fleet import center
 
         rate = failure_rate.of_ledger(center.entries(settings.fleet.database), str(settings.fleet.database))
     else:
@@ -133,9 +133,9 @@ def _seen_mtbf_s(where: str) -> float:
 
 def _measured(path: Path) -> tuple[int, int]:
     """Return bytes and inodes of a checkpoint: a file, or a directory with all that is in it."""
-    import os  # noqa: PLC0415 - only here
+    import os
 
-    from piolet.core.errors import storage_errors  # noqa: PLC0415 - help needs none of this
+    from piolet.core.errors import storage_errors
 
     with storage_errors(path, "read the checkpoint"):
         every = [path, *path.rglob("*")]
@@ -143,7 +143,7 @@ def _measured(path: Path) -> tuple[int, int]:
 
 
 def _print_plan(found: Cadence, taken: Footprint | None) -> None:
-    from piolet.core.text import count, size  # noqa: PLC0415 - help needs none of this
+    from piolet.core.text import count, size
 
     bound = f" (not less: {found.bounded_by})" if found.bounded_by else ""
     click.echo(f"a checkpoint every {found.interval_s:.0f} s of work{bound}; Young: {found.young_s:.0f} s")
@@ -162,7 +162,7 @@ def audit_command(directory: Path, output: Format) -> int:
     Changes nothing and runs nothing that it reads. Exit status: 0 all are complete, 1 one is torn, or `latest` or a
     link points to nothing.
     """
-    from piolet.data.checkpoints.audit import audit  # noqa: PLC0415 - help needs none of this
+    from piolet.data.checkpoints.audit import audit
 
     with progress(f"reading {directory}"):
         found = audit(directory)
@@ -177,7 +177,7 @@ _SHOWN = 5
 
 
 def _print_audit(found: Audit) -> None:
-    from piolet.core.text import count, size  # noqa: PLC0415 - help needs none of this
+    from piolet.core.text import count, size
 
     if not found.checkpoints:
         click.echo(f"{found.directory}: no checkpoints of a known format")
@@ -226,10 +226,10 @@ def prune_command(directory: Path, keep: int, every: int | None, output: Format,
 
     Never goes: the newest complete one, one that `latest` or a link points to, what is no known checkpoint.
     """
-    import time  # noqa: PLC0415 - help needs none of this
+    import time
 
-    from piolet.data.checkpoints import prune  # noqa: PLC0415 - same
-    from piolet.data.checkpoints.audit import audit  # noqa: PLC0415 - same
+    from piolet.data.checkpoints import prune
+    from piolet.data.checkpoints.audit import audit
 
     with progress(f"reading {directory}"):
         found = audit(directory)
@@ -248,7 +248,7 @@ def prune_command(directory: Path, keep: int, every: int | None, output: Format,
 
 
 def _print_choices(choices: tuple[Choice, ...]) -> None:
-    from piolet.core.text import count, size  # noqa: PLC0415 - help needs none of this
+    from piolet.core.text import count, size
 
     rows = [
         (
@@ -264,7 +264,7 @@ def _print_choices(choices: tuple[Choice, ...]) -> None:
 
 
 def _print_freed(going: list[Choice], *, applying: bool) -> None:
-    from piolet.core.text import plural, size  # noqa: PLC0415 - help needs none of this
+    from piolet.core.text import plural, size
 
     amount = sum(each.checkpoint.frees_bytes for each in going)
     files = sum(each.checkpoint.files for each in going)

@@ -24,8 +24,8 @@ def io_command(job: str, output: Format) -> int:
 
     JOB is a job id, `last`, or the directory of a logbook. Exit status: 0 nothing to mend, 1 findings.
     """
-    from piolet.data.jobs import findings  # noqa: PLC0415 - help needs none of this
-    from piolet.logbook.storage import of_logbook  # noqa: PLC0415 - same
+    from piolet.data.jobs import findings
+    from piolet.logbook.storage import of_logbook
 
     _, found = of_logbook(find(job))
     judged = findings(found)
@@ -40,8 +40,8 @@ def io_command(job: str, output: Format) -> int:
 
 def find(job: str) -> Logbook:
     """Return the logbook of a job of the user's."""
-    from piolet.core import config  # noqa: PLC0415 - help needs none of this
-    from piolet.logbook import layout  # noqa: PLC0415 - same
+    from piolet.core import config
+    from piolet.logbook import layout
 
     settings = config.load().settings
     return layout.find(job, layout.root(settings), settings.cluster)
@@ -61,7 +61,7 @@ def _print(found: JobStorage) -> None:
 
 
 def _row(each: MountUse) -> tuple[str, ...]:
-    from piolet.core.text import count, size  # noqa: PLC0415 - help needs none of this
+    from piolet.core.text import count, size
 
     small = "" if each.small_read_share is None else f"{each.small_read_share:.0%}"
     mean = "" if each.mean_read_bytes is None else size(each.mean_read_bytes)

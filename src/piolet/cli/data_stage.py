@@ -39,7 +39,7 @@ def stage(
 
     Exit status: 0 every node has it, 1 not all.
     """
-    from piolet.data.staging import stage as staging  # noqa: PLC0415 - help needs none of this
+    from piolet.data.staging import stage as staging
 
     with counting() as show:
         outcome = staging.stage(
@@ -54,7 +54,7 @@ def stage(
 
 
 def _print(outcome: Outcome, target: Path) -> None:
-    from piolet.core.text import plural, size  # noqa: PLC0415 - help needs none of this
+    from piolet.core.text import plural, size
 
     way = "each node read the source" if outcome.choice.direct else "passed from node to node"
     nodes = plural(len(outcome.there), "node")
@@ -77,7 +77,7 @@ def unstage(target: Path, *, job: int | None) -> int:
 
     Exit status: 0 it is gone, 1 not from every node.
     """
-    from piolet.data.staging import stage as staging  # noqa: PLC0415 - help needs none of this
+    from piolet.data.staging import stage as staging
 
     lost = staging.unstage(target, _nodes(job), job)
     for node, reason in lost.items():
@@ -86,11 +86,11 @@ def unstage(target: Path, *, job: int | None) -> int:
 
 
 def _nodes(job: int | None) -> NodeSet:
-    import os  # noqa: PLC0415 - help needs none of this
+    import os
 
-    from piolet.core.errors import UsageError  # noqa: PLC0415 - same
-    from piolet.core.run import SystemRunner  # noqa: PLC0415 - same
-    from piolet.tools.slurm import allocation, squeue  # noqa: PLC0415 - same
+    from piolet.core.errors import UsageError
+    from piolet.core.run import SystemRunner
+    from piolet.tools.slurm import allocation, squeue
 
     if job is not None:
         found = squeue.jobs(SystemRunner(), ids=[str(job)])

@@ -26,9 +26,9 @@ def layout(directory: Path, *, applying: bool, migrate: bool) -> int:
     DIR need not be there. Nothing may write to files that are migrated. Exit status: 0 nothing is to be done or all was
     done, 1 something is.
     """
-    from piolet.core.errors import UsageError  # noqa: PLC0415 - help needs none of this
-    from piolet.core.run import SystemRunner  # noqa: PLC0415 - same
-    from piolet.data import striping  # noqa: PLC0415 - same
+    from piolet.core.errors import UsageError
+    from piolet.core.run import SystemRunner
+    from piolet.data import striping
 
     if migrate and not applying:
         raise UsageError(
@@ -81,8 +81,8 @@ def move(
     Every file is read back and compared; SOURCE is deleted in the end, if it has not changed. After a job was ended,
     submitting it again goes on with it.
     """
-    from piolet.core import config  # noqa: PLC0415 - help needs none of this
-    from piolet.core.errors import UsageError  # noqa: PLC0415 - same
+    from piolet.core import config
+    from piolet.core.errors import UsageError
 
     if not here:
         return _submit(
@@ -93,8 +93,8 @@ def move(
         raise UsageError(
             "this is for jobs", where="--after, --then, --partition, --time, --dry-run", remedy="leave out --here"
         )
-    from piolet.core.text import plural, size  # noqa: PLC0415 - help needs none of this
-    from piolet.data import moving  # noqa: PLC0415 - same
+    from piolet.core.text import plural, size
+    from piolet.data import moving
 
     with counting() as show:
         done = moving.move(
@@ -117,8 +117,8 @@ def _submit(
     dry_run: bool,
     settings: Settings,
 ) -> int:
-    from piolet.data import transfers  # noqa: PLC0415 - help needs none of this
-    from piolet.tools.slurm import sbatch  # noqa: PLC0415 - same
+    from piolet.data import transfers
+    from piolet.tools.slurm import sbatch
 
     script = transfers.script(
         transfers.Transfer(source.absolute(), target.absolute(), keep=keep),

@@ -147,7 +147,7 @@ def lock_command(name: str, *, update: bool) -> None:
     Whoever uses the environment then gets that image, even if the tag moves; images are pinned for all architectures.
     Prints pins that are new with +, those that went with -.
     """
-    from piolet.env.pinning import lock_images  # noqa: PLC0415 - an HTTP client comes with it
+    from piolet.env.pinning import lock_images
 
     for change in lock_images(name, _context(), update=update):
         signs = " " if change.before == change.after else "-+"

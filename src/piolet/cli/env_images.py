@@ -62,8 +62,8 @@ def import_command(source: str, name: str, arch: str | None) -> None:
     save), or podman:IMAGE or docker:IMAGE for one of their storage. EDFs then use the name as they use those of
     registries.
     """
-    from piolet.env.importing import local_name  # noqa: PLC0415 - an HTTP client comes with it
-    from piolet.tools.oci.layout import is_docker_archive  # noqa: PLC0415 - same
+    from piolet.env.importing import local_name
+    from piolet.tools.oci.layout import is_docker_archive
 
     wanted = _reference(local_name(name, source))
     path = Path(source)
@@ -96,7 +96,7 @@ def build(context: Path, file: Path | None, name: str, arguments: tuple[str, ...
 
     buildah or podman does it, without root; EDFs then use the name as they use those of registries.
     """
-    from piolet.env.importing import local_name  # noqa: PLC0415 - an HTTP client comes with it
+    from piolet.env.importing import local_name
 
     names = ("Containerfile", "Dockerfile")
     file = file or next((context / each for each in names if (context / each).is_file()), None)
@@ -145,7 +145,7 @@ def gc(keep_days: float, max_gb: float | None, *, dry_run: bool) -> None:
 
     Images that a living job may be using stay, whatever their age.
     """
-    from piolet.env import cleaning  # noqa: PLC0415 - Slurm's part is loaded when it is needed
+    from piolet.env import cleaning
 
     store, limits = (
         _store(),
@@ -171,8 +171,8 @@ def _store() -> Store:
 
 @contextmanager
 def _importer(arch: str | None) -> Iterator[Importer]:
-    from piolet.env.importing import Importer, machine  # noqa: PLC0415 - an HTTP client comes with it
-    from piolet.env.telling import Teller  # noqa: PLC0415 - same
+    from piolet.env.importing import Importer, machine
+    from piolet.env.telling import Teller
 
     settings = config.load({"env.arch": arch}).settings
     teller = Teller()

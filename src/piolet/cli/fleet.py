@@ -41,7 +41,7 @@ def gather(logbooks: tuple[Path, ...], *, no_slurm: bool, hours: int) -> int:
 
     What was gathered before counts once. Exit status 1 if a logbook could not be read.
     """
-    from piolet.fleet import center, gathering  # noqa: PLC0415 - SQLAlchemy is slow to import
+    from piolet.fleet import center, gathering
 
     runner = SystemRunner()
     found = [one for root in logbooks for one in gathering.logbooks(root)]
@@ -64,7 +64,7 @@ def gather(logbooks: tuple[Path, ...], *, no_slurm: bool, hours: int) -> int:
 @format_option
 def plan(output: Format) -> None:
     """Print what `apply` would do now, and what is withheld and why. Changes nothing."""
-    from piolet.fleet import center, gathering, planning  # noqa: PLC0415 - as above
+    from piolet.fleet import center, gathering, planning
 
     fleet, seen = center.look(database()), gathering.cluster_now(SystemRunner())
     found = planning.plan(fleet, seen, site_policy(), max(time.time_ns(), fleet.time_ns))
@@ -79,7 +79,7 @@ def plan(output: Format) -> None:
 @click.pass_context
 def apply(context: click.Context, *, dry_run: bool) -> None:
     """Carry out the plan: drain and resume nodes in Slurm."""
-    from piolet.fleet import center, gathering  # noqa: PLC0415 - as above
+    from piolet.fleet import center, gathering
 
     if dry_run:
         context.invoke(plan, output=Format.TABLE)
@@ -100,7 +100,7 @@ def apply(context: click.Context, *, dry_run: bool) -> None:
 @format_option
 def status(output: Format) -> int:
     """Print the nodes that are not simply in, and open breakers. Exit status 1 if there are any."""
-    from piolet.fleet import center, views  # noqa: PLC0415 - as above
+    from piolet.fleet import center, views
 
     fleet = center.look(database())
     rows, breakers = views.nodes(fleet, site_policy()), views.breakers(fleet)
@@ -121,7 +121,7 @@ def status(output: Format) -> int:
 @format_option
 def explain(node: str, output: Format) -> None:
     """Tell why NODE stands where it does, on what evidence, and what comes next."""
-    from piolet.fleet import center, views  # noqa: PLC0415 - as above
+    from piolet.fleet import center, views
 
     told = views.explain(center.look(database()), node, site_policy())
     if output is Format.JSON:
@@ -143,8 +143,8 @@ def explain(node: str, output: Format) -> None:
 @format_option
 def nodes(output: Format) -> None:
     """List every node that something is known of, those out of service first."""
-    from piolet.fleet import center, views  # noqa: PLC0415 - as above
-    from piolet.fleet.ledger import State  # noqa: PLC0415 - as above
+    from piolet.fleet import center, views
+    from piolet.fleet.ledger import State
 
     rows = views.nodes(center.look(database()), site_policy(), tuple(State))
     if output is Format.JSON:
@@ -160,8 +160,8 @@ def nodes(output: Format) -> None:
 @format_option
 def show(node: str, last: int, output: Format) -> None:
     """Show the history of NODE: evidence, decisions, actions and how its jobs ended."""
-    from piolet.fleet import center, history  # noqa: PLC0415 - as above
-    from piolet.fleet.state import Fleet, fold  # noqa: PLC0415 - as above
+    from piolet.fleet import center, history
+    from piolet.fleet.state import Fleet, fold
 
     entries = center.entries(database())
     told = history.of_node(fold(Fleet(), entries), entries, node)
@@ -180,8 +180,8 @@ def show(node: str, last: int, output: Format) -> None:
 @format_option
 def incidents(apart: float, output: Format) -> None:
     """List failures of one cause that followed one another, on whichever nodes, the newest first."""
-    from piolet.core.nodeset import NodeSet  # noqa: PLC0415 - as above
-    from piolet.fleet import center, history  # noqa: PLC0415 - as above
+    from piolet.core.nodeset import NodeSet
+    from piolet.fleet import center, history
 
     found = history.incidents(center.entries(database()), round(apart * 60e9))
     if output is Format.JSON:
@@ -207,8 +207,8 @@ def incidents(apart: float, output: Format) -> None:
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
 def verdicts(directory: Path, valid: float) -> None:
     """Write into DIRECTORY a verdict on each node that is not simply in, and what Slurm runs on nodes to read it."""
-    from piolet.fleet import center, gathering  # noqa: PLC0415 - as above
-    from piolet.fleet import verdicts as judged  # noqa: PLC0415 - as above
+    from piolet.fleet import center, gathering
+    from piolet.fleet import verdicts as judged
 
     seen = gathering.cluster_now(SystemRunner())
     lines = judged.of(center.look(database()), seen, round(time.time() + valid * 60))
@@ -268,8 +268,8 @@ def close_breaker(group: str, reason: str) -> None:
 
 
 def _instruct(order: str, target: str, reason: str, hours: float | None = None) -> None:
-    from piolet.fleet import center  # noqa: PLC0415 - as above
-    from piolet.fleet.ledger import Instruction, Order  # noqa: PLC0415 - as above
+    from piolet.fleet import center
+    from piolet.fleet.ledger import Instruction, Order
 
     settings = config.load().settings.fleet
     if settings.service:
@@ -286,8 +286,8 @@ for other_command in (*fleet_service.COMMANDS, *fleet_records.COMMANDS):
 
 
 def _print_new(written: Sequence[Entry]) -> None:
-    from piolet.fleet import views  # noqa: PLC0415 - as above
-    from piolet.fleet.evidence import Evidence  # noqa: PLC0415 - as above
+    from piolet.fleet import views
+    from piolet.fleet.evidence import Evidence
 
     new = [entry for entry in written if isinstance(entry.content, Evidence)]
     for entry in written:

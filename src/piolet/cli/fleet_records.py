@@ -27,7 +27,7 @@ def ledger() -> None:
 @ledger.command("verify")
 def ledger_verify() -> None:
     """Check the chain of hashes over every entry."""
-    from piolet.fleet import center  # noqa: PLC0415 - as above
+    from piolet.fleet import center
 
     count, last = center.verify_ledger(database())
     click.echo(f"{count} entries, unchanged; the last hash is {last}")
@@ -36,7 +36,7 @@ def ledger_verify() -> None:
 @ledger.command("print")
 def ledger_print() -> None:
     """Print every entry in words."""
-    from piolet.fleet import center, views  # noqa: PLC0415 - as above
+    from piolet.fleet import center, views
 
     for entry in center.entries(database()):
         click.echo(f"#{entry.seq} {stamp(entry.time_ns)} {views.words(entry)}")
@@ -52,7 +52,7 @@ def rules() -> None:
 @format_option
 def rules_check(file: Path | None, output: Format) -> None:
     """Read a policy FILE (default: the one in force) and print its rules, or say what is wrong with it."""
-    from piolet.fleet import policy  # noqa: PLC0415 - as above
+    from piolet.fleet import policy
 
     found = policy.load(file) if file else site_policy()
     if output is Format.JSON:
@@ -76,7 +76,7 @@ def rules_check(file: Path | None, output: Format) -> None:
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 def rules_test(file: Path | None) -> int:
     """Hold the rules of a policy FILE (default: the one in force) against its tests. Exit status 1 if one fails."""
-    from piolet.fleet import policy, trials  # noqa: PLC0415 - as above
+    from piolet.fleet import policy, trials
 
     answers = trials.tried(policy.load(file) if file else site_policy())
     for one in answers:
@@ -92,7 +92,7 @@ def rules_test(file: Path | None) -> int:
 @click.option("--nodes", "size", default=0, help="Nodes of the cluster, for the breaker.")
 def rules_replay(file: Path, size: int) -> None:
     """Show what the policy FILE would have made of the evidence of the ledger, beside what was made of it."""
-    from piolet.fleet import center, policy, views  # noqa: PLC0415 - as above
+    from piolet.fleet import center, policy, views
 
     changed = policy.load(file)
     before, after = center.look(database()), center.replay(database(), changed, size)
@@ -117,7 +117,7 @@ def database() -> str:
 
 def site_policy() -> Policy:
     """Return the policy in force."""
-    from piolet.fleet import policy  # noqa: PLC0415 - as above
+    from piolet.fleet import policy
 
     return policy.load(config.load().settings.fleet.policy)
 
@@ -132,7 +132,7 @@ def stamp(time_ns: int) -> str:
 @format_option
 def lemons(last: int, output: Format) -> None:
     """Rank nodes by how often their jobs fail for their sake, in the last 28 days, with how sure that is."""
-    from piolet.fleet import blame, center  # noqa: PLC0415 - as above
+    from piolet.fleet import blame, center
 
     fleet = center.look(database())
     found = blame.ranking(fleet.observed, max(time.time_ns(), fleet.time_ns))[:last]
@@ -157,8 +157,8 @@ def lemons(last: int, output: Format) -> None:
 @format_option
 def precision(output: Format) -> None:
     """Tell how often rules and checks were right, from what happened to the nodes within 7 days."""
-    from piolet.fleet import center  # noqa: PLC0415 - as above
-    from piolet.fleet import precision as judged  # noqa: PLC0415 - as above
+    from piolet.fleet import center
+    from piolet.fleet import precision as judged
 
     found = judged.rows(center.entries(database()), time.time_ns())
     if output is Format.JSON:

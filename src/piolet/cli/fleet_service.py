@@ -31,8 +31,8 @@ def serve(host: str, port: int, logbooks: tuple[Path, ...]) -> None:
     It is the only one that writes; with the setting fleet.service orders of operators go to it. Further instances wait
     until it ends.
     """
-    from piolet.fleet import api, policy  # noqa: PLC0415 - slow to import
-    from piolet.fleet.service import Service  # noqa: PLC0415 - same
+    from piolet.fleet import api, policy
+    from piolet.fleet.service import Service
 
     settings = config.load().settings
     policy.load(settings.fleet.policy)  # what is wrong with it is said before anything begins
@@ -50,7 +50,7 @@ def report(files: tuple[Path, ...]) -> int:
 
     On a node: reports are kept in the setting fleet.spool until the service has them on its disk.
     """
-    from piolet.fleet import spool  # noqa: PLC0415 - slow to import
+    from piolet.fleet import spool
 
     settings = config.load().settings.fleet
     for path in files:
@@ -82,7 +82,7 @@ def token() -> None:
 @click.option("--nodes", default="", help="Of which nodes it may speak, such as node[1-4]. [default: all]")
 def token_new(name: str, scopes: tuple[str, ...], nodes: str) -> None:
     """Make a token NAME and print it. It is shown this once."""
-    from piolet.fleet import identity, store  # noqa: PLC0415 - as above
+    from piolet.fleet import identity, store
 
     with store.opened(config.load().settings.fleet.database) as opened:
         click.echo(identity.new_token(opened, name, [identity.Scope(scope) for scope in scopes], nodes))
@@ -91,7 +91,7 @@ def token_new(name: str, scopes: tuple[str, ...], nodes: str) -> None:
 @token.command("list")
 def token_list() -> None:
     """List the tokens, without what is secret of them."""
-    from piolet.fleet import store  # noqa: PLC0415 - as above
+    from piolet.fleet import store
 
     with store.opened(config.load().settings.fleet.database) as opened:
         rows = [(row["name"], row["scopes"], row["nodes"] or "all") for row in opened.tokens()]
@@ -102,7 +102,7 @@ def token_list() -> None:
 @click.argument("name")
 def token_revoke(name: str) -> None:
     """Let the token NAME open nothing any more."""
-    from piolet.fleet import identity, store  # noqa: PLC0415 - as above
+    from piolet.fleet import identity, store
 
     with store.opened(config.load().settings.fleet.database) as opened:
         identity.revoke(opened, name)
@@ -111,7 +111,7 @@ def token_revoke(name: str) -> None:
 
 def poster(settings: FleetSettings) -> Post:
     """Return what sends to the service, as this node or with the token of the settings."""
-    from piolet.fleet import identity, spool  # noqa: PLC0415 - as above
+    from piolet.fleet import identity, spool
 
     runner = SystemRunner()
     return spool.poster(settings, lambda body: identity.header(body, runner, settings))

@@ -69,7 +69,7 @@ def command() -> None:
 @scanning
 def script(paths: tuple[Path, ...], policy_file: Path | None, report: Report) -> int:
     """Scan job scripts for secrets and for habits that leak them."""
-    from piolet.guard.texts import scan_scripts  # noqa: PLC0415 - `piolet --help` stays fast
+    from piolet.guard.texts import scan_scripts
 
     return _judged(policy_file, report, lambda _: scan_scripts(paths))
 
@@ -78,7 +78,7 @@ def script(paths: tuple[Path, ...], policy_file: Path | None, report: Report) ->
 @scanning
 def logs(paths: tuple[Path, ...], policy_file: Path | None, report: Report) -> int:
     """Scan logs for secrets that were printed."""
-    from piolet.guard.texts import scan_logs  # noqa: PLC0415 - `piolet --help` stays fast
+    from piolet.guard.texts import scan_logs
 
     return _judged(policy_file, report, lambda _: scan_logs(paths))
 
@@ -87,7 +87,7 @@ def logs(paths: tuple[Path, ...], policy_file: Path | None, report: Report) -> i
 @scanning
 def env(paths: tuple[Path, ...], policy_file: Path | None, report: Report) -> int:
     """Scan EDF, service and .env files for secrets and for variables that load code."""
-    from piolet.guard.texts import scan_environments  # noqa: PLC0415 - `piolet --help` stays fast
+    from piolet.guard.texts import scan_environments
 
     return _judged(policy_file, report, lambda _: scan_environments(paths))
 
@@ -112,9 +112,9 @@ def model(
     **signer: Any,  # noqa: ANN401 - the options are the fields of a Signer
 ) -> int:
     """Scan model files: pickles and torch files, safetensors, GGUF, ONNX, Keras, and the JSON beside them."""
-    from piolet.guard.finding import joined  # noqa: PLC0415 - `piolet --help` stays fast
-    from piolet.guard.models import scan_models  # noqa: PLC0415 - same
-    from piolet.guard.signatures import Signer, verified  # noqa: PLC0415 - same
+    from piolet.guard.finding import joined
+    from piolet.guard.models import scan_models
+    from piolet.guard.signatures import Signer, verified
 
     if any(signer.values()) and not signature:
         raise UsageError("there is no signature to verify", where="--signature", remedy="give its file")
@@ -145,10 +145,10 @@ def image(
     asking: bool,
 ) -> int:
     """Scan images: OCI archives and directories (every layer), squashfs files, root directories."""
-    from piolet.core import config, files  # noqa: PLC0415 - `piolet --help` stays fast
-    from piolet.guard.finding import joined  # noqa: PLC0415 - same
-    from piolet.guard.image import packages, scan  # noqa: PLC0415 - same
-    from piolet.tools import scanners  # noqa: PLC0415 - same
+    from piolet.core import config, files
+    from piolet.guard.finding import joined
+    from piolet.guard.image import packages, scan
+    from piolet.tools import scanners
 
     if sbom and len(paths) > 1:
         raise UsageError("one file of packages is of one image", where="--sbom", remedy="scan one image at a time")
@@ -173,7 +173,7 @@ def job(policy_file: Path | None, report: Report, declared: tuple[str, ...], pid
 
     On all nodes: srun --overlap --ntasks-per-node=1 piolet guard job
     """
-    from piolet.guard.job import here, scan  # noqa: PLC0415 - `piolet --help` stays fast
+    from piolet.guard.job import here, scan
 
     ports = scan.ports(declared)
     return _judged(policy_file, report, lambda _: here.scan_here(ports, pid))
@@ -184,7 +184,7 @@ def job(policy_file: Path | None, report: Report, declared: tuple[str, ...], pid
 @format_option
 def rules_command(policy_file: Path | None, output: Format) -> None:
     """Print every rule and its level under the policy."""
-    from piolet.guard.rules import RULES  # noqa: PLC0415 - `piolet --help` stays fast
+    from piolet.guard.rules import RULES
 
     policy = _policy(policy_file)
     found = [(rule.id, str(policy.level(rule.id)), rule.title, rule.remedy) for rule in RULES.values()]
@@ -197,7 +197,7 @@ def rules_command(policy_file: Path | None, output: Format) -> None:
 
 def _judged(policy_file: Path | None, report: Report, scan: Callable[[Policy], Scan]) -> int:
     """Scan, judge, print, and return the exit status."""
-    from piolet.guard import output, policy  # noqa: PLC0415 - `piolet --help` stays fast
+    from piolet.guard import output, policy
 
     chosen = _policy(policy_file)
     with progress("scanning"):
@@ -213,7 +213,7 @@ def _judged(policy_file: Path | None, report: Report, scan: Callable[[Policy], S
 
 
 def _policy(path: Path | None) -> Policy:
-    from piolet.core import config  # noqa: PLC0415 - `piolet --help` stays fast
-    from piolet.guard import policy  # noqa: PLC0415 - same
+    from piolet.core import config
+    from piolet.guard import policy
 
     return policy.read(path or config.load().settings.guard.policy)

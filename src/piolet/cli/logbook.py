@@ -28,7 +28,7 @@ def command() -> None:
 @format_option
 def ls(output: Format) -> None:
     """List the logbooks below the root, oldest first."""
-    from piolet.logbook import keeping, layout  # noqa: PLC0415 - help needs none of this
+    from piolet.logbook import keeping, layout
 
     settings = _settings()
     found = keeping.books(layout.root(settings), settings.cluster)
@@ -54,7 +54,7 @@ def _row(book: Book) -> tuple[object, ...]:
 @click.pass_context
 def verify(ctx: click.Context, job: str, output: Format) -> None:
     """Read everything in the logbook of JOB; exit 1 if something cannot be read."""
-    from piolet.logbook import keeping  # noqa: PLC0415 - help needs none of this
+    from piolet.logbook import keeping
 
     found = keeping.verify(_find(job))
     if output is Format.JSON:
@@ -70,7 +70,7 @@ def verify(ctx: click.Context, job: str, output: Format) -> None:
 @click.argument("job")
 def compact(job: str) -> None:
     """Merge the segments of JOB, each node's into one per family."""
-    from piolet.logbook import keeping  # noqa: PLC0415 - help needs none of this
+    from piolet.logbook import keeping
 
     written = keeping.compact(_find(job))
     click.echo("\n".join(map(str, written)) or "there is nothing to merge")
@@ -82,7 +82,7 @@ def compact(job: str) -> None:
 @click.option("--as", "form", type=click.Choice(["parquet", "csv", "arrow"]), default="parquet", show_default=True)
 def export(job: str, directory: Path, form: str) -> None:
     """Write each family of JOB as one file into DIRECTORY; arrow is an Arrow IPC file, as Feather readers take it."""
-    from piolet.logbook import keeping  # noqa: PLC0415 - help needs none of this
+    from piolet.logbook import keeping
 
     for path in keeping.export(_find(job), directory, keeping.ExportFormat(form)):
         click.echo(path)
@@ -111,7 +111,7 @@ def bring_in(  # noqa: PLR0917 - one argument an option
 
     PATHS are files of one job, or directories of them. What those tools did not measure stays unknown.
     """
-    from piolet.logbook import importing, layout  # noqa: PLC0415 - help needs none of this
+    from piolet.logbook import importing, layout
 
     started_ns = round(started.replace(tzinfo=UTC).timestamp() * 1e9) if started else None
     given = importing.Given(job, cluster, node, gpu_model, interval, started_ns)
@@ -127,7 +127,7 @@ def bring_in(  # noqa: PLR0917 - one argument an option
 @click.option("--dry-run", is_flag=True, help="Show what would be removed.")
 def rm(jobs: tuple[str, ...], *, dry_run: bool) -> None:
     """Remove the logbooks of JOBS with everything in them."""
-    from piolet.logbook import keeping  # noqa: PLC0415 - help needs none of this
+    from piolet.logbook import keeping
 
     found = [_find(job) for job in jobs]
     keeping.remove(found, dry_run=dry_run)
@@ -136,13 +136,13 @@ def rm(jobs: tuple[str, ...], *, dry_run: bool) -> None:
 
 
 def _settings() -> Settings:
-    from piolet.core import config  # noqa: PLC0415 - help needs none of this
+    from piolet.core import config
 
     return config.load().settings
 
 
 def _find(job: str) -> Logbook:
-    from piolet.logbook import layout  # noqa: PLC0415 - help needs none of this
+    from piolet.logbook import layout
 
     settings = _settings()
     return layout.find(job, layout.root(settings), settings.cluster)

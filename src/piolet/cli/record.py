@@ -55,16 +55,16 @@ def command(
             remedy="write `piolet record -- PROGRAM`, `piolet record --attach JOB`, or `... --agent --logbook DIR`",
         )
     if program:
-        from piolet.record.program import record_program  # noqa: PLC0415 - what an agent does without
+        from piolet.record.program import record_program
 
         record_program(program, settings, logbook=logbook, node=node)
     if site:
-        from piolet.record.site import serve  # noqa: PLC0415 - same
+        from piolet.record.site import serve
 
         serve(settings, _node(node))
         return
     if attach:
-        from piolet.record.attach import attach as attach_to  # noqa: PLC0415 - same
+        from piolet.record.attach import attach as attach_to
 
         click.echo(attach_to(attach, settings, logbook=logbook).path)
         return

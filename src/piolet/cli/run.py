@@ -76,9 +76,9 @@ def command(
     \b
         piolet run -N 4 --spares 1 --env demo --vet ml-training --record -- python train.py
     """  # noqa: D301 - click's mark for a line that must not be wrapped
-    from piolet.core import config  # noqa: PLC0415 - `piolet --help` and completion need none of this
-    from piolet.launch import start  # noqa: PLC0415 - same
-    from piolet.launch.request import How, RunRequest  # noqa: PLC0415 - same
+    from piolet.core import config
+    from piolet.launch import start
+    from piolet.launch.request import How, RunRequest
 
     given = {"partition": partition, "account": account, "time_limit": time_limit, "gpus_per_node": gpus_per_node}
     settings = config.load({f"run.{key}": value for key, value in given.items()}).settings

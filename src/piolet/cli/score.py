@@ -80,11 +80,11 @@ def show(
     The score says at what share of their attainable speed the allocated GPUs ran, which of four factors costs most,
     what holds the job back, and what was not measured.
     """
-    from piolet.logbook.reader import read, rereading  # noqa: PLC0415 - help needs none of this
-    from piolet.score.overview import overview  # noqa: PLC0415 - same
-    from piolet.score.terminal import score_lines  # noqa: PLC0415 - same
-    from piolet.score.weights import parse, weighed  # noqa: PLC0415 - same
-    from piolet.score.work import parse_parameters  # noqa: PLC0415 - same
+    from piolet.logbook.reader import read, rereading
+    from piolet.score.overview import overview
+    from piolet.score.terminal import score_lines
+    from piolet.score.weights import parse, weighed
+    from piolet.score.work import parse_parameters
 
     wanted = parse(weights) if weights else {}
     logbook = _find(job)
@@ -128,14 +128,14 @@ def _written(
     reader: Reader, view: Overview, weights: Mapping[str, float], html: Path | None, pdf: Path | None
 ) -> list[Path]:
     """Write the report where it was asked for, and return where that is."""
-    from piolet.score.report import render  # noqa: PLC0415 - help needs none of this
+    from piolet.score.report import render
 
     return _save(render(reader, view, weights), html, pdf) if html or pdf else []
 
 
 def _save(page: str, html: Path | None, pdf: Path | None) -> list[Path]:
-    from piolet.core.files import write_text  # noqa: PLC0415 - help needs none of this
-    from piolet.tools.chromium import print_pdf  # noqa: PLC0415 - same
+    from piolet.core.files import write_text
+    from piolet.tools.chromium import print_pdf
 
     with TemporaryDirectory(prefix="piolet-report-") as scratch:
         source = html or Path(scratch) / "report.html"
@@ -146,16 +146,16 @@ def _save(page: str, html: Path | None, pdf: Path | None) -> list[Path]:
 
 
 def _find(job: str) -> Logbook:
-    from piolet.core import config  # noqa: PLC0415 - help needs none of this
-    from piolet.logbook import layout  # noqa: PLC0415 - same
+    from piolet.core import config
+    from piolet.logbook import layout
 
     settings = config.load().settings
     return layout.find(job, layout.root(settings), settings.cluster)
 
 
 def _weighed_line(weights: Mapping[str, float], value: float | None) -> str:
-    from piolet.score import words  # noqa: PLC0415 - help needs none of this
-    from piolet.score.weights import named  # noqa: PLC0415 - same
+    from piolet.score import words
+    from piolet.score.weights import named
 
     return f"weighed     {words.percent(value)}  by {named(weights)}; this is not the score"
 
@@ -172,9 +172,9 @@ def compare(ctx: click.Context, before: str, after: str, fail_below: float | Non
     The ratio AFTER / BEFORE has a 95 % confidence interval. With --fail-below, exit 1 only if the whole interval is
     below the limit; an interval that holds it is inconclusive.
     """
-    from piolet.score.compare import Verdict  # noqa: PLC0415 - help needs none of this
-    from piolet.score.compare import compare as compared  # noqa: PLC0415 - same
-    from piolet.score.terminal import comparison_lines  # noqa: PLC0415 - same
+    from piolet.score.compare import Verdict
+    from piolet.score.compare import compare as compared
+    from piolet.score.terminal import comparison_lines
 
     with progress("reading two logbooks"):
         found = compared(_find(before), _find(after))
@@ -192,10 +192,10 @@ def compare(ctx: click.Context, before: str, after: str, fail_below: float | Non
 @format_option
 def history(name: str, user: str, output: Format) -> None:
     """Score every job below the logbooks' root, pooled by GPU-hours."""
-    from piolet.core import config  # noqa: PLC0415 - help needs none of this
-    from piolet.logbook import layout  # noqa: PLC0415 - same
-    from piolet.score.history import history as past_jobs  # noqa: PLC0415 - same
-    from piolet.score.terminal import history_rows, history_summary  # noqa: PLC0415 - same
+    from piolet.core import config
+    from piolet.logbook import layout
+    from piolet.score.history import history as past_jobs
+    from piolet.score.terminal import history_rows, history_summary
 
     settings = config.load().settings
     books = sorted(path.parent for path in layout.root(settings).glob(f"{settings.cluster or '*'}/*/job.json"))
@@ -216,10 +216,10 @@ def explain(job: str) -> None:
 
     Sums behind each factor, ceilings with their sources, and the rules of the label up to the one that held.
     """
-    from piolet.logbook.reader import read, rereading  # noqa: PLC0415 - help needs none of this
-    from piolet.logbook.records import read_job  # noqa: PLC0415 - same
-    from piolet.score.explain import explanation  # noqa: PLC0415 - same
-    from piolet.score.job import score_job  # noqa: PLC0415 - same
+    from piolet.logbook.reader import read, rereading
+    from piolet.logbook.records import read_job
+    from piolet.score.explain import explanation
+    from piolet.score.job import score_job
 
     logbook = _find(job)
 
@@ -242,13 +242,13 @@ def calibrate(jobs: tuple[str, ...], *, write: bool) -> None:
     For each model and counter, the highest level that a GPU held for 20 seconds. NVIDIA's dcgmproftester is such a
     load: `piolet record -- dcgmproftester12 --no-dcgm-validation -t 1004 -d 60`.
     """
-    import os  # noqa: PLC0415 - help needs none of this
-    from contextlib import ExitStack  # noqa: PLC0415 - same
+    import os
+    from contextlib import ExitStack
 
-    from piolet.logbook.reader import read  # noqa: PLC0415 - same
-    from piolet.logbook.records import read_job  # noqa: PLC0415 - same
-    from piolet.score import calibrate as measuring  # noqa: PLC0415 - same
-    from piolet.score.ceilings import measured_files  # noqa: PLC0415 - same
+    from piolet.logbook.reader import read
+    from piolet.logbook.records import read_job
+    from piolet.score import calibrate as measuring
+    from piolet.score.ceilings import measured_files
 
     books = [_find(job) for job in dict.fromkeys(jobs)]
     with progress(f"reading {len(books)} logbooks"), ExitStack() as opened:
@@ -275,7 +275,7 @@ def proposal(jobs: tuple[str, ...], title: str, html: Path | None, pdf: Path | N
 
     Everything is weighed by GPU-hours. Give --html, --pdf or both.
     """
-    from piolet.score import proposal as pages  # noqa: PLC0415 - help needs none of this
+    from piolet.score import proposal as pages
 
     if not html and not pdf:
         raise click.UsageError("say where the pages shall go: --html FILE, --pdf FILE or both")
@@ -287,9 +287,9 @@ def proposal(jobs: tuple[str, ...], title: str, html: Path | None, pdf: Path | N
 
 
 def _print(view: Overview) -> None:
-    from rich.console import Console  # noqa: PLC0415 - slow to import, used when something is printed
+    from rich.console import Console
 
-    from piolet.score.terminal import render  # noqa: PLC0415 - same
+    from piolet.score.terminal import render
 
     width = None if sys.stdout.isatty() else PLAIN_WIDTH
     Console(width=width, highlight=False, markup=False).print(render(view))

@@ -38,7 +38,7 @@ def command() -> None:
 @click.option("--days", type=click.IntRange(1), default=DAYS, show_default=True, help="How long it may run.")
 def new(template: Template, path: Path, *, project: str, image: str, name: str | None, days: int) -> None:
     """Write a new, commented service.toml from TEMPLATE; no file is ever replaced."""
-    from piolet.service import starting  # noqa: PLC0415 - help needs none of this
+    from piolet.service import starting
 
     expires = today() + timedelta(days=days)
     written = starting.new(template, path, name=name or template.value, project=project, image=image, expires=expires)
@@ -51,9 +51,9 @@ def new(template: Template, path: Path, *, project: str, image: str, name: str |
 @click.option("--image", default="", help="Another image, as NAME:TAG. [default: the file's]")
 def pin(path: Path, image: str) -> None:
     """Ask the registry what the image's tag means now, and write its digest into the file."""
-    from piolet import service  # noqa: PLC0415 - help needs none of this
-    from piolet.core.run import SystemRunner  # noqa: PLC0415 - same
-    from piolet.service import rewriting  # noqa: PLC0415 - same
+    from piolet import service
+    from piolet.core.run import SystemRunner
+    from piolet.service import rewriting
 
     file = service.read(path)
     name = rewriting.named(file, image)
@@ -69,7 +69,7 @@ def pin(path: Path, image: str) -> None:
 @format_option
 def check(path: Path, output: Format) -> int:
     """Print every policy that the service breaks: where, why, and how to mend it. Exits with 1 if it breaks one."""
-    from piolet import service  # noqa: PLC0415 - help needs none of this
+    from piolet import service
 
     file = service.read(path)
     breaches = service.check(file, service_slurm.platform_of(file), today())
@@ -93,7 +93,7 @@ def render(path: Path, output: Path | None) -> None:
 
     What breaks policies is rendered too: `check` says so.
     """
-    from piolet import service  # noqa: PLC0415 - help needs none of this
+    from piolet import service
 
     file = service.read(path)
     if service_slurm.is_for(file):
@@ -116,7 +116,7 @@ def verify(directory: Path, output: Format) -> int:
 
     Exits with 1 if one breaks a policy.
     """
-    from piolet.service.verifying import verified  # noqa: PLC0415 - help needs none of this
+    from piolet.service.verifying import verified
 
     count, breaches = verified(directory, site_platform(), today())
     if output is Format.JSON:
@@ -138,7 +138,7 @@ def platform_render(output: Path | None) -> None:
 
     All of it comes from the platform.toml that services are checked against.
     """
-    from piolet.service.cluster import tree  # noqa: PLC0415 - help needs none of this
+    from piolet.service.cluster import tree
 
     for name, text in tree.rendered(site_platform()).items():
         if output is None:

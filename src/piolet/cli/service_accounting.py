@@ -43,8 +43,8 @@ def account(
     Hours on Kubernetes are what was reserved, from the repository's history; those on Slurm come from the accounts that
     the platform names. Exits with 1 if a project is over its budget or a lease ends soon.
     """
-    from piolet.core.run import SystemRunner  # noqa: PLC0415 - help needs none of this
-    from piolet.service import accounting, statements  # noqa: PLC0415 - same
+    from piolet.core.run import SystemRunner
+    from piolet.service import accounting, statements
 
     platform = site_platform()
     sources = statements.Sources(gitops_of(platform, repository), gateway, prometheus)

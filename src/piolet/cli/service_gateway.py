@@ -14,7 +14,7 @@ def gateway(path: Path) -> None:
 
     The model of a request is PROJECT/SERVICE. A change of the file takes effect at once.
     """
-    from piolet.service.gateway import app  # noqa: PLC0415 - help needs none of this
+    from piolet.service.gateway import app
 
     app.serve(path)
 
@@ -24,7 +24,7 @@ def gateway(path: Path) -> None:
 @click.option("--project", required=True, help="The project whose services the key opens.")
 def key(name: str, project: str) -> None:
     """Print a new key, once, and the table that lets it in, which belongs into the gateway.toml."""
-    from piolet.service.gateway import settings  # noqa: PLC0415 - help needs none of this
+    from piolet.service.gateway import settings
 
     made = settings.new_key()
     table = settings.table(name, project, made)

@@ -25,8 +25,8 @@ def run(path: Path, *, local: bool, port: int, secrets: Path | None) -> int:
 
     Its pod is the one that `render` prints; probes, the forwarded port and volumes are Piolet's. Volumes stay.
     """
-    from piolet.core.sockets import free_port  # noqa: PLC0415 - help needs none of this
-    from piolet.service import development, reading  # noqa: PLC0415 - same
+    from piolet.core.sockets import free_port
+    from piolet.service import development, reading
 
     file = reading.read(path)
     if not local:

@@ -39,7 +39,7 @@ def where_options(function: F) -> F:
 @where_options
 def diff(path: Path, *, repository: str | None, branch: str) -> int:
     """Print what `deploy` would change in the repository. Exits with 1 if that is anything."""
-    from piolet.service import publishing  # noqa: PLC0415 - help needs none of this
+    from piolet.service import publishing
 
     platform = site_platform()
     patch = publishing.preview(_deployment(path, platform), gitops_of(platform, repository), branch)
@@ -57,11 +57,11 @@ def deploy(path: Path, *, repository: str | None, branch: str, dry_run: bool, gu
 
     Jobs of Slurm take over from those of the deployment before, once they answer.
     """
-    from piolet.service import checking, reading  # noqa: PLC0415 - help needs none of this
+    from piolet.service import checking, reading
 
     file = reading.read(path)
     if guarded:
-        from piolet.launch import guarding  # noqa: PLC0415 - only here
+        from piolet.launch import guarding
 
         guarding.check_files([file.document.path], config.load().settings)
     platform = service_slurm.platform_of(file)
@@ -82,7 +82,7 @@ def rm(service: str, *, repository: str | None, branch: str, dry_run: bool, now:
 
     A service that runs as jobs of Slurm takes no more requests, and ends when those under way have.
     """
-    from piolet.service import publishing  # noqa: PLC0415 - help needs none of this
+    from piolet.service import publishing
 
     project, name = publishing.named(service)
     if not repository and service_slurm.remove(project, name, now=now, dry_run=dry_run):
@@ -98,7 +98,7 @@ def rm(service: str, *, repository: str | None, branch: str, dry_run: bool, now:
 @dry_run_option
 def renew(path: Path, *, days: int, repository: str | None, branch: str, dry_run: bool) -> None:
     """Move the end of the service's lease in its file, and deploy the file as it then is."""
-    from piolet.service import checking, publishing, reading, rewriting  # noqa: PLC0415 - help needs none of this
+    from piolet.service import checking, publishing, reading, rewriting
 
     file = rewriting.renewed(reading.read(path), today() + timedelta(days=days))
     platform = service_slurm.platform_of(file)
@@ -122,7 +122,7 @@ def status(project: str, *, repository: str | None, branch: str, output: Format)
 
     The Kubernetes cluster is not asked.
     """
-    from piolet.service import listing  # noqa: PLC0415 - help needs none of this
+    from piolet.service import listing
 
     settings = config.load().settings
     found, seen = listing.on_slurm(settings, project), ""
@@ -150,7 +150,7 @@ def status(project: str, *, repository: str | None, branch: str, output: Format)
 @format_option
 def cost(path: Path, output: Format) -> None:
     """Print what the service reserves in a month, used or not, before anything is deployed."""
-    from piolet.service import estimating, reading, render  # noqa: PLC0415 - help needs none of this
+    from piolet.service import estimating, reading, render
 
     file = reading.read(path)
     if service_slurm.is_for(file):
@@ -177,7 +177,7 @@ def expire(*, notice_days: int, repository: str | None, branch: str, dry_run: bo
     Those that end within the days of notice are named. Volumes stay, and `renew` wakes a service. Exits with 1 if a
     lease is over or ends soon. Jobs of Slurm end by themselves.
     """
-    from piolet.service import expiring  # noqa: PLC0415 - help needs none of this
+    from piolet.service import expiring
 
     gitops = gitops_of(site_platform(), repository)
     with progress(f"reading {gitops.url}"):
@@ -205,7 +205,7 @@ def _described(each: Deployed) -> tuple[str, ...]:
 
 
 def _publish(change: Change, gitops: GitOps, branch: str, *, dry_run: bool) -> None:
-    from piolet.service import publishing  # noqa: PLC0415 - help needs none of this
+    from piolet.service import publishing
 
     if dry_run:
         click.echo(publishing.preview(change, gitops, branch), nl=False)
@@ -221,6 +221,6 @@ def _publish(change: Change, gitops: GitOps, branch: str, *, dry_run: bool) -> N
 
 
 def _deployment(path: Path, platform: Platform) -> Change:
-    from piolet.service import publishing, reading  # noqa: PLC0415 - help needs none of this
+    from piolet.service import publishing, reading
 
     return publishing.deployment(reading.read(path), platform, today())

@@ -24,14 +24,14 @@ def today() -> date:
 
 def site_platform() -> Platform:
     """Read the platform that the setting `service.platform` names."""
-    from piolet.service import platform  # noqa: PLC0415 - help needs none of this
+    from piolet.service import platform
 
     return platform.of_site(config.load().settings)
 
 
 def gitops_of(platform: Platform, repository: str | None) -> GitOps:
     """Return the platform's repository, with another address if one is given."""
-    from piolet.service.platform import GitOps  # noqa: PLC0415 - help needs none of this
+    from piolet.service.platform import GitOps
 
     if repository:
         return GitOps(url=repository, branch=platform.gitops.branch if platform.gitops else "main")

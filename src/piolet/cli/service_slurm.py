@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def attend(place: Path, *, generation: int, replica: int, command: tuple[str, ...]) -> int:
     """Attend the job of a service: the batch scripts that `deploy` writes call this."""
-    from piolet.service.slurm import attending, places  # noqa: PLC0415 - help needs none of this
+    from piolet.service.slurm import attending, places
 
     return attending.attend(places.Place(place), generation, replica, command, config.load().settings)
 
@@ -33,10 +33,10 @@ def attend(place: Path, *, generation: int, replica: int, command: tuple[str, ..
 @click.option("-n", "--lines", type=click.IntRange(1), default=50, show_default=True, help="Of the end of each log.")
 def logs(service: str, *, lines: int) -> None:
     """Print the end of the newest log of each replica: of jobs of Slurm, else of pods, through kubectl."""
-    from piolet.core.run import SystemRunner  # noqa: PLC0415 - help needs none of this
-    from piolet.service import publishing  # noqa: PLC0415 - same
-    from piolet.service.slurm import places  # noqa: PLC0415 - same
-    from piolet.tools import kubectl  # noqa: PLC0415 - same
+    from piolet.core.run import SystemRunner
+    from piolet.service import publishing
+    from piolet.service.slurm import places
+    from piolet.tools import kubectl
 
     project, name = publishing.named(service)
     place = places.of(config.load().settings, project, name)
@@ -54,14 +54,14 @@ COMMANDS = (attend, logs)
 
 def is_for(file: ServiceFile) -> bool:
     """Tell whether the service runs as jobs of Slurm."""
-    from piolet.service.model import RunOn  # noqa: PLC0415 - help needs none of this
+    from piolet.service.model import RunOn
 
     return file.service.run_on is RunOn.SLURM
 
 
 def deploy(file: ServiceFile, *, dry_run: bool) -> None:
     """Submit the jobs of the service, or print their batch scripts."""
-    from piolet.launch import serving  # noqa: PLC0415 - help needs none of this
+    from piolet.launch import serving
 
     settings, service = config.load().settings, file.service
     if dry_run:
@@ -74,7 +74,7 @@ def deploy(file: ServiceFile, *, dry_run: bool) -> None:
 
 def renew(file: ServiceFile, *, dry_run: bool) -> None:
     """Let the jobs of the service go on until the new date, or say so."""
-    from piolet.launch import serving  # noqa: PLC0415 - help needs none of this
+    from piolet.launch import serving
 
     if dry_run:
         click.echo(f"{file.service.project}/{file.service.name} would run until {file.service.expires}")
@@ -84,8 +84,8 @@ def renew(file: ServiceFile, *, dry_run: bool) -> None:
 
 def remove(project: str, service: str, *, now: bool, dry_run: bool) -> bool:
     """End the jobs of a service; return whether it runs as jobs at all."""
-    from piolet.launch import serving  # noqa: PLC0415 - help needs none of this
-    from piolet.service.slurm import places  # noqa: PLC0415 - same
+    from piolet.launch import serving
+    from piolet.service.slurm import places
 
     settings = config.load().settings
     if places.of(settings, project, service).read_wanted() is None:
@@ -101,7 +101,7 @@ def remove(project: str, service: str, *, now: bool, dry_run: bool) -> bool:
 
 def platform_of(file: ServiceFile) -> Platform:
     """Return the site's platform; a service on Slurm needs none, and then only what holds everywhere is asked."""
-    from piolet.service import platform  # noqa: PLC0415 - help needs none of this
+    from piolet.service import platform
 
     settings = config.load().settings
     if is_for(file) and not settings.service.platform.exists():

@@ -39,8 +39,8 @@ def run(name: str, names: str, timeout_s: float | None, max_unready: int, output
     Exit status: 0 all are ready (but --max-unready), 1 some are not, 3 nothing was found wrong but some could not be
     judged.
     """
-    from piolet import vet  # noqa: PLC0415 - `piolet --help` and completion need none of this
-    from piolet.core.stopping import Stopped, stoppable  # noqa: PLC0415 - same
+    from piolet import vet
+    from piolet.core.stopping import Stopped, stoppable
 
     settings = _settings()
     protocol = vet.load_protocol(name, settings)
@@ -75,7 +75,7 @@ def exit_status(verdict: Verdict, max_unready: int = 0) -> int:
 @format_option
 def check(file: str, output: Format) -> None:
     """Read a protocol, say what is wrong with it or what it would run, and run nothing."""
-    from piolet import vet  # noqa: PLC0415 - `piolet --help` and completion need none of this
+    from piolet import vet
 
     protocol = vet.load_protocol(file, _settings())
     if output is Format.JSON:
@@ -98,7 +98,7 @@ def check(file: str, output: Format) -> None:
 @format_option
 def list_command(output: Format) -> None:
     """Print the protocols and the checks that there are."""
-    from piolet.vet import catalogue  # noqa: PLC0415 - `piolet --help` and completion need none of this
+    from piolet.vet import catalogue
 
     protocols = dict(catalogue.protocols(_settings()))
     checks, broken = catalogue.all_checks()
@@ -118,7 +118,7 @@ def list_command(output: Format) -> None:
 @format_option
 def explain(check_type: str, output: Format) -> None:
     """Print what a check does, its parameters with their defaults, and where its threshold comes from."""
-    from piolet.vet import catalogue  # noqa: PLC0415 - `piolet --help` and completion need none of this
+    from piolet.vet import catalogue
 
     explained = catalogue.explain(check_type)
     if output is Format.JSON:
@@ -136,11 +136,11 @@ def explain(check_type: str, output: Format) -> None:
 @format_option
 def history(node: str, name: str, limit: int, output: Format, *, failed: bool) -> None:
     """Print what vetting found in your jobs, the latest first."""
-    from datetime import UTC, datetime  # noqa: PLC0415 - only here
+    from datetime import UTC, datetime
 
-    from piolet.core.nouns import Status  # noqa: PLC0415 - `piolet --help` and completion need none of this
-    from piolet.logbook import layout  # noqa: PLC0415 - same
-    from piolet.vet.history import past  # noqa: PLC0415 - same
+    from piolet.core.nouns import Status
+    from piolet.logbook import layout
+    from piolet.vet.history import past
 
     found = [
         each
@@ -164,23 +164,23 @@ def history(node: str, name: str, limit: int, output: Format, *, failed: bool) -
 @click.option("--protocol", "name", default="quick", show_default=True, help="A protocol's name or file.")
 def node(name: str) -> None:
     """Run a protocol on this node and print the line of JSON with which it would answer, to look at a check by hand."""
-    from piolet import vet  # noqa: PLC0415 - `piolet --help` and completion need none of this
-    from piolet.vet.node import print_answer  # noqa: PLC0415 - same
+    from piolet import vet
+    from piolet.vet.node import print_answer
 
     print_answer(vet.load_protocol(name, _settings()))
 
 
 def _settings() -> Settings:
-    from piolet.core import config  # noqa: PLC0415 - as above
+    from piolet.core import config
 
     return config.load().settings
 
 
 def _nodes(names: str) -> NodeSet:
     """Return the nodes to vet: those given, else all of the allocation."""
-    from piolet.core.errors import UsageError  # noqa: PLC0415 - `piolet --help` and completion need none of this
-    from piolet.core.nodeset import NodeSet  # noqa: PLC0415 - same
-    from piolet.tools.slurm.allocation import het_groups  # noqa: PLC0415 - same
+    from piolet.core.errors import UsageError
+    from piolet.core.nodeset import NodeSet
+    from piolet.tools.slurm.allocation import het_groups
 
     components = het_groups(os.environ).values()
     held = NodeSet(components or os.environ.get("SLURM_JOB_NODELIST", ""))
@@ -210,7 +210,7 @@ def _as_json(protocol: Protocol, verdict: Verdict) -> dict[str, object]:
 
 def _print_verdict(verdict: Verdict) -> None:
     """Print each check that did not pass, then what to do, then the nodes that are ready."""
-    from piolet.core.nouns import Status  # noqa: PLC0415 - `piolet --help` and completion need none of this
+    from piolet.core.nouns import Status
 
     bad = [result for result in verdict.results if result.status is not Status.PASS]
     if bad:

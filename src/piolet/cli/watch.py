@@ -47,9 +47,9 @@ def diagnose(job: str, logs: tuple[Path, ...], output: Format, *, save: bool, br
 
     Exit status: 0 nothing found, 1 findings.
     """
-    from piolet.logbook.records import write_findings  # noqa: PLC0415 - help needs none of this
-    from piolet.watch import archive, notes  # noqa: PLC0415 - same
-    from piolet.watch.diagnosis import diagnose as diagnosis  # noqa: PLC0415 - same
+    from piolet.logbook.records import write_findings
+    from piolet.watch import archive, notes
+    from piolet.watch.diagnosis import diagnose as diagnosis
 
     with archive.find_configured(job) as book, progress("diagnosing"):
         others = archive.Archive(book.logbook.path.parent.parent).seen_by(book.grant.viewer)
@@ -76,8 +76,8 @@ def compare(before: str, after: str, output: Format) -> None:
 
     Whether one used its GPUs better, `piolet score compare` says.
     """
-    from piolet.watch import archive  # noqa: PLC0415 - help needs none of this
-    from piolet.watch.compare import changes  # noqa: PLC0415 - same
+    from piolet.watch import archive
+    from piolet.watch.compare import changes
 
     with archive.find_configured(before) as first, archive.find_configured(after) as second:
         found = changes(first, second)
@@ -97,14 +97,14 @@ def compare(before: str, after: str, output: Format) -> None:
 @format_option
 def notes(job: str, text: str | None, rule: str, output: Format) -> None:
     """List what people noted about JOB, or note something."""
-    import getpass  # noqa: PLC0415 - help needs none of this
-    import time  # noqa: PLC0415 - same
+    import getpass
+    import time
 
-    from piolet.core import plugins  # noqa: PLC0415 - same
-    from piolet.core.errors import UsageError  # noqa: PLC0415 - same
-    from piolet.core.text import did_you_mean  # noqa: PLC0415 - same
-    from piolet.watch import archive  # noqa: PLC0415 - same
-    from piolet.watch import notes as noted  # noqa: PLC0415 - same
+    from piolet.core import plugins
+    from piolet.core.errors import UsageError
+    from piolet.core.text import did_you_mean
+    from piolet.watch import archive
+    from piolet.watch import notes as noted
 
     known = [name.replace("_", "-") for name in plugins.names("piolet.rules")]
     if rule and rule not in known:
@@ -131,7 +131,7 @@ def sql(job: str, query: str, *, time_s: float, memory: int, rows: int, output: 
 
     `piolet watch schema` tells which tables and columns there are, with unit and meaning.
     """
-    from piolet.watch import archive, console, words  # noqa: PLC0415 - help needs none of this
+    from piolet.watch import archive, console, words
 
     with archive.find_configured(job) as book:
         answer = console.ask(book, query, console.Limits(time_s, memory << 20, rows))
@@ -152,7 +152,7 @@ def sql(job: str, query: str, *, time_s: float, memory: int, rows: int, output: 
 @format_option
 def quality(job: str, output: Format) -> None:
     """Say what the data of JOB are worth: coverage, gaps, late nodes, drops, blanks, what was never collected."""
-    from piolet.watch import archive  # noqa: PLC0415 - help needs none of this
+    from piolet.watch import archive
 
     with archive.find_configured(job) as book, progress("reading the logbook"):
         found = book.quality()
@@ -168,10 +168,10 @@ def quality(job: str, output: Format) -> None:
 @click.option("--once", is_flag=True, help="Show it once and end.")
 def top(job: str, *, every_s: float, once: bool) -> None:
     """Show what JOB does now: SM activity of every GPU, the step, the findings; ends with the job or with Ctrl-C."""
-    import time  # noqa: PLC0415 - help needs none of this
+    import time
 
-    from rich.console import Console  # noqa: PLC0415 - same
-    from rich.live import Live  # noqa: PLC0415 - same
+    from rich.console import Console
+    from rich.live import Live
 
     console = Console(highlight=False, markup=False)
     if once:
@@ -190,10 +190,10 @@ def top(job: str, *, every_s: float, once: bool) -> None:
 
 def _screen(job: str, height: int) -> tuple[Text, bool]:
     """Return the screen of a job, and whether it has ended."""
-    from rich.text import Text  # noqa: PLC0415 - help needs none of this
+    from rich.text import Text
 
-    from piolet.watch import archive  # noqa: PLC0415 - same
-    from piolet.watch import top as now  # noqa: PLC0415 - same
+    from piolet.watch import archive
+    from piolet.watch import top as now
 
     with archive.find_configured(job) as book:
         outcome = book.outcome()
@@ -240,10 +240,10 @@ def notebook(job: str, path: Path | None, *, no_open: bool) -> None:
 
     A notebook that is there already is opened as it is. It runs on this machine, as you.
     """
-    import os  # noqa: PLC0415 - help needs none of this
+    import os
 
-    from piolet.watch import archive  # noqa: PLC0415 - same
-    from piolet.watch import notebook as worked  # noqa: PLC0415 - same
+    from piolet.watch import archive
+    from piolet.watch import notebook as worked
 
     worked.check_installed()
     with archive.find_configured(job) as book:
@@ -262,8 +262,8 @@ def notebook(job: str, path: Path | None, *, no_open: bool) -> None:
 @format_option
 def schema(family: str | None, output: Format) -> None:
     """List the tables of a logbook, or the columns of one: type, unit, meaning."""
-    from piolet.logbook.schema import FAMILIES, VERSION  # noqa: PLC0415 - help needs none of this
-    from piolet.watch.tables import family_rows  # noqa: PLC0415 - same
+    from piolet.logbook.schema import FAMILIES, VERSION
+    from piolet.watch.tables import family_rows
 
     found = {name: family_rows(name) for name in ([family] if family else FAMILIES)}
     if output is Format.JSON:
@@ -294,7 +294,7 @@ def _by_missing(found: Findings) -> dict[str, list[str]]:
 
 
 def _shown(number: int, each: Diagnosis, start_ns: int) -> str:
-    from piolet.watch.words import fact  # noqa: PLC0415 - help needs none of this
+    from piolet.watch.words import fact
 
     lines = [
         f"{number}. {each.subject}: {each.title} ({each.severity.value}, confidence {each.confidence:.0%})",
@@ -324,7 +324,7 @@ def _plain(found: DataQuality) -> dict[str, object]:
 
 
 def _print_quality(found: DataQuality) -> None:
-    from piolet.watch import words  # noqa: PLC0415 - help needs none of this
+    from piolet.watch import words
 
     print_table(("family", "coverage"), [(name, f"{share:.1%}") for name, share in found.shares.items()])
     rows = [

@@ -24,9 +24,9 @@ def export(job: str, port: int, *, url: str | None, protocol: str, headers: Path
     It listens on this machine only, where every user can read it. With --push, every sample goes to a store that takes
     Prometheus remote-write, or OTLP over HTTP.
     """
-    from functools import partial  # noqa: PLC0415 - help needs none of this
+    from functools import partial
 
-    from piolet.watch import archive, exporter, push  # noqa: PLC0415 - same
+    from piolet.watch import archive, exporter, push
 
     opener = partial(archive.find_configured, job)
     if url is None:
@@ -43,8 +43,8 @@ def dashboards(directory: Path) -> None:
 
     They ask for the metrics of `piolet watch export`. Files of the same names are replaced.
     """
-    from piolet.core.files import write_json  # noqa: PLC0415 - help needs none of this
-    from piolet.watch.dashboards import DASHBOARDS, document  # noqa: PLC0415 - same
+    from piolet.core.files import write_json
+    from piolet.watch.dashboards import DASHBOARDS, document
 
     for dashboard in DASHBOARDS:
         path = directory / f"piolet-{dashboard.name}.json"

@@ -26,7 +26,7 @@ def lake(query: str, files: str | None, output: Format) -> None:
     Tables are the families, with a column `job`, and the roll-ups gpu_1m, gpu_1h, host_1m and host_1h. Without QUERY,
     list the questions.
     """
-    from piolet.watch import lake as asked  # noqa: PLC0415 - help needs none of this
+    from piolet.watch import lake as asked
 
     if not query:
         print_table(("question", "what it answers"), [(name, what) for name, (what, _) in asked.CATALOGUE.items()])
@@ -53,10 +53,10 @@ def rollup(days: int) -> None:
 
     They hold every job, so they stay readable to you alone.
     """
-    from datetime import UTC, datetime  # noqa: PLC0415 - help needs none of this
+    from datetime import UTC, datetime
 
-    from piolet.watch import Archive, rollups  # noqa: PLC0415 - same
-    from piolet.watch.access import this_process  # noqa: PLC0415 - same
+    from piolet.watch import Archive, rollups
+    from piolet.watch.access import this_process
 
     root, cluster = _root()
     jobs = Archive(root).seen_by(this_process())
@@ -66,8 +66,8 @@ def rollup(days: int) -> None:
 
 
 def _root() -> tuple[Path, str]:
-    from piolet.core import config  # noqa: PLC0415 - help needs none of this
-    from piolet.logbook import layout  # noqa: PLC0415 - same
+    from piolet.core import config
+    from piolet.logbook import layout
 
     settings = config.load().settings
     return layout.root(settings), settings.cluster

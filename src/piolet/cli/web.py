@@ -14,7 +14,7 @@ def command(host: str, port: int) -> None:
     Without further settings it listens on this machine only and prints a link that logs in once. On a login node,
     open it through a tunnel: ssh -L 8418:127.0.0.1:8418 LOGIN-NODE. Settings: `piolet config keys`, web.
     """
-    from piolet.core import config  # noqa: PLC0415 - help needs none of this
-    from piolet.web.app import serve  # noqa: PLC0415 - same
+    from piolet.core import config
+    from piolet.web.app import serve
 
     serve(config.load().settings, host, port)

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from piolet.core.errors import storage_errors
-from piolet.lab.cluster import Lab, short_digest
+from piolet.lab.cluster import Lab
+from piolet.lab.directory import group_name
 from piolet.lab.spec import Isolation
 
 _HIERARCHIES = ("freezer", "memory", "devices", "cpuset", "cpuacct", "cpu")
 _ROOT = Path("/sys/fs/cgroup")
-_REMOVAL_S = 5.0
-_POLL_S = 0.02
-
-
-def group_name(directory: Path) -> str:
-    """Return the name of the lab's directory in each hierarchy."""
-    return f"piolet-{short_digest(directory)}"
 
 
 def ensure_groups(lab: Lab) -> None:
@@ -30,28 +23,6 @@ def ensure_groups(lab: Lab) -> None:
             for path in (top, *(top / node for node in lab.nodes)):
                 path.mkdir(exist_ok=True)
                 _inherit_cpus(path)
-
-
-def remove_groups(directory: Path) -> None:
-    """Remove the cgroups of the lab in `directory`, whose processes have ended; wait while the kernel lets go."""
-    deadline = time.monotonic() + _REMOVAL_S
-    for top in _ROOT.glob(f"*/{group_name(directory)}"):
-        while top.exists():
-            _remove_empty(top)
-            if top.exists() and time.monotonic() > deadline:
-                with storage_errors(top, "remove the lab's cgroup"):
-                    top.rmdir()
-            time.sleep(_POLL_S if top.exists() else 0)
-
-
-def _remove_empty(path: Path) -> None:
-    for child in path.iterdir():
-        if child.is_dir():
-            _remove_empty(child)
-    try:
-        path.rmdir()
-    except OSError:
-        return  # still busy; the caller tries again
 
 
 def _inherit_cpus(path: Path) -> None:

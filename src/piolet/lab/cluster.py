@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from dataclasses import dataclass
@@ -11,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from piolet import __version__
-from piolet.core import config
 from piolet.core.errors import ParseError, UsageError
 from piolet.core.files import read_json, write_json
 from piolet.core.text import did_you_mean
+from piolet.lab import ending
+from piolet.lab.directory import labs_directory
 from piolet.lab.spec import Network, Spec, check_name
 
 LOOPBACK = "127.0.0.1"
@@ -97,9 +97,7 @@ class Lab:
 
     def down(self) -> None:
         """End everything in this lab and remove it; see piolet.lab.ending.down."""
-        from piolet.lab.ending import down  # noqa: PLC0415 - ending needs nothing of a lab but its directory
-
-        down(self.name, self.directory.parent)
+        ending.down(self.name, self.directory.parent)
 
     def save(self) -> None:
         """Write lab.json."""
@@ -158,16 +156,6 @@ def open_lab(name: str = "lab", directory: Path | None = None) -> Lab:
 def list_labs(directory: Path | None = None) -> tuple[Lab, ...]:
     """Return every lab of `directory` (default: setting lab.directory), ordered by name."""
     return tuple(load(path.parent) for path in sorted(labs_directory(directory).glob("*/lab.json")))
-
-
-def labs_directory(directory: Path | None = None) -> Path:
-    """Return the directory of all labs, absolute and free of symbolic links, as daemons carry it in their marker."""
-    return (directory or config.load().settings.lab.directory).resolve()
-
-
-def short_digest(directory: Path) -> str:
-    """Return six digits that name this lab's links and cgroups, which cannot carry its path."""
-    return hashlib.sha256(str(directory).encode()).hexdigest()[:6]
 
 
 def slurmd_port(lab: Lab, node: str) -> int:

@@ -11,9 +11,9 @@ from pathlib import Path
 from piolet.core.errors import PioletError, Refused, ToolError
 from piolet.core.run import STDOUT, Process, SystemRunner
 from piolet.lab import processes
-from piolet.lab.cgroups import group_name
 from piolet.lab.cluster import LOOPBACK, Lab, slurmd_port
-from piolet.lab.network import bridge_name, link_name
+from piolet.lab.directory import bridge_name, group_name
+from piolet.lab.network import link_name
 from piolet.lab.spec import Isolation, Network
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -9,15 +9,17 @@ from pathlib import Path
 from piolet.core.config import LabSettings
 from piolet.core.errors import PioletError, storage_errors
 from piolet.core.run import Runner, SystemRunner
-from piolet.lab import machine, network, processes
-from piolet.lab.cgroups import remove_groups
-from piolet.lab.cluster import labs_directory
+from piolet.lab import machine, processes
+from piolet.lab.directory import bridge_name, group_name, labs_directory
 from piolet.lab.spec import check_name
 
 _SLURM_S = 5.0
 _JOBS_S = 4.0
 _PROCESSES_S = 15.0
+_CGROUPS_S = 5.0
+_IP_TIMEOUT_S = 20.0
 _POLL_S = 0.05
+_CGROUPS = Path("/sys/fs/cgroup")
 
 
 def down(name: str = "lab", directory: Path | None = None) -> bool:
@@ -49,8 +51,8 @@ def remove(lab: Path, *, keep_directory: bool = False) -> None:
     with storage_errors(lab, "remove the lab's record"):
         (lab / "lab.json").unlink(missing_ok=True)
     processes.end_members(lab, _PROCESSES_S)
-    network.remove_links(lab, SystemRunner())
-    remove_groups(lab)
+    _remove_links(lab)
+    _remove_groups(lab)
     with storage_errors(lab, "remove the lab's files"):
         for path in lab.iterdir() if lab.exists() else ():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -93,3 +95,33 @@ def _remove_if_empty(*directories: Path) -> None:
             directory.rmdir()
         except OSError:
             return  # in use, or not there
+
+
+def _remove_links(directory: Path) -> None:
+    """Delete the bridge and every link of the lab in `directory`, also after a half-way start."""
+    prefix = bridge_name(directory)
+    for path in Path("/sys/class/net").glob(f"{prefix}*"):
+        # The kernel deletes the link of a namespace that has just ended at about the same time: either is well.
+        SystemRunner().run(["ip", "link", "delete", path.name], timeout=_IP_TIMEOUT_S, ok=None)
+
+
+def _remove_groups(directory: Path) -> None:
+    """Remove the cgroups of the lab in `directory`, whose processes have ended; wait while the kernel lets go."""
+    deadline = time.monotonic() + _CGROUPS_S
+    for top in _CGROUPS.glob(f"*/{group_name(directory)}"):
+        while top.exists():
+            _remove_empty(top)
+            if top.exists() and time.monotonic() > deadline:
+                with storage_errors(top, "remove the lab's cgroup"):
+                    top.rmdir()
+            time.sleep(_POLL_S if top.exists() else 0)
+
+
+def _remove_empty(path: Path) -> None:
+    for child in path.iterdir():
+        if child.is_dir():
+            _remove_empty(child)
+    try:
+        path.rmdir()
+    except OSError:
+        return  # still busy; the caller tries again

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from piolet.core.errors import Refused
 from piolet.core.run import Runner
-from piolet.lab.cluster import Lab, Place, short_digest
+from piolet.lab.cluster import Lab, Place
+from piolet.lab.directory import bridge_name
 from piolet.lab.spec import Network, Spec
 
 # Below the range that Linux gives to outgoing connections (net.ipv4.ip_local_port_range: 32768-60999).
@@ -64,19 +65,6 @@ def ensure_bridge(lab: Lab, runner: Runner) -> None:
     address = f"{lab.gateway}/{subnet.prefixlen}"
     runner.run(["ip", "address", "replace", address, "dev", name], timeout=_IP_TIMEOUT_S)
     runner.run(["ip", "link", "set", name, "up"], timeout=_IP_TIMEOUT_S)
-
-
-def remove_links(directory: Path, runner: Runner) -> None:
-    """Delete the bridge and every link of the lab in `directory`, also after a half-way start."""
-    prefix = bridge_name(directory)
-    for path in Path("/sys/class/net").glob(f"{prefix}*"):
-        # The kernel deletes the link of a namespace that has just ended at about the same time: either is well.
-        runner.run(["ip", "link", "delete", path.name], timeout=_IP_TIMEOUT_S, ok=None)
-
-
-def bridge_name(directory: Path) -> str:
-    """Return the name of the lab's bridge; those of its links begin with it (at most 15 characters)."""
-    return f"pl{short_digest(directory)}"
 
 
 def link_name(lab: Lab, node: str) -> str:

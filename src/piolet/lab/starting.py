@@ -13,8 +13,9 @@ from piolet.core.errors import Refused, storage_errors
 from piolet.core.run import SystemRunner
 from piolet.lab import daemons, machine, processes, status
 from piolet.lab.cgroups import ensure_groups
-from piolet.lab.cluster import Lab, labs_directory, list_labs, load
+from piolet.lab.cluster import Lab, list_labs, load
 from piolet.lab.database import ensure_accounting
+from piolet.lab.directory import labs_directory
 from piolet.lab.ending import remove
 from piolet.lab.files import SIMULATOR, built, write_files
 from piolet.lab.network import choose_place, ensure_bridge

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from piolet.lab.cluster import short_digest
+from piolet.lab.directory import short_digest
 
 PLACES = ("/var/lib", "/run", "/tmp", "/dev/shm", "/etc")  # noqa: S108 - where a lab could leave something
 
