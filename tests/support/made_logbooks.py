@@ -5,6 +5,7 @@ start-up 24 s, then steps; a checkpoint; an input stall; one GPU that throttles;
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import duckdb
 
-from piolet.core.files import write_json
+from piolet.core.files import write_json, write_text
 from piolet.core.nouns import CheckResult, Gpu, Status
 from piolet.logbook.layout import Logbook, create
 from piolet.logbook.reader import Reader
@@ -157,6 +158,9 @@ def training(root: Path, *, nodes: int = 4, gpus: int = 4, scale: float = 1.0) -
     logbook = write(root, record, _training_rows(kept, gpus, scale))
     write_checks(logbook.vet, "node", _checks(names))
     write_json(logbook.environment_lock, ENVIRONMENT)
+    for name in kept:
+        held = {"node": name, "by": "aws_ofi_nccl", "kind": "library", "value": "libnccl-net.so"}
+        write_text(logbook.verified / f"{name}.jsonl", json.dumps(held) + "\n")
     ended = record.program_ended_ns or 0
     write_outcome(logbook.outcome, Outcome("COMPLETED", 0, ended_ns=ended))
     return logbook

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from piolet.core.nouns import CheckResult, Interval, Status
-from piolet.logbook.environments import environment
+from piolet.logbook.environments import Verified, environment, verified, verified_files
 from piolet.logbook.layout import Logbook
 from piolet.logbook.quality import Quality, assess
 from piolet.logbook.reader import Reader, read, rereading
@@ -71,6 +71,7 @@ class Overview:
     findings: tuple[Diagnosis, ...] = ()
     work: Work = NOTHING_TOLD
     resources: Resources | None = None
+    verified: tuple[Verified, ...] = ()
 
     @property
     def advice(self) -> tuple[Advice, ...]:
@@ -105,6 +106,7 @@ def overview(reader: Reader, parameters: float | None = None) -> Overview:
         findings=_findings(logbook) if _own(reader, logbook.findings) else (),
         work=work(reader, score, parameters),
         resources=resources(reader, window, score) if window else None,
+        verified=verified(reader.own(verified_files(logbook))),
     )
 
 

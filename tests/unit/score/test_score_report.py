@@ -73,6 +73,8 @@ def test_the_page_tells_the_story(page: str) -> None:
         "in steady state",
         "node[1,3], 2025-12-29 09:19:56 UTC to",
         "5f2b8c0d2c9f",
+        "aws_ofi_nccl: library",
+        "held in the container on node[1,3]",
         "no InfiniBand device on this node",
     ):
         assert words_ in page
