@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
+Word = TypeVar("Word", bound=StrEnum)
 
 
 class Format(StrEnum):
@@ -22,12 +23,23 @@ class Format(StrEnum):
     JSON = "json"
 
 
+class OneOf(click.Choice[Word]):
+    """A choice among the words of a StrEnum, whatever their case; click itself would take the members' names."""
+
+    def __init__(self, words: type[Word]) -> None:
+        super().__init__(words, case_sensitive=False)
+
+    def normalize_choice(self, choice: object, ctx: click.Context | None) -> str:  # noqa: ARG002 - click's interface
+        """Return the form in which choices are compared."""
+        return str(choice).casefold()
+
+
 def format_option(function: F) -> F:
     """Add `--format table|json` to a command; it arrives as `output: Format`."""
     return click.option(
         "--format",
         "output",
-        type=click.Choice(Format, case_sensitive=False),
+        type=OneOf(Format),
         default=Format.TABLE,
         show_default=True,
         help="Print for people or for programs.",

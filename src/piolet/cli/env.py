@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from piolet.cli import env_hooks, env_images
-from piolet.cli.common import Format, format_option, print_json, print_table
+from piolet.cli.common import Format, OneOf, format_option, print_json, print_table
 from piolet.core import config
 from piolet.core.errors import PioletError
 from piolet.core.files import write_text
@@ -120,7 +120,7 @@ def diff(a: str, b: str, output: Format) -> int:
 
 @command.command()
 @click.argument("name")
-@click.option("--template", type=click.Choice(Template, case_sensitive=False), help="What the environment is for.")
+@click.option("--template", type=OneOf(Template), help="What the environment is for.")
 @click.option("--image", help="Path of the image.")
 def new(name: str, template: Template | None, image: str | None) -> None:
     """Write a new, commented EDF from a template, and print its path; no file is ever replaced.
@@ -129,9 +129,7 @@ def new(name: str, template: Template | None, image: str | None) -> None:
     given is asked for.
     """
     starting.place(name, _context())  # a bad name is said before anything is asked
-    template = template or Template(
-        _asked("--template", "What is it for", type=click.Choice(Template, case_sensitive=False))
-    )
+    template = template or Template(_asked("--template", "What is it for", type=OneOf(Template)))
     image = image or _asked("--image", "Path of the image, a squashfs file or a directory")
     path = starting.new(name, template, image, _context())
     click.echo(path)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from piolet.cli.common import Format, format_option, print_json, print_table, progress
+from piolet.cli.common import Format, OneOf, format_option, print_json, print_table, progress
 from piolet.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def judging(function: F) -> F:
         click.option(
             "--format",
             "report",
-            type=click.Choice(Report, case_sensitive=False),
+            type=OneOf(Report),
             default=Report.TABLE,
             show_default=True,
             help="Print for people, for programs, or for code hosts.",

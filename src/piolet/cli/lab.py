@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TextIO
 
 import click
 
-from piolet.cli.common import Format, format_option, print_json, print_table, progress
+from piolet.cli.common import Format, OneOf, format_option, print_json, print_table, progress
 from piolet.core.errors import ToolMissing, UsageError
 from piolet.core.nodeset import NodeSet
 from piolet.core.text import plural
@@ -52,7 +52,7 @@ def command() -> None:
 @click.option(
     "--net",
     "network",
-    type=click.Choice(Network, case_sensitive=False),
+    type=OneOf(Network),
     default=Network.HOST,
     show_default=Network.HOST.value,
     help="Nodes on this machine's network, or each with an address of its own.",
@@ -60,7 +60,7 @@ def command() -> None:
 @click.option("--accounting", is_flag=True, help="With slurmdbd and MariaDB, so that sacct answers.")
 @click.option(
     "--isolation",
-    type=click.Choice(Isolation, case_sensitive=False),
+    type=OneOf(Isolation),
     default=Isolation.NONE,
     show_default=Isolation.NONE.value,
     help="Confine jobs to the memory and devices that they were given.",

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from piolet.cli import service_accounting, service_gateway, service_local, service_publishing, service_slurm
-from piolet.cli.common import Format, format_option, print_json, progress
+from piolet.cli.common import Format, OneOf, format_option, print_json, progress
 from piolet.cli.service_site import file_argument, site_platform, today
 from piolet.core.files import write_text
 from piolet.core.text import plural
@@ -30,7 +30,7 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("template", type=click.Choice(Template, case_sensitive=False))
+@click.argument("template", type=OneOf(Template))
 @click.argument("path", type=click.Path(path_type=Path), default=Path("service.toml"))
 @click.option("--project", required=True, help="The project that the service belongs to.")
 @click.option("--image", required=True, help="Its image: NAME@sha256:..., or NAME:TAG and then `pin`.")

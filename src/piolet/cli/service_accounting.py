@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from piolet.cli.common import print_json, print_table, progress
+from piolet.cli.common import OneOf, print_json, print_table, progress
 from piolet.cli.service_site import gitops_of, site_platform
 from piolet.core.files import write_text
 
@@ -34,7 +34,7 @@ class Form(StrEnum):
 )
 @click.option("--prometheus", default="", help="Address of a Prometheus, for what was really used.")
 @click.option("--page", type=click.Path(path_type=Path, dir_okay=False), help="Write a page as well.")
-@click.option("--format", "form", type=click.Choice(Form, case_sensitive=False), default=Form.TABLE, show_default=True)
+@click.option("--format", "form", type=OneOf(Form), default=Form.TABLE, show_default=True)
 def account(
     month: str, *, repository: str | None, gateway: Path | None, prometheus: str, page: Path | None, form: Form
 ) -> int:

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from service_schemas import VERSIONS, problems
 
+from piolet.cli.main import run_command
 from piolet.core.errors import ConfigError
 from piolet.service import platform as platforms
 from piolet.service import read, rendered
@@ -103,6 +104,13 @@ def test_every_template_is_right(tmp_path, platform, template, version, desk):
 
 def test_every_template_is_a_file():
     assert {path.stem for path in TEMPLATES.glob("*.toml")} == {template.value for template in Template}
+
+
+def test_a_template_is_asked_for_by_the_name_of_its_file(tmp_path):
+    path = tmp_path / "service.toml"
+    words = ["service", "new", "label-studio", str(path), "--project", "climate", "--image", "ghcr.io/example/x:1"]
+    assert run_command(words) == 0
+    assert read(path).service.name == "label-studio"
 
 
 def test_the_schemas_refuse_what_is_wrong(desk, right):
