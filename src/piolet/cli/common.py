@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,10 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 Word = TypeVar("Word", bound=StrEnum)
+
+
+PLAIN_WIDTH = 200
+"""Columns of a table when stdout is not a terminal."""
 
 
 class Format(StrEnum):
@@ -61,8 +66,22 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    width = None if sys.stdout.isatty() else 200
+    width = None if sys.stdout.isatty() else PLAIN_WIDTH
     Console(width=width, emoji=False, highlight=False, markup=False, soft_wrap=False).print(table)
+
+
+def print_rows(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows of any width on stdout: as a table, or each row as lines of its own where that would be too wide."""
+    widths = [max(len(str(cell)) for cell in cells) for cells in zip(columns, *rows, strict=True)]
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else PLAIN_WIDTH
+    if sum(widths) + 2 * len(widths) <= room:
+        print_table(columns, rows)
+        return
+    longest = max(map(len, columns))
+    for number, row in enumerate(rows, start=1):
+        click.echo(f"row {number}")
+        for column, cell in zip(columns, row, strict=True):
+            click.echo(f"  {column:{longest}}  {cell}")
 
 
 @contextmanager

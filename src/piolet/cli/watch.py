@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from piolet.cli import watch_export, watch_lake
-from piolet.cli.common import Format, format_option, print_json, print_table, progress
+from piolet.cli.common import Format, format_option, print_json, print_rows, print_table, progress
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -138,9 +138,9 @@ def sql(job: str, query: str, *, time_s: float, memory: int, rows: int, output: 
     if output is Format.JSON:
         print_json(asdict(answer) | {"units": answer.units})
         return
-    print_table(
-        [f"{name} [{answer.units[name]}]" if name in answer.units else name for name in answer.columns], answer.rows
-    )
+    units = {name: "" if unit == "1" else f" [{unit}]" for name, unit in answer.units.items()}
+    rows_shown = [["NULL" if cell is None else cell for cell in row] for row in answer.rows]
+    print_rows([f"{name}{units.get(name, '')}" for name in answer.columns], rows_shown)
     if answer.truncated:
         click.echo(f"only the first {rows} rows are shown", err=True)
     if answer.coverage:

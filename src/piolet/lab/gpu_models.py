@@ -57,10 +57,7 @@ def find_model(key: str) -> GpuModel:
     try:
         return models()[key.lower()]
     except KeyError:
-        known = ", ".join(models())
-        raise UsageError(
-            f'no GPU model "{key}"', where="--model", remedy=did_you_mean(key, models()) + f" (known: {known})"
-        ) from None
+        raise UsageError(f'no GPU model "{key}"', remedy=did_you_mean(key, models())) from None
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from piolet.core.text import plural
 from piolet.logbook.records import Evidence
@@ -24,7 +24,10 @@ def troubles(found: DataQuality) -> Iterator[str]:
     """Yield what is wrong with the data, beside holes: a sentence each."""
     yield from (f"{node}: recorder restarted {plural(count, 'time')}" for node, count in found.restarts.items())
     yield from (f"{node}: clock {offset:+.6f} s" for node, offset in found.clock_offset_s.items())
-    yield from (f"{family}.{column}: {plural(count, 'blank')}" for (family, column), count in found.blanks.items())
+    yield from (
+        f"{family}: {plural(count, 'blank')} in {', '.join(columns)}"
+        for (family, count), columns in _alike(found.blanks)
+    )
     for (node, device, name), count in found.resets.items():
         yield f"{node}:{device} {name} fell {plural(count, 'time')}"
     yield from (f"{node}: {source} not available: {why}" for node, source, why in found.unavailable)
@@ -33,6 +36,14 @@ def troubles(found: DataQuality) -> Iterator[str]:
     yield from (f"unreadable: {path}" for path in found.torn)
     if found.dropped_rows:
         yield f"{plural(found.dropped_rows, 'row')} dropped by the recorder"
+
+
+def _alike(blanks: Mapping[tuple[str, str], int]) -> Iterable[tuple[tuple[str, int], list[str]]]:
+    """Return the columns of a family that have equally many blanks together: most often they are of one source."""
+    columns: dict[tuple[str, int], list[str]] = {}
+    for (family, column), count in blanks.items():
+        columns.setdefault((family, count), []).append(column)
+    return columns.items()
 
 
 def never(found: DataQuality) -> str:

@@ -45,6 +45,15 @@ def test_sql_prints_a_table_with_units(slow: Logbook, capsys: pytest.CaptureFixt
     assert "of the expected samples: gpu 98.2%" in said.err
 
 
+def test_rows_that_are_too_wide_for_a_table_stand_one_value_a_line(
+    slow: Logbook, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["watch", "sql", str(slow.path), "SELECT * FROM gpu", "--rows", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == ["row 1", "row 2"]
+    assert ["power_w", "[W]"] in [line.split()[:2] for line in lines]
+
+
 def test_sql_that_is_wrong_is_one_clear_error(slow: Logbook, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["watch", "sql", str(slow.path), "SELECT nothing FROM gpu"]) == 2
     assert "the query cannot be run" in capsys.readouterr().err
