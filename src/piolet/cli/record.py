@@ -11,6 +11,7 @@ import click
 from piolet.core import config
 from piolet.core.errors import UsageError
 from piolet.record.agent import run_agent
+from piolet.record.rates import intervals
 from piolet.record.spec import AgentSpec
 
 _WAYS = {(True, False): "an agent", (False, True): "--site", (False, False): "--attach", (True, True): "an agent"}
@@ -19,6 +20,11 @@ _WAYS = {(True, False): "an agent", (False, True): "--site", (False, False): "--
 @click.command(context_settings={"allow_interspersed_args": False})
 @click.option("--logbook", type=click.Path(file_okay=False, path_type=Path), help="Directory to record into.")
 @click.option("--interval", type=float, help="Seconds between samples.  [default: the setting record.interval_s]")
+@click.option(
+    "--rate",
+    metavar="FAMILY=HZ,...",
+    help="Samples a second of families, such as gpu=10,proc=1.  [default: record.rates]",
+)
 @click.option("--node", default="", help="Name of this node in the logbook.  [default: Slurm's, else the host's]")
 @click.option("--agent", is_flag=True, help="Record this node in the foreground until SIGTERM; needs --logbook.")
 @click.option("--attach", metavar="JOB", default="", help="Record this running Slurm job from outside, until it ends.")
@@ -33,6 +39,7 @@ def command(
     attach: str,
     program: tuple[str, ...],
     *,
+    rate: str | None,
     agent: bool,
     site: bool,
     standby: bool,
@@ -48,7 +55,7 @@ def command(
 
         piolet record --attach 4711
     """
-    settings = config.load({"record.interval_s": interval}).settings
+    settings = config.load({"record.interval_s": interval, "record.rates": rate and rate.split(",")}).settings
     if agent + site + bool(attach) + bool(program) != 1:
         raise UsageError(
             f"{_WAYS[agent, site]} takes no program" if agent or site or attach else "there is no program to record",
@@ -88,7 +95,7 @@ def _run_agent(logbook: Path | None, node: str, settings: config.Settings, *, st
             flush_s=record.flush_s,
             kernel_log=record.kernel_log,
             dcgm=record.dcgm,
-            gpu_interval_s=record.gpu_interval_s,
+            intervals_s=intervals(record.rates),
             follow=(os.pidfd_open(os.getppid()),),  # so that none outlives the step that it was started in
             standby=standby,
             whole_job=whole_job,

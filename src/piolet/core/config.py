@@ -142,7 +142,7 @@ def _environment_values(environ: Mapping[str, str]) -> Iterator[tuple[str, Value
 
 def _from_text(read: known_settings.Reader, text: str) -> str | list[str]:
     """Split the text of a list: paths at colons as in PATH, everything else at commas."""
-    separator = {known_settings.paths: ":", known_settings.texts: ","}.get(read)
+    separator = {known_settings.paths: ":", known_settings.texts: ",", known_settings.rates: ","}.get(read)
     return text.split(separator) if separator else text
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -91,6 +92,35 @@ def one_of(*words: str) -> Callable[[Any], str]:
     return read
 
 
+SAMPLED = ("gpu", "host", "nic", "fs", "proc", "cgroup", "energy", "clock", "inventory")
+"""The families of samples that have a rate."""
+
+MOST_HZ, LEAST_HZ = 10, Fraction(1, 3600)
+"""On Hopper the counters of a GPU say nothing below 100 ms."""
+
+
+def rate(word: str) -> tuple[str, Fraction]:
+    """Return the family and the samples a second of a word such as ``gpu=10`` or ``inventory=1/60``."""
+    family, _, text = word.strip().partition("=")
+    try:
+        hertz = Fraction(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError("must be of the form FAMILY=HZ, such as gpu=10 or inventory=1/60") from error
+    if family not in SAMPLED:
+        raise ValueError(f"must name one of {', '.join(SAMPLED)}")
+    if not LEAST_HZ <= hertz <= MOST_HZ:
+        raise ValueError(f"must be from {LEAST_HZ} to {MOST_HZ} samples a second")
+    return family, hertz
+
+
+def rates(value: object) -> tuple[str, ...]:
+    """Read an array of rates."""
+    words = texts(value)
+    for word in words:
+        rate(word)
+    return words
+
+
 def setting(default: T, read: Reader, description: str) -> T:
     """Return the field of a setting."""
     return field(default=default, metadata={"read": read, "description": description})
@@ -153,8 +183,8 @@ class RecordSettings:
     """The recorder."""
 
     interval_s: float = setting(1.0, number(least=0.1, most=60), "seconds between samples")
-    gpu_interval_s: float | None = setting(
-        None, number(least=0.1, most=60), "seconds between samples of GPUs, where they are to be more often"
+    rates: tuple[str, ...] = setting(
+        (), rates, 'families with a rate of their own, in samples a second: ["gpu=10", "inventory=1/60"]'
     )
     flush_s: float = setting(5.0, number(least=1, most=300), "seconds of samples that a kill may lose")
     kernel_log: Path = setting(Path("/dev/kmsg"), path, "kernel log to read Xid messages from")

@@ -36,6 +36,7 @@ from piolet.launch.warning import Warned
 from piolet.launch.watching import SIGNS, Watch, xid_before
 from piolet.logbook import provenance, records
 from piolet.logbook.layout import Logbook
+from piolet.record.rates import intervals
 from piolet.vet import Protocol as VettingProtocol
 from piolet.vet import Verdict, choose
 
@@ -114,6 +115,7 @@ def begin(
         simulated=machine.simulated(),
         started_ns=time.time_ns(),
         sample_interval_s=settings.record.interval_s if request.record else None,
+        intervals_s=intervals(settings.record.rates),
         versions=provenance.versions(Path.cwd()),
     )
     warned = Warned(warning.parse(request.signal)) if request.signal else None

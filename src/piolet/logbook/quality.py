@@ -99,9 +99,10 @@ def _coverage(reader: Reader, job: JobRecord, families: Sequence[str]) -> list[C
             if family == "gpu" and not held.gpus:
                 continue
             times = times_of[family].get(held.node, [])
-            holes = gaps(times, expected, job.sample_interval_s)
+            period_s = job.period_s(family) or job.sample_interval_s
+            holes = gaps(times, expected, period_s)
             inside = sum(expected.start_ns <= time < expected.end_ns for time in times)
-            found.append(Coverage(held.node, family, expected, job.sample_interval_s, inside, holes))
+            found.append(Coverage(held.node, family, expected, period_s, inside, holes))
     return found
 
 

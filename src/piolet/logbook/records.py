@@ -54,7 +54,10 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """job.json. `sample_interval_s` is the recorder's period; `program_*` bound the program; `account` is Slurm's.
+    """job.json. `program_*` bound the program; `account` is Slurm's.
+
+    `sample_interval_s` is the recorder's period, None if nothing was recorded; `intervals_s` are those of families that
+    the user gave another.
 
     `attempt` counts from 1; from the second on, `previous_job` is the job that this one does again.
     """
@@ -73,6 +76,7 @@ class JobRecord:
     program_started_ns: int | None = None
     program_ended_ns: int | None = None
     sample_interval_s: float | None = None
+    intervals_s: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     account: str = ""
     version: int = 1
@@ -83,6 +87,10 @@ class JobRecord:
     def gpus(self) -> tuple[tuple[str, Gpu], ...]:
         """Every allocated GPU of the nodes that were used, with its node."""
         return tuple((held.node, gpu) for held in self.allocation if held.used for gpu in held.gpus)
+
+    def period_s(self, family: str) -> float | None:
+        """Return the seconds between samples of `family`; None if nobody knows."""
+        return self.intervals_s.get(family, self.sample_interval_s)
 
 
 class Domain(StrEnum):

@@ -87,7 +87,7 @@ def of_logbook(logbook: Logbook) -> tuple[JobRecord, JobStorage]:
         begin, end = job.program_started_ns, job.program_ended_ns or _newest_ns(reader)
         if begin is None or end is None or end <= begin:
             raise UsageError("nothing was recorded yet", where=str(logbook.path), remedy="run with --record, or wait")
-        return job, job_storage(reader, Interval(begin, end), job.sample_interval_s or 1.0)
+        return job, job_storage(reader, Interval(begin, end), job.period_s("fs") or 1.0)
 
 
 def _newest_ns(reader: Reader) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -20,18 +21,26 @@ _STAND_BY_S = 0.5
 
 
 def agent_argv(
-    logbook: Path, *, node: str = "", interval_s: float | None = None, standby: bool = False, whole_job: bool = False
+    logbook: Path,
+    *,
+    node: str = "",
+    interval_s: float | None = None,
+    rates: Sequence[str] = (),
+    standby: bool = False,
+    whole_job: bool = False,
 ) -> list[str]:
     """Return the command line of an agent that records the node it runs on into `logbook`.
 
     It ends with SIGTERM or SIGUSR1 (which srun passes on), or with the process that started it. `node` is its name in
-    the logbook (default: Slurm's, else the host's), `interval_s` the sampling period (default: the setting). Of
-    several on a node one records; the others say so and exit 0, or, with `standby`, wait to take its place. Slurm
-    ends a step on a node with its last task, so a step of two such tasks a node outlives the kill of one. With
-    `whole_job` all processes of the Slurm job are the job's own, not only those that were told of the recorder.
+    the logbook (default: Slurm's, else the host's), `interval_s` the sampling period and `rates` those of families
+    (default: the settings). Of several on a node one records; the others say so and exit 0, or, with `standby`, wait to
+    take its place. Slurm ends a step on a node with its last task, so a step of two such tasks a node outlives the kill
+    of one. With `whole_job` all processes of the Slurm job are the job's own, not only those that were told of the
+    recorder.
     """
     options = ["--node", node] if node else []
     options += [] if interval_s is None else ["--interval", f"{interval_s:g}"]
+    options += ["--rate", ",".join(rates)] if rates else []
     options += ["--standby"] if standby else []
     options += ["--whole-job"] if whole_job else []
     return [sys.executable, "-P", "-m", "piolet", "record", "--agent", "--logbook", str(logbook), *options]

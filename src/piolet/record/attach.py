@@ -22,6 +22,7 @@ from piolet.logbook import layout
 from piolet.logbook.layout import Logbook
 from piolet.logbook.records import JobRecord, NodeAllocation, Request, write_job
 from piolet.record import job as job_file
+from piolet.record.rates import intervals
 from piolet.record.step import recorders_argv
 from piolet.record.wakeup import Wakeup
 from piolet.tools.slurm import errors, jobs, scontrol, srun
@@ -49,7 +50,8 @@ def attach(name: str, settings: Settings, *, logbook: Path | None = None) -> Log
         raise UsageError(f"job {job.shown} is not running: {job.state}", remedy="`squeue --me` lists those that are")
     gpus = _ask(runner, job)
     book, ours = _open(job, gpus, settings, logbook, runner)
-    argv = recorders_argv(book.path, job.nodes, gpus_per_node(job), job=job.id, interval_s=settings.record.interval_s)
+    interval_s, rates = settings.record.interval_s, settings.record.rates
+    argv = recorders_argv(book.path, job.nodes, gpus_per_node(job), job=job.id, interval_s=interval_s, rates=rates)
     sys.stderr.write(f"piolet: recording to {book.path}; Ctrl-C ends the recording, not the job\n")
     with tempfile.TemporaryFile("w+", errors="replace") as said:
         asked = _follow(runner.start(argv, stdout=DEVNULL, stderr=said, new_session=True))
@@ -123,6 +125,7 @@ def _open(
             started_ns=job.start_ns,
             program_started_ns=now_ns,
             sample_interval_s=settings.record.interval_s,
+            intervals_s=intervals(settings.record.rates),
             versions={"piolet": __version__, "python": sys.version.partition(" ")[0]},
         ),
     )

@@ -22,14 +22,17 @@ def tick_reached(due_ns: int, now_ns: int, interval_ns: int) -> int:
     return latest if set_back else max(due_ns, latest)
 
 
-def ticks(interval_ns: int, stopped: Callable[[float], bool]) -> Iterator[int]:
+def ticks(interval_ns: int, stopped: Callable[[float], bool], *, first_ns: int) -> Iterator[int]:
     """Yield the sampling times as they come, until `stopped`, which waits for so many seconds, says so.
 
-    A consumer that takes longer than an interval misses ticks; it never gets late ones in a burst.
+    The first is the next multiple of `first_ns`, so that a short job has a sample of what is sampled seldom. A
+    consumer that takes longer than an interval misses ticks; it never gets late ones in a burst.
     """
+    step_ns = min(first_ns, interval_ns)
     while True:
         now_ns = time.time_ns()
-        due_ns = next_tick(now_ns, interval_ns)
+        due_ns = next_tick(now_ns, step_ns)
         if stopped((due_ns - now_ns) / 1e9):
             return
-        yield tick_reached(due_ns, time.time_ns(), interval_ns)
+        yield tick_reached(due_ns, time.time_ns(), step_ns)
+        step_ns = interval_ns

@@ -16,9 +16,6 @@ from piolet.core.nouns import Severity
 from piolet.tools.kmsg import KernelLog
 from piolet.tools.nvml import Device
 
-OF_GPUS = frozenset({"amd_smi", "dcgm", "nvml"})
-"""Collectors that may be asked more often than the others; see `interval`."""
-
 Entry = tuple[str, Mapping[str, Any]]
 """A family and a row of it, without `node`, which the sampler adds."""
 
@@ -57,7 +54,8 @@ class Collector(Protocol):
 
     NotApplicable says that the source is not there at all; any other error that it should have worked.
 
-    One that has `least_interval_s` is not asked more often than that.
+    One that has `least_interval_s` is not asked more often than that, unless the user gave the `family` that it names
+    a rate; see rates.
     """
 
     def collect(self, time_ns: int) -> Iterable[Entry]:
@@ -72,11 +70,6 @@ class Listener(Collector, Protocol):
     def finish(self, time_ns: int) -> Iterable[Entry]:
         """Return the rows that are left; called from another thread than `collect`, and it must not wait."""
         ...
-
-
-def interval(collector: str, interval_s: float, gpu_interval_s: float | None) -> float:
-    """Return the sampling period of a collector: GPUs may be sampled more often than the rest, not less."""
-    return min(interval_s, gpu_interval_s or interval_s) if collector in OF_GPUS else interval_s
 
 
 def event(

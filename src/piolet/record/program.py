@@ -27,6 +27,7 @@ from piolet.logbook.layout import Logbook
 from piolet.logbook.records import JobRecord, NodeAllocation, Request, write_job
 from piolet.record import election
 from piolet.record.agent import run_agent
+from piolet.record.rates import intervals
 from piolet.record.spec import AgentSpec
 
 LOCAL_CLUSTER = "local"
@@ -85,7 +86,9 @@ def record_program(
     program = find_program(command[0], os.fsdecode(environ.get(b"PATH", os.fsencode(os.defpath))))
     place = Place.of(os.environ, settings.cluster, socket.gethostname(), time.time_ns(), os.getpid())
     place = replace(place, node=node or place.node)
-    book, owns_job = open_logbook(place, layout.root(settings), logbook, command, settings.record.interval_s)
+    chosen = intervals(settings.record.rates)
+    record = job_record(place, command, settings.record.interval_s, chosen, time.time_ns())
+    book, owns_job = open_logbook(place, layout.root(settings), logbook, record)
     spec = AgentSpec(
         logbook=book.path,
         node=place.node,
@@ -93,7 +96,7 @@ def record_program(
         flush_s=settings.record.flush_s,
         kernel_log=settings.record.kernel_log,
         dcgm=settings.record.dcgm,
-        gpu_interval_s=settings.record.gpu_interval_s,
+        intervals_s=chosen,
         owns_job=owns_job,
     )
     if start_agent(spec):
@@ -112,9 +115,7 @@ def find_program(name: str, search_path: str) -> str:
     raise CommandNotFound(f"{name}: command not found", where=where, remedy="correct the command after `--`")
 
 
-def open_logbook(
-    place: Place, root: Path, chosen: Path | None, command: Sequence[str], interval_s: float
-) -> tuple[Logbook, bool]:
+def open_logbook(place: Place, root: Path, chosen: Path | None, record: JobRecord) -> tuple[Logbook, bool]:
     """Make the logbook, or join the one of the same job; also return whether this process wrote job.json."""
     directory = (chosen or root / place.cluster / place.job_id).absolute()
     if not place.first:
@@ -126,11 +127,13 @@ def open_logbook(
         book = layout.create(directory.parent.parent, directory.parent.name, directory.name)
     except Refused:
         return Logbook(directory), False
-    write_job(book.job, job_record(place, command, interval_s, time.time_ns()))
+    write_job(book.job, record)
     return book, True
 
 
-def job_record(place: Place, command: Sequence[str], interval_s: float, now_ns: int) -> JobRecord:
+def job_record(
+    place: Place, command: Sequence[str], interval_s: float, chosen: Mapping[str, float], now_ns: int
+) -> JobRecord:
     """Return job.json as it is known before the program starts; the agent adds the GPUs and the end."""
     return JobRecord(
         job_id=place.job_id,
@@ -143,6 +146,7 @@ def job_record(place: Place, command: Sequence[str], interval_s: float, now_ns: 
         started_ns=now_ns,
         program_started_ns=now_ns,
         sample_interval_s=interval_s,
+        intervals_s=dict(chosen),
         versions=provenance.versions(Path.cwd()),
     )
 

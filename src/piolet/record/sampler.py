@@ -19,8 +19,9 @@ from piolet.core.run import Process, SystemRunner, end
 from piolet.logbook.layout import Logbook
 from piolet.logbook.writer import SegmentWriter
 from piolet.record import job
-from piolet.record.collector import Collector, Context, Entry, event, interval
+from piolet.record.collector import Collector, Context, Entry, event
 from piolet.record.devices import select
+from piolet.record.rates import interval_s
 from piolet.record.spec import AgentSpec
 from piolet.record.wakeup import Wakeup
 from piolet.record.worker import Mailbox, Worker
@@ -100,7 +101,7 @@ class Sampler:
         return found.loaded
 
     def _worker(self, name: str, factory: Callable[[Context], Collector]) -> Worker:
-        interval_ns = round(interval(name, self._spec.interval_s, self._spec.gpu_interval_s) * 1e9)
+        interval_ns = round(interval_s(factory, self._spec.interval_s, self._spec.intervals_s) * 1e9)
         return Worker(name, factory, self._context, interval_ns=interval_ns, mailbox=self._mailbox, stop=self._stop)
 
     def _note(self, kind: str, code: str, message: str, severity: Severity | None = None) -> None:
@@ -191,7 +192,7 @@ def main(spec: AgentSpec, kernel_log: KernelLog | StorageError, wakeup: Wakeup, 
         metrics=spec.metrics,
         node=spec.node,
         logbook=spec.logbook,
-        interval_s=interval("dcgm", spec.interval_s, spec.gpu_interval_s),
+        interval_s=spec.intervals_s.get("gpu", spec.interval_s),
         dcgm=spec.dcgm,
         whole_job=spec.whole_job,
     )

@@ -25,7 +25,8 @@ from piolet.core.config import Settings
 from piolet.core.errors import PioletError, UsageError
 from piolet.core.log import logger
 from piolet.core.run import PIPE, Process, Runner, SystemRunner
-from piolet.record.collector import Context, Entry, interval
+from piolet.record.collector import Context, Entry
+from piolet.record.rates import interval_s, intervals
 from piolet.record.sampler import GROUP
 from piolet.record.site_writer import WriterSpec
 from piolet.record.wakeup import Wakeup
@@ -125,11 +126,12 @@ class Site:
 
     def _workers(self, stop: threading.Event) -> list[Worker]:
         record = self.settings.record
+        chosen = intervals(record.rates)
         self.context = Context(
             {},
             kmsg.try_open(record.kernel_log),
             node=self.node,
-            interval_s=interval("dcgm", record.interval_s, record.gpu_interval_s),
+            interval_s=chosen.get("gpu", record.interval_s),
             dcgm=record.dcgm,
         )
         found = plugins.load(GROUP).loaded
@@ -138,7 +140,7 @@ class Site:
                 name,
                 factory,
                 self.context,
-                interval_ns=round(interval(name, record.interval_s, record.gpu_interval_s) * 1e9),
+                interval_ns=round(interval_s(factory, record.interval_s, chosen) * 1e9),
                 mailbox=self.mailbox,
                 stop=stop,
             )
@@ -209,6 +211,7 @@ class Site:
             pid=pid,
             interval_s=record.interval_s,
             flush_s=record.flush_s,
+            intervals_s=intervals(record.rates),
         )
 
     def _end(self, number: int, now_ns: int) -> None:

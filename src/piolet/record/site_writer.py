@@ -29,9 +29,11 @@ from piolet.record.clock import next_tick
 from piolet.record.collector import Collector, Context
 from piolet.record.collectors.cgroup import CgroupCollector
 from piolet.record.collectors.processes import ProcessCollector
+from piolet.record.rates import interval_s
 from piolet.record.spec import AgentSpec
 
-_LOOK_NS = 10 * 1_000_000_000
+_LOOK_S = 10.0
+"""Between two looks at the job's own cgroup and processes, where the user of the service set no rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class WriterSpec:
     pid: int
     interval_s: float
     flush_s: float
+    intervals_s: dict[str, float]
 
     def argv(self) -> list[str]:
         """Return the command line of the writer."""
@@ -67,13 +70,12 @@ class JobWriter:
         environ = {"SLURM_JOB_ID": str(spec.job_id), "SLURMD_NODENAME": spec.node}
         nobody = StorageError("the service reads it")
         context = Context(environ, nobody, metrics="none/", whole_job=True, pid=str(spec.pid))
-        self._collectors = [each for kind in (CgroupCollector, ProcessCollector) if (each := _made(kind, context))]
+        self._looks = [look for kind in (CgroupCollector, ProcessCollector) if (look := _look(kind, context, spec))]
 
     def run(self, source: int) -> None:
         """Write what comes, one JSON line a row, until the service closes its end."""
         unread = b""
         flush_at_s = time.monotonic() + self._spec.flush_s
-        tick_ns = next_tick(time.time_ns(), _LOOK_NS)
         while True:
             ready, _, _ = select.select([source], [], [], max(0.0, flush_at_s - time.monotonic()))
             came = os.read(source, 1 << 16) if ready else b"-"
@@ -82,9 +84,7 @@ class JobWriter:
             *lines, unread = (unread + came).split(b"\n") if ready else (unread,)
             for line in lines:
                 self._append(*json.loads(line))
-            if time.time_ns() >= tick_ns:
-                self._collect(tick_ns)
-                tick_ns = next_tick(time.time_ns(), _LOOK_NS)
+            self._collect(time.time_ns())
             if time.monotonic() >= flush_at_s:
                 self.flush()
                 flush_at_s = time.monotonic() + self._spec.flush_s
@@ -105,13 +105,16 @@ class JobWriter:
     def _append(self, family: str, row: Mapping[str, Any]) -> None:
         self._writer.append(family, {**row, "node": self._spec.node})
 
-    def _collect(self, time_ns: int) -> None:
-        for collector in self._collectors:
+    def _collect(self, now_ns: int) -> None:
+        for look in self._looks:
+            if now_ns < look.due_ns:
+                continue
             try:
-                for family, row in collector.collect(time_ns):
+                for family, row in look.collector.collect(look.due_ns):
                     self._append(family, row)
             except PioletError as error:
                 sys.stderr.write(f"piolet: {error}\n")
+            look.due_ns = next_tick(now_ns, look.interval_ns)
 
     def _finish(self) -> None:
         from piolet.logbook import merging  # noqa: PLC0415 - DuckDB, for a moment
@@ -149,15 +152,27 @@ def _record(spec: WriterSpec) -> JobRecord:
         started_ns=spec.started_ns,
         program_started_ns=spec.started_ns,
         sample_interval_s=spec.interval_s,
+        intervals_s=spec.intervals_s,
         versions={"piolet": __version__, "recorded by": "the node's service"},
     )
 
 
-def _made(kind: Callable[[Context], Collector], context: Context) -> Collector | None:
+@dataclass(slots=True)
+class _Look:
+    """A collector of what is the job's alone, and when it is asked next."""
+
+    collector: Collector
+    interval_ns: int
+    due_ns: int
+
+
+def _look(kind: Callable[[Context], Collector], context: Context, spec: WriterSpec) -> _Look | None:
     try:
-        return kind(context)
+        collector = kind(context)
     except PioletError:  # no cgroup of a job, as where Slurm makes none
         return None
+    interval_ns = round(interval_s(kind, _LOOK_S, spec.intervals_s) * 1e9)
+    return _Look(collector, interval_ns, next_tick(time.time_ns(), interval_ns))
 
 
 def become(user: pwd.struct_passwd) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import zlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 _NODE = "{node}"
@@ -28,8 +28,8 @@ class AgentSpec:
     the socket that makes this agent the node's only one. `owns_job` says that job.json is this agent's to complete.
     `restarted` says why an earlier sampler of this recording ended. A `standby` that is not elected waits until it is.
     `whole_job` says that all processes of the Slurm job are looked at, also those that nobody told of the recorder.
-    `dcgm` is the setting: auto, off, or the address of an exporter. GPUs are sampled every `gpu_interval_s`, if that
-    is more often.
+    `dcgm` is the setting: auto, off, or the address of an exporter. `intervals_s` are those of families that the user
+    gave a rate of their own; see rates.
     """
 
     logbook: Path
@@ -45,7 +45,7 @@ class AgentSpec:
     standby: bool = False
     whole_job: bool = False
     dcgm: str = "auto"
-    gpu_interval_s: float | None = None
+    intervals_s: dict[str, float] = field(default_factory=dict)
 
     @property
     def address(self) -> str:

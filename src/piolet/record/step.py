@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from piolet.core.nodeset import NodeSet
@@ -10,9 +11,18 @@ from piolet.tools.slurm import srun
 
 
 def recorders_argv(
-    logbook: Path, nodes: NodeSet, gpus_per_node: int | None, *, job: int | None = None, interval_s: float | None = None
+    logbook: Path,
+    nodes: NodeSet,
+    gpus_per_node: int | None,
+    *,
+    job: int | None = None,
+    interval_s: float | None = None,
+    rates: Sequence[str] = (),
 ) -> list[str]:
-    """Return the srun command of one recorder a node and another that stands by; `job` is one to join from outside."""
+    """Return the srun command of one recorder a node and another that stands by; `job` is one to join from outside.
+
+    Without `interval_s` and `rates` the settings are those that the nodes read.
+    """
     step = srun.Step(
         job=job,
         name="record",
@@ -24,4 +34,5 @@ def recorders_argv(
         overlap=True,
         extra=("--kill-on-bad-exit=0", "--overcommit"),
     )
-    return srun.argv(step, agent_argv(logbook, standby=True, whole_job=job is not None, interval_s=interval_s))
+    agent = agent_argv(logbook, standby=True, whole_job=job is not None, interval_s=interval_s, rates=rates)
+    return srun.argv(step, agent)

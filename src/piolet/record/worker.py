@@ -20,6 +20,8 @@ T = TypeVar("T")
 MAX_WAITING = 20_000
 """Rows that wait while the sampler is held up by a hung file system; older ones are dropped, and counted."""
 
+SECOND_NS = 1_000_000_000
+
 HUNG_S = 5.0
 """A source that does not answer for longer is reported; most answer within milliseconds."""
 
@@ -93,8 +95,7 @@ class Worker:
         collector = self._collector = self._guarded(lambda: self._factory(self._context))
         if collector is None:
             return
-        least_ns = round(getattr(collector, "least_interval_s", 0.0) * 1e9)
-        for tick_ns in ticks(max(self._interval_ns, least_ns), self._stop.wait):
+        for tick_ns in ticks(self._interval_ns, self._stop.wait, first_ns=SECOND_NS):
             entries = self._guarded(lambda: list(collector.collect(tick_ns)))  # noqa: B023 - called at once
             if entries is not None:
                 self._mailbox.put(entries)

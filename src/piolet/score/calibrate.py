@@ -75,7 +75,7 @@ def calibrate(readers: Iterable[tuple[Reader, JobRecord]]) -> list[Measured]:
 def _of_job(reader: Reader, job: JobRecord) -> Iterator[Measured]:
     if measure.prepare(reader, job) is None:
         return
-    period_s = job.sample_interval_s or 1.0
+    period_s = job.period_s("gpu") or 1.0
     for key, expression in _RAW.items():
         for row in measure.rows(reader, _held(expression), {"near": NEAR, "held": HELD_S / period_s}):
             if row["model"] and row["level"] >= EXERCISED[key]:

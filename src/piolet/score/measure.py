@@ -49,7 +49,7 @@ def prepare(reader: Reader, job: JobRecord) -> Window | None:
     _allocate(reader, gpus)
     for macro in _MACROS:
         reader.database.execute(f"CREATE OR REPLACE TEMP MACRO {macro}")
-    often = (job.sample_interval_s or 0.0) < window.bin_s
+    often = (job.period_s("gpu") or 0.0) < window.bin_s
     reader.database.execute(_seconds(window, average=often))
     doubled = 0 if often else _doubled(reader)
     if doubled:
@@ -76,7 +76,7 @@ def window_of(reader: Reader, job: JobRecord) -> Window | None:
     first, last, count = reader.database.execute("SELECT min(time_ns), max(time_ns), count(*) FROM gpu").fetchall()[0]
     if not count:
         return None
-    period_s = job.sample_interval_s or 1.0
+    period_s = job.period_s("gpu") or 1.0
     start_ns = int(first) if job.program_started_ns is None else job.program_started_ns
     end_ns = int(last) + round(period_s * 1e9) if job.program_ended_ns is None else job.program_ended_ns
     return Window(start_ns, end_ns, max(1.0, period_s)) if end_ns > start_ns else None

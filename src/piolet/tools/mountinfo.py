@@ -44,9 +44,9 @@ def parse(text: str) -> tuple[Mount, ...]:
         before, separator, after = line.partition(" - ")
         fields, rest = before.split(" "), after.split(" ")
         if separator and len(fields) >= _LEAST_FIELDS:
-            source = _plain(rest[1]) if len(rest) > 1 else ""
+            source = unescaped(rest[1]) if len(rest) > 1 else ""
             options = tuple(fields[_OPTIONS].split(","))
-            mounts.append(Mount(_plain(fields[_MOUNT_POINT]), rest[0], source, fields[_DEVICE], options))
+            mounts.append(Mount(unescaped(fields[_MOUNT_POINT]), rest[0], source, fields[_DEVICE], options))
     return tuple(mounts)
 
 
@@ -63,5 +63,6 @@ def holding(path: Path, mounts: Sequence[Mount]) -> Mount:
     return max(reversed(above), key=lambda mount: len(mount.path), default=Mount("/", "unknown"))
 
 
-def _plain(text: str) -> str:
+def unescaped(text: str) -> str:
+    r"""Return a name of mountinfo or mountstats with its ``\040`` and the like undone."""
     return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text)

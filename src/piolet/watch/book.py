@@ -123,8 +123,9 @@ class Book:
         if span is None:
             raise UsageError("nothing was recorded yet", where=str(self.logbook.path), remedy="wait, or see its events")
         expected = self._expected(metric.family, node)
+        period_s = self.job.period_s(metric.family) or self.period_s
         return series.read_series(
-            self.reader, metric, span, split, node=node, points=points, period_s=self.period_s, expected=expected
+            self.reader, metric, span, split, node=node, points=points, period_s=period_s, expected=expected
         )
 
     def events(

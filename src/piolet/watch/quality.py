@@ -123,10 +123,11 @@ def assess(reader: Reader, job: JobRecord, interval: Interval | None, checks: Se
 
 def coverage(reader: Reader, job: JobRecord, interval: Interval | None, family: str) -> float | None:
     """Return the share of a family's expected samples that is there, None if nobody knows what to expect."""
-    if family not in STEADY or interval is None or not job.sample_interval_s:
+    period_s = job.period_s(family)
+    if family not in STEADY or interval is None or not period_s:
         return None
     counted = _counted(reader, FAMILIES[family], interval)
-    due = int(interval.duration_s / job.sample_interval_s)
+    due = int(interval.duration_s / period_s)
     lines = _expected(job, family, counted)
     there = sum(min(counted[line][0], due) for line in lines if line in counted)
     return there / (due * len(lines)) if due * len(lines) else None
@@ -142,9 +143,9 @@ Device = tuple[str, str]
 
 
 def _presence(reader: Reader, job: JobRecord, interval: Interval | None, family: Family) -> Iterator[Presence]:
-    if interval is None or not job.sample_interval_s:
+    period_s = job.period_s(family.name)
+    if interval is None or not period_s:
         return
-    period_s = job.sample_interval_s
     counted = _counted(reader, family, interval)
     due = int(interval.duration_s / period_s)
     complete = all(samples >= due for samples, _, _ in counted.values())

@@ -83,7 +83,6 @@ class Node:
             flush_s=0.2,
             kernel_log=log,
             standby=options.pop("standby", False),
-            gpu_interval_s=options.pop("gpu_interval_s", None),
         )
         return self.start(*spec.argv(), **options)
 

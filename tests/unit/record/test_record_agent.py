@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from piolet.lab import gpus
-from piolet.logbook import segments
+from piolet.logbook import records, segments
 from piolet.logbook.layout import Logbook, create
 from piolet.record import agent_argv
 
@@ -228,14 +228,19 @@ def test_a_full_disk_never_stops_it_and_is_reported(
         subprocess.run(["umount", small], check=True, timeout=60)
 
 
-def test_gpus_are_sampled_more_often_than_the_rest_where_that_is_asked(
-    node: Any, logbook: Logbook, rows: Any, wait_until: Any
-) -> None:
-    node.agent(logbook, interval_s=1.0, gpu_interval_s=0.1)
+def test_families_have_the_rates_that_were_asked_for_on_the_wall_clock(node: Any, rows: Any, wait_until: Any) -> None:
+    node.record("sleep", "100", options=("--interval", "1", "--rate", "gpu=10,nic=4,proc=2"))
+    wait_until(node.logbooks)
+    (logbook,) = node.logbooks()
     wait_until(lambda: rows(logbook, "SELECT count(DISTINCT time_ns) > 15 FROM gpu")[0][0])
-    assert rows(logbook, "SELECT count(*) FROM gpu WHERE time_ns % 100000000 <> 0") == [(0,)]
-    assert rows(logbook, "SELECT count(*) FROM gpu WHERE time_ns % 1000000000 <> 0")[0][0] > 0
-    assert rows(logbook, "SELECT count(*) FROM host WHERE time_ns % 1000000000 <> 0") == [(0,)]
+    wait_until(lambda: rows(logbook, "SELECT count(DISTINCT time_ns) > 2 FROM proc")[0][0])
+    job = records.read_job(logbook.job)
+    assert (job.period_s("gpu"), job.period_s("proc"), job.period_s("host")) == (0.1, 0.5, 1.0)
+    for family, hertz in {"gpu": 10, "nic": 4, "proc": 2, "host": 1}.items():
+        late = f"SELECT count(*) FROM {family} WHERE time_ns % {10**9 // hertz} <> 0"  # noqa: S608 - our own names
+        assert rows(logbook, late) == [(0,)]
+    assert rows(logbook, "SELECT count(*) FROM gpu WHERE time_ns % 500000000 <> 0")[0][0] > 0
+    assert rows(logbook, "SELECT count(DISTINCT time_ns) FROM inventory") == [(1,)], "at once, then each minute"
 
 
 def test_an_agent_without_a_logbook_is_a_usage_error(node: Any, tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_version_1_of_a_job(tmp_path: Path) -> None:
     root = _tree(tmp_path / "cgroup", files)
     usage = cgroup.read(root, cgroup.job_paths(IDLE_V1))
     assert (usage.version, usage.cpu_us, usage.cpu_limit_cores) == (1, 4_000_000, 2.5)
-    assert (usage.memory_used_bytes, usage.memory_limit_bytes, usage.oom_kills) == (5 << 20, None, 2)
+    assert (usage.memory.used_bytes, usage.memory.limit_bytes, usage.memory.oom_kills) == (5 << 20, None, 2)
 
 
 def test_outside_a_job_there_is_no_cgroup_to_record(tmp_path: Path) -> None:
@@ -381,9 +381,7 @@ def test_metadata_counts_what_is_neither_read_nor_write(tmp_path: Path) -> None:
 
 
 def test_nfs_3_has_no_open_and_an_old_lustre_no_times() -> None:
-    nfs = fs.parse_mountstats(NFS.format(read=1, reads=1, sent=1, ms=1).replace("OPEN", "LOOKUP"))[
-        "/home\\040of\\040all"
-    ]
+    nfs = fs.parse_mountstats(NFS.format(read=1, reads=1, sent=1, ms=1).replace("OPEN", "LOOKUP"))["/home of all"]
     assert nfs.open_ops is None
     old = fs.parse_llite("read_bytes 3 samples [bytes] 1 2 300\nopen 4 samples [regs]\nread 3 samples [regs]\n")
     assert (old.read_bytes, old.read_ops, old.open_ops, old.read_s) == (300, 3, 4, None)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from piolet.logbook import records, segments
-from piolet.record.program import Place, find_program, open_logbook, original_environment
+from piolet.record.program import Place, find_program, job_record, open_logbook, original_environment
 
 TELL = """
 import json, os, signal, sys
@@ -160,12 +160,13 @@ def test_the_place_is_slurms_or_this_machine() -> None:
 
 def test_a_logbook_of_the_same_job_is_joined(tmp_path: Path) -> None:
     place = Place("alps", "9", "n1", ("n1", "n2"), first=True)
-    book, owns = open_logbook(place, tmp_path, None, ["a"], 1.0)
+    one, two = (job_record(place, [command], 1.0, {}, 5) for command in ("a", "b"))
+    book, owns = open_logbook(place, tmp_path, None, one)
     assert owns
-    assert open_logbook(place, tmp_path, None, ["b"], 1.0) == (book, False)
-    assert open_logbook(place, tmp_path, book.path, ["b"], 1.0) == (book, False)
+    assert open_logbook(place, tmp_path, None, two) == (book, False)
+    assert open_logbook(place, tmp_path, book.path, two) == (book, False)
     other = Place("alps", "9", "n2", ("n1", "n2"), first=False)
-    assert open_logbook(other, tmp_path, None, ["a"], 1.0) == (book, False)
+    assert open_logbook(other, tmp_path, None, one) == (book, False)
     assert records.read_job(book.job).command == ("a",)
 
 

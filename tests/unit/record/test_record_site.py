@@ -115,7 +115,7 @@ def test_samples_wait_until_the_jobs_of_their_time_are_known(monkeypatch: pytest
 
 
 def spec(tmp_path: Path, user: str) -> WriterSpec:
-    return WriterSpec(7, user, "train", ("n1",), 1, 2, str(tmp_path), "alps", "n1", 1, 1.0, 1.0)
+    return WriterSpec(7, user, "train", ("n1",), 1, 2, str(tmp_path), "alps", "n1", 1, 1.0, 1.0, {})
 
 
 def test_a_writer_gives_way_to_the_users_own_recorder(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ _VISIBLE = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 class AmdSmiCollector:
     """Samples the GPUs that the job was given."""
 
+    family = "gpu"
+
     def __init__(self, context: Context) -> None:
         if not (context.sys / "class/kfd").exists() and not (context.sys / "module/amdgpu").exists():
             raise NotApplicable("the node has no AMD driver", where=str(context.sys / "module/amdgpu"))

@@ -15,11 +15,10 @@ from typing import Any
 
 from piolet.core.errors import ParseError
 from piolet.record.collector import Context, Entry, NotApplicable, rate
-from piolet.tools import proc, sysfs
+from piolet.tools import cgroup, proc, sysfs
+from piolet.tools.cgroup import Memory
 
 _JOB = re.compile(r"(.*/job_\d+)(?:/.*)?$")
-_UNLIMITED_FROM = 1 << 60
-"""Version 1 says "no limit" with the largest number of pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +26,10 @@ class Usage:
     """Counters of the job at one moment; None is what this version or site does not account."""
 
     version: int
+    memory: Memory
     cpu_us: float | None = None
     throttled_us: float | None = None
     cpu_limit_cores: float | None = None
-    memory_used_bytes: int | None = None
-    memory_anonymous_bytes: int | None = None
-    memory_limit_bytes: int | None = None
-    memory_peak_bytes: int | None = None
-    oom_kills: int | None = None
     cpu_pressure_us: int | None = None
     memory_pressure_us: int | None = None
     io_pressure_us: int | None = None
@@ -45,8 +40,10 @@ class Usage:
 class CgroupCollector:
     """Samples the cgroup of the job in which the recorder runs."""
 
+    family = "cgroup"
+
     def __init__(self, context: Context) -> None:
-        self._root = context.sys / "fs/cgroup"
+        self._root = context.sys / cgroup.ROOT
         self._paths = job_paths(sysfs.text(context.proc / context.pid / "cgroup") or "")
         if not self._paths:
             raise NotApplicable(
@@ -66,13 +63,8 @@ class CgroupCollector:
 
 def job_paths(text: str) -> dict[str, str]:
     """Return the job's cgroup by controller from /proc/PID/cgroup; version 2 is the controller ``""``."""
-    found: dict[str, str] = {}
-    for line in text.splitlines():
-        _, controllers, path = line.split(":", 2)
-        match = _JOB.match(path)
-        if match:
-            found |= dict.fromkeys(controllers.split(","), match[1].lstrip("/"))
-    return found
+    found = {name: _JOB.match(path) for name, path in cgroup.parse(text).items()}
+    return {name: match[1] for name, match in found.items() if match}
 
 
 def read(root: Path, paths: Mapping[str, str]) -> Usage:
@@ -88,8 +80,14 @@ def derive(before: Usage, after: Usage, elapsed_s: float) -> dict[str, Any]:
         return None if stalled is None else min(1.0, stalled / 1e6)
 
     used = rate(before.cpu_us, after.cpu_us, elapsed_s)
-    same = ("version", "cpu_limit_cores", "memory_used_bytes", "memory_anonymous_bytes", "memory_limit_bytes")
-    return {name: getattr(after, name) for name in (*same, "memory_peak_bytes", "oom_kills")} | {
+    return {
+        "version": after.version,
+        "cpu_limit_cores": after.cpu_limit_cores,
+        "memory_used_bytes": after.memory.used_bytes,
+        "memory_anonymous_bytes": after.memory.anonymous_bytes,
+        "memory_limit_bytes": after.memory.limit_bytes,
+        "memory_peak_bytes": after.memory.peak_bytes,
+        "oom_kills": after.memory.oom_kills,
         "cpu_cores": None if used is None else used / 1e6,
         "cpu_throttled_ratio": share("throttled_us"),
         "cpu_pressure_ratio": share("cpu_pressure_us"),
@@ -104,14 +102,10 @@ def _version_2(path: Path) -> Usage:
     cpu, transfers = sysfs.fields(sysfs.text(path / "cpu.stat")), sysfs.text(path / "io.stat")
     return Usage(
         version=2,
+        memory=cgroup.memory(path, version=2),
         cpu_us=cpu.get("usage_usec"),
         throttled_us=cpu.get("throttled_usec"),
         cpu_limit_cores=_least(_quota(sysfs.text(path / "cpu.max")), _cpus(path / "cpuset.cpus.effective")),
-        memory_used_bytes=sysfs.number(path / "memory.current"),
-        memory_anonymous_bytes=sysfs.fields(sysfs.text(path / "memory.stat")).get("anon"),
-        memory_limit_bytes=sysfs.number(path / "memory.max"),
-        memory_peak_bytes=sysfs.number(path / "memory.peak"),
-        oom_kills=sysfs.fields(sysfs.text(path / "memory.events")).get("oom_kill"),
         cpu_pressure_us=_pressure(path / "cpu.pressure"),
         memory_pressure_us=_pressure(path / "memory.pressure"),
         io_pressure_us=_pressure(path / "io.pressure"),
@@ -123,23 +117,18 @@ def _version_2(path: Path) -> Usage:
 def _version_1(root: Path, paths: Mapping[str, str]) -> Usage:
     at = {name: root / name / path for name, path in paths.items()}
     nowhere = root / "absent"
-    cpu, memory, disks = at.get("cpu", nowhere), at.get("memory", nowhere), at.get("blkio", nowhere)
+    cpu, disks = at.get("cpu", nowhere), at.get("blkio", nowhere)
     usage_ns = sysfs.number(at.get("cpuacct", nowhere) / "cpuacct.usage")
     throttled_ns = sysfs.fields(sysfs.text(cpu / "cpu.stat")).get("throttled_time")
-    limit = sysfs.number(memory / "memory.limit_in_bytes")
     quota_us, period_us = sysfs.number(cpu / "cpu.cfs_quota_us"), sysfs.number(cpu / "cpu.cfs_period_us")
     quota = quota_us / period_us if quota_us and period_us and quota_us > 0 else None
     transfers = sysfs.text(disks / "blkio.throttle.io_service_bytes")
     return Usage(
         version=1,
+        memory=cgroup.memory(at.get("memory", nowhere), version=1),
         cpu_us=None if usage_ns is None else usage_ns / 1e3,
         throttled_us=None if throttled_ns is None else throttled_ns / 1e3,
         cpu_limit_cores=_least(quota, _cpus(at.get("cpuset", nowhere) / "cpuset.cpus")),
-        memory_used_bytes=sysfs.number(memory / "memory.usage_in_bytes"),
-        memory_anonymous_bytes=sysfs.fields(sysfs.text(memory / "memory.stat")).get("total_rss"),
-        memory_limit_bytes=None if limit is None or limit >= _UNLIMITED_FROM else limit,
-        memory_peak_bytes=sysfs.number(memory / "memory.max_usage_in_bytes"),
-        oom_kills=sysfs.fields(sysfs.text(memory / "memory.oom_control")).get("oom_kill"),
         read_bytes=_sum(r" Read (\d+)", transfers),
         write_bytes=_sum(r" Write (\d+)", transfers),
     )

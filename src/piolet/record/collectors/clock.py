@@ -19,6 +19,7 @@ REFERENCE = "utc"
 class ClockCollector:
     """Samples the clock's state; `ask` stands for the kernel in tests."""
 
+    family = "clock"
     least_interval_s = 10.0
 
     def __init__(self, context: Context, ask: Callable[[], KernelClock] = kernel_clock) -> None:  # noqa: ARG002

@@ -12,6 +12,8 @@ from piolet.tools import nvml
 class DcgmCollector:
     """Reads DCGM in a thread of its own, so that one that hangs does not hold up what NVML says."""
 
+    family = "gpu"
+
     def __init__(self, context: Context) -> None:
         if context.dcgm == dcgm.OFF:
             raise NotApplicable("DCGM is switched off", where="record.dcgm")

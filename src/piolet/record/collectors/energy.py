@@ -33,6 +33,8 @@ class Counter:
 class EnergyCollector:
     """Samples every domain that may be read."""
 
+    family = "energy"
+
     def __init__(self, context: Context) -> None:
         self._sys = context.sys
         self._before_s, self._before = time.monotonic(), read(self._sys)

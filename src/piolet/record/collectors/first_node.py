@@ -14,6 +14,7 @@ FILE = "clock.json"
 class FirstNodeCollector:
     """On the first node of several it answers; on the others it asks."""
 
+    family = "clock"
     least_interval_s = 10.0
 
     def __init__(self, context: Context) -> None:

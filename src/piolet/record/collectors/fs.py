@@ -15,7 +15,8 @@ from typing import Any
 
 from piolet.core.nouns import Severity
 from piolet.record.collector import Context, Entry, NotApplicable, event, rate
-from piolet.tools import sysfs
+from piolet.tools import mountinfo, sysfs
+from piolet.tools.mountinfo import Mount
 from piolet.tools.proc import SECTOR_BYTES
 
 _LLITE = ("fs/lustre/llite", "kernel/debug/lustre/llite")
@@ -31,16 +32,6 @@ _NFS_BYTES = re.compile(r"^\s+bytes:\s+((?:\d+ ?){8})$", re.MULTILINE)
 _NFS_OP = re.compile(r"^\s+([A-Z_0-9]+): ((?:\d+ ?){8,})$", re.MULTILINE)
 _LUSTRE_LINE = re.compile(r"^(\w+) +(\d+) samples \[(\w+)\](?: \d+ \d+ (\d+))?", re.MULTILINE)
 _DISK_FIELDS = 13
-
-
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """A mounted file system as mountinfo names it: `device` is ``major:minor``; spaces in `point` are escaped."""
-
-    device: str
-    point: str
-    kind: str
-    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +53,8 @@ class Counters:
 
 class FileSystemCollector:
     """Samples every network file system and local disk that is mounted."""
+
+    family = "fs"
 
     def __init__(self, context: Context) -> None:
         self._proc, self._sys = context.proc, context.sys
@@ -109,10 +102,10 @@ def derive(before: Counters | None, after: Counters, elapsed_s: float) -> dict[s
 
 def read(proc: Path, sys: Path) -> dict[str, Counters]:
     """Read the counters of everything that is mounted, below /proc and /sys, by mount point or name of the disk."""
-    mounts = parse_mountinfo(sysfs.text(proc / "self/mountinfo") or "")
-    points = {mount.point for mount in mounts}
+    mounts = _mounts(proc)
+    points = {mount.path for mount in mounts}
     nfs = parse_mountstats(sysfs.text(proc / "self/mountstats") or "")
-    found = {_unescaped(point): counters for point, counters in nfs.items() if point in points}
+    found = {point: counters for point, counters in nfs.items() if point in points}
     for root, below in zip((proc, sys), _LLITE, strict=True):
         for client in sysfs.entries(root / below):
             if (content := sysfs.text(client / "stats")) is not None:
@@ -122,26 +115,23 @@ def read(proc: Path, sys: Path) -> dict[str, Counters]:
 
 def hidden_lustre(proc: Path, found: Mapping[str, Counters]) -> list[str]:
     """Return the mount points of Lustre whose counters are not in `found`."""
-    mounts = parse_mountinfo(sysfs.text(proc / "self/mountinfo") or "")
+    mounts = _mounts(proc)
     seen = {name for name, counters in found.items() if counters.kind == "lustre"}
-    return sorted({_unescaped(mount.point) for mount in mounts if mount.kind == "lustre"} - seen)
+    return sorted({mount.path for mount in mounts if mount.kind == "lustre"} - seen)
 
 
-def parse_mountinfo(text: str) -> list[Mount]:
-    """Parse /proc/PID/mountinfo: the first mount of each device, for binds of it have the same counters."""
+def _mounts(proc: Path) -> list[Mount]:
+    """Return the first mount of each device, for binds of it have the same counters."""
     found: dict[str, Mount] = {}
-    for line in text.splitlines():
-        place, _, rest = line.partition(" - ")
-        words, about = place.split(), rest.split()
-        if len(words) > 4 and len(about) > 1:  # noqa: PLR2004 - the mount point is the fifth
-            found.setdefault(words[2], Mount(words[2], words[4], about[0], about[1]))
+    for mount in mountinfo.parse(sysfs.text(proc / "self/mountinfo") or ""):
+        found.setdefault(mount.device, mount)
     return list(found.values())
 
 
 def parse_mountstats(text: str) -> dict[str, Counters]:
-    """Parse /proc/PID/mountstats: NFS by mount point (escaped). Bytes are those that went over the network."""
+    """Parse /proc/PID/mountstats: NFS by mount point. Bytes are those that went over the network."""
     sections = re.split(r"^(?=device )", text, flags=re.MULTILINE)
-    return {match[2]: _nfs(section) for section in sections if (match := _MOUNT.match(section))}
+    return {mountinfo.unescaped(match[2]): _nfs(section) for section in sections if (match := _MOUNT.match(section))}
 
 
 def _nfs(section: str) -> Counters:
@@ -186,8 +176,8 @@ def _lustre_point(client: str, mounts: list[Mount]) -> str:
     """Return where a client such as ``scratch-ffff8a01`` is mounted, else the name of its file system."""
     name = client.rpartition("-")[0]
     sources = re.compile(rf".*:/{re.escape(name)}(/.*)?")
-    points = (mount.point for mount in mounts if mount.kind == "lustre" and sources.fullmatch(mount.source))
-    return _unescaped(next(points, name))
+    points = (mount.path for mount in mounts if mount.kind == "lustre" and sources.fullmatch(mount.source))
+    return next(points, name)
 
 
 def parse_disks(text: str, mounts: list[Mount]) -> dict[str, Counters]:
@@ -220,8 +210,3 @@ def _disk(values: list[int]) -> Counters:
 
 def _mean(time_per_s: float | None, ops_per_s: float | None) -> float | None:
     return time_per_s / ops_per_s if time_per_s is not None and ops_per_s else None
-
-
-def _unescaped(path: str) -> str:
-    r"""Return a path of mountinfo with its ``\040`` and the like undone."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), path)

@@ -35,6 +35,8 @@ class HostReading:
 class HostCollector:
     """Samples the host."""
 
+    family = "host"
+
     def __init__(self, context: Context) -> None:
         self._proc = context.proc
         self._before = read(self._proc)

@@ -15,28 +15,25 @@ from piolet.record.collector import Context, Entry
 from piolet.record.devices import select
 from piolet.tools import nvml, sysfs
 
-EVERY_NS = 60 * 1_000_000_000
-
 Facts = Mapping[str, object]
 """Name -> value; None is not known, and is not written."""
 
 
 class InventoryCollector:
-    """Reads the inventory at its first sampling time, and then once a minute."""
+    """Reads the inventory."""
+
+    family = "inventory"
+    least_interval_s = 60.0
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._due_ns = 0
         try:
             self._driver: str | None = nvml.start()
         except PioletError:  # the collector of the GPUs says why
             self._driver = None
 
     def collect(self, time_ns: int) -> list[Entry]:
-        """Return a row for each fact, nothing until a minute is over."""
-        if time_ns < self._due_ns:
-            return []
-        self._due_ns = time_ns + EVERY_NS
+        """Return a row for each fact."""
         return [
             ("inventory", {"time_ns": time_ns, "device": device, "name": name, "value": str(value)})
             for device, facts in self._devices()

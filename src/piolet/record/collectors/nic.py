@@ -54,6 +54,8 @@ class Port:
 class NicCollector:
     """Samples every adapter of the node."""
 
+    family = "nic"
+
     def __init__(self, context: Context) -> None:
         self._classes = context.sys / "class"
         self._before_s, self._before = time.monotonic(), read(self._classes)

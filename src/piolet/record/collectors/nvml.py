@@ -42,6 +42,8 @@ _GPM_RATES = {
 class NvmlCollector:
     """Samples the GPUs that the job was given."""
 
+    family = "gpu"
+
     def __init__(self, context: Context) -> None:
         self._context = context
         devices = _devices(context)

@@ -46,6 +46,7 @@ class Process:
 class ProcessCollector:
     """Samples the processes of the job."""
 
+    family = "proc"
     least_interval_s = LEAST_INTERVAL_S
 
     def __init__(self, context: Context) -> None:
