@@ -1,6 +1,9 @@
 """How long vetting takes at scale: judging made-up answers, and a lab of real slurmds beside a bare srun.
 
-.venv/bin/python bench/vet_scale.py [--nodes 64] [--rounds 3] [--answers 2700]
+.venv/bin/python bench/vet_scale.py [--nodes 64] [--rounds 15] [--answers 2700]
+
+All nodes of a lab share this machine's processors, so a step of Python that does nothing is measured as well: what it
+takes longer than a bare srun, no vetting in Python can go below.
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from compileall import compile_dir
 from dataclasses import asdict
+from pathlib import Path
 
-from piolet import __version__
+import piolet
 from piolet.core.config import Settings
 from piolet.core.nodeset import NodeSet
 from piolet.core.nouns import CheckResult, Gpu, Status
@@ -43,6 +48,15 @@ def seconds(action: Callable[[], object], rounds: int) -> list[float]:
     return taken
 
 
+def interleaved(actions: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of each action, done in turn and every other time backwards."""
+    taken: dict[str, list[float]] = {name: [] for name in actions}
+    for number in range(rounds):
+        for name in list(actions)[:: -1 if number % 2 else 1]:
+            taken[name] += seconds(actions[name], 1)
+    return taken
+
+
 def on(lab: Lab, nodes: int, *argv: str) -> Callable[[], object]:
     """Return an action that runs `argv` in an allocation of all nodes."""
     hold = ["salloc", "--quiet", f"--nodes={nodes}", "--gpus-per-node=4"]
@@ -52,8 +66,8 @@ def on(lab: Lab, nodes: int, *argv: str) -> Callable[[], object]:
 
 def told(name: str, taken: list[float]) -> float:
     """Print a row and return the median."""
-    middle = statistics.median(taken)
-    print(f"{name:38} n={len(taken)} median {middle:6.2f} s  from {min(taken):.2f} to {max(taken):.2f}")
+    lower, middle, upper = statistics.quantiles(taken, n=4)
+    print(f"{name:38} n={len(taken)} median {middle:6.2f} s  quartiles {lower:.2f} and {upper:.2f}")
     return middle
 
 
@@ -61,22 +75,33 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--nodes", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--answers", type=int, default=2700)
     asked = parser.parse_args()
-    print(f"{platform.node()}: {os.cpu_count()} CPUs, Python {platform.python_version()}, piolet {__version__}")
+    print(f"{platform.node()}: {os.cpu_count()} CPUs, Python {platform.python_version()}, piolet {piolet.__version__}")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    compile_dir(Path(piolet.__file__).parent, quiet=1)  # as an installation does
     protocol = load_protocol("ml-training", Settings())
     names = NodeSet(f"node[1-{asked.answers}]")
     answers = [made_answer(node, protocol) for node in names]
     told(f"{asked.answers} answers judged", seconds(lambda: judge_answers(names, answers, protocol), asked.rounds))
     lab = up(Spec(name=f"bench-{secrets.token_hex(3)}", nodes=asked.nodes))
     try:
-        bare = told(f"srun true, {asked.nodes} nodes", seconds(on(lab, asked.nodes, "srun", "true"), asked.rounds))
-        command = (sys.executable, "-m", "piolet", "vet", "run", "--protocol", "quick")
-        vetted = told(f"piolet vet run, {asked.nodes} nodes", seconds(on(lab, asked.nodes, *command), asked.rounds))
+        taken = interleaved(
+            {
+                "srun true": on(lab, asked.nodes, "srun", "true"),
+                "srun python -S -c pass": on(lab, asked.nodes, "srun", sys.executable, "-S", "-c", "pass"),
+                "piolet vet run": on(lab, asked.nodes, sys.executable, "-m", "piolet", "vet", "run"),
+            },
+            asked.rounds,
+        )
     finally:
         lab.down()
-    print(f"vetting costs {vetted - bare:.2f} s more than a bare srun, {vetted / bare:.2f} times as much")
+    bare = taken.pop("srun true")
+    told(f"srun true, {asked.nodes} nodes", bare)
+    for name, longer in taken.items():
+        told(name, longer)
+        told("    more than the srun of its round", [one - other for one, other in zip(longer, bare, strict=True)])
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from piolet.core.errors import StorageError, storage_errors
 
 _RECORD = re.compile(r"(?P<prefix>\d+),(?P<sequence>\d+),(?P<time>\d+),[^;]*;(?P<text>.*)")
 _XID = re.compile(r"NVRM: Xid \((?:PCI:)?(?P<bus>[0-9A-Fa-f:.]+)\): (?P<code>\d+)(?:, *(?P<detail>.*))?")
-_BUS = re.compile(r"(?:(?P<domain>[0-9a-f]+):)?(?P<bus>[0-9a-f]+):(?P<device>[0-9a-f]+)(?:\.[0-9a-f]+)?")
+_HEXADECIMAL = frozenset("0123456789abcdef")
 _LEVELS = 8
 _LONGEST_RECORD_BYTES = 8192
 _LARGEST_READ_BYTES = 1 << 20
@@ -71,10 +71,12 @@ def bus_id(text: str) -> str:
     The driver logs ``0000:65:00``, NVML says ``00000000:65:00.0``: both become ``0:65:0``. Anything else is
     returned in lower case, as it is.
     """
-    match = _BUS.fullmatch(text.lower())
-    if not match:
+    address, _, function = text.lower().partition(".")
+    *domain, bus, device = ["", "", *address.split(":")][-3:]
+    numbers = [each for each in (*domain, bus, device, function) if each]
+    if not (bus and device and all(map(_HEXADECIMAL.issuperset, numbers))) or address.count(":") > 2:  # noqa: PLR2004 - three numbers
         return text.lower()
-    return f"{int(match['domain'] or '0', 16):x}:{int(match['bus'], 16):x}:{int(match['device'], 16):x}"
+    return ":".join(f"{int(each or '0', 16):x}" for each in (*domain, bus, device))
 
 
 class KernelLog:

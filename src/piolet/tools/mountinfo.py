@@ -11,7 +11,7 @@ from pathlib import Path
 from piolet.core.errors import storage_errors
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
-_MOUNTINFO = Path("/proc/self/mountinfo")
+_MOUNTINFO = "/proc/self/mountinfo"
 _MOUNT_POINT, _OPTIONS, _DEVICE = 4, 5, 2
 _LEAST_FIELDS = 6
 
@@ -52,8 +52,11 @@ def parse(text: str) -> tuple[Mount, ...]:
 
 def mounted() -> tuple[Mount, ...]:
     """Return what is mounted, in the order of mounting."""
-    with storage_errors(_MOUNTINFO, "read the mounts"):
-        return parse(_MOUNTINFO.read_text(encoding="utf-8", errors="surrogateescape"))
+    with (
+        storage_errors(_MOUNTINFO, "read the mounts"),
+        open(_MOUNTINFO, encoding="utf-8", errors="surrogateescape") as file,  # noqa: PTH123 - nodes start quickly
+    ):
+        return parse(file.read())
 
 
 def holding(path: Path, mounts: Sequence[Mount]) -> Mount:
@@ -65,4 +68,4 @@ def holding(path: Path, mounts: Sequence[Mount]) -> Mount:
 
 def unescaped(text: str) -> str:
     r"""Return a name of mountinfo or mountstats with its ``\040`` and the like undone."""
-    return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text)
+    return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text) if "\\" in text else text

@@ -13,9 +13,11 @@ The names below load on first use, because compute nodes import this package on 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # typing is slow to import
 if TYPE_CHECKING:
+    from typing import Any
+
     from piolet.vet.answers import Verdict, judge_answers
     from piolet.vet.choice import Choice, choose
     from piolet.vet.loading import load_protocol

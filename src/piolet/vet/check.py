@@ -57,7 +57,7 @@ class Check(Generic[P, Seen]):
 
     `better` says which way its value is, so that a protocol may compare values. A `quiet` check measures: nothing else
     is checked on its node meanwhile. `timeout_s` is what it may take unless a protocol says otherwise, `typical_s` what
-    it takes on a healthy node.
+    it takes on a healthy node. A `light` check and what it imports work with the stand-ins of piolet.vet.light.
     """
 
     name: str
@@ -72,4 +72,5 @@ class Check(Generic[P, Seen]):
     quiet: bool = False
     timeout_s: float = DEFAULT_TIMEOUT_S
     typical_s: float = 1.0
+    light: bool = False
     collective: Callable[[P], bool] = lambda _: False

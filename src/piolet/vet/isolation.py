@@ -1,7 +1,8 @@
-"""Running functions in processes of their own, so that one that hangs or crashes costs only its own answer.
+"""Running functions in a process of their own, so that one that hangs or crashes costs only its own answer.
 
-All run at once. A process that is stuck in the kernel is left behind: it cannot be ended, but it holds none of
-our files, so nobody waits for it. No threads may be running when this forks.
+One process runs them in turn, as long as each is quick: most checks take less time than a process does. Once one is
+not, those that wait behind it get a process each. A process that is stuck in the kernel is left behind: it cannot be
+ended, but it holds none of our files, so nobody waits for it. No threads may be running when this forks.
 """
 
 from __future__ import annotations
@@ -10,22 +11,28 @@ import os
 import selectors
 import signal
 import time
-import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
+PATIENCE_S = 0.3
+"""Seconds that tasks wait behind another one."""
+
 _STANDARD_STREAMS = (0, 1, 2)
 _REAP_S = 0.05
+_GO, _ENOUGH = b"+", b"-"
+_LENGTH_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A function that returns text, and the seconds that it may take."""
+    """A function that returns text, and the seconds that it may take; one that is `apart` shares no process."""
 
     name: str
     function: Callable[[], str]
     timeout_s: float
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,108 +46,147 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class _Running:
-    task: Task
+class _Worker:
+    """A process, and the tasks that it has still to do; the first of them runs."""
+
+    tasks: list[Task]
     pid: int
-    pipe: int
-    started_s: float
+    orders: int
+    answers: int
     said: bytes = b""
-    trouble: str = ""
-    duration_s: float = 0.0
+    began_s: float = 0.0
 
     @property
     def deadline_s(self) -> float:
-        return self.started_s + self.task.timeout_s
+        """When somebody must look: the task is late, or others have waited for long enough."""
+        timeout_s = self.tasks[0].timeout_s
+        return self.began_s + (min(timeout_s, PATIENCE_S) if len(self.tasks) > 1 else timeout_s)
 
 
 def run_isolated(tasks: Sequence[Task]) -> list[Outcome]:
-    """Run all tasks at once and return their outcomes in order, at the latest when the longest time-out is over."""
-    running = [_started(task) for task in tasks]
+    """Run all tasks and return their outcomes in order, `PATIENCE_S` after the longest time-out at the latest."""
+    outcomes: dict[int, Outcome] = {}
     with selectors.DefaultSelector() as selector:
-        for each in running:
-            selector.register(each.pipe, selectors.EVENT_READ, each)
-        while selector.get_map():
-            waiting = [key.data for key in selector.get_map().values()]
-            ready = selector.select(max(0.0, min(each.deadline_s for each in waiting) - time.monotonic()))
-            for key, _ in ready:
-                if not _heard(key.data):
-                    _leave(selector, key.data)
-            for each in _late(selector):
-                each.trouble = f"no answer within {each.task.timeout_s:g} s"
-                _leave(selector, each)
-    return [_outcome(each) for each in running]
+        _begin(selector, [task for task in tasks if not task.apart])
+        for task in tasks:
+            _begin(selector, [task] if task.apart else [])
+        while workers := [key.data for key in selector.get_map().values()]:
+            ready = selector.select(max(0.0, min(each.deadline_s for each in workers) - time.monotonic()))
+            for worker in [key.data for key, _ in ready]:
+                _hear(selector, worker, outcomes)
+            for worker in workers:
+                if worker.tasks and worker.deadline_s <= time.monotonic():
+                    _lose_patience(selector, worker, outcomes)
+    return [outcomes[id(task)] for task in tasks]
 
 
-def _started(task: Task) -> _Running:
-    reader, writer = os.pipe()
+def _begin(selector: selectors.BaseSelector, tasks: list[Task]) -> None:
+    """Start a process for `tasks`, if there are any, and let it begin."""
+    if not tasks:
+        return
+    (read_orders, orders), (answers, write_answers) = os.pipe(), os.pipe()
     pid = os.fork()
     if pid == 0:
-        os.close(reader)
-        _child(task, writer)
-    os.close(writer)
-    return _Running(task, pid, reader, time.monotonic())
+        os.close(orders)
+        os.close(answers)
+        _work(tasks, read_orders, write_answers)
+    os.close(read_orders)
+    os.close(write_answers)
+    worker = _Worker(tasks, pid, orders, answers)
+    selector.register(answers, selectors.EVENT_READ, worker)
+    _order(worker, _GO)
 
 
-def _child(task: Task, writer: int) -> NoReturn:
-    """Run the task and write its answer: "+" and the text, or "-" and why there is none."""
+def _order(worker: _Worker, what: bytes) -> None:
+    worker.began_s = time.monotonic()
+    with suppress(BrokenPipeError):  # it has died, which is heard next
+        os.write(worker.orders, what)
+
+
+def _hear(selector: selectors.BaseSelector, worker: _Worker, outcomes: dict[int, Outcome]) -> None:
+    """Take what a worker says: a piece of its answer, the last one, or nothing since it is dead."""
+    part = os.read(worker.answers, 1 << 16)
+    worker.said += part
+    if not part:
+        waiting, worker.tasks = worker.tasks[1:], worker.tasks[:1]
+        _note(worker, outcomes, error=_leave(selector, worker))
+        for task in waiting:
+            _begin(selector, [task])
+    elif len(worker.said) >= _LENGTH_BYTES + int.from_bytes(worker.said[:_LENGTH_BYTES]):
+        text = worker.said[_LENGTH_BYTES:].decode("utf-8", "surrogateescape")
+        _note(worker, outcomes, **({"text": text[1:]} if text[:1] == "+" else {"error": text[1:]}))
+        if worker.tasks:
+            _order(worker, _GO)
+        else:
+            _leave(selector, worker)
+
+
+def _lose_patience(selector: selectors.BaseSelector, worker: _Worker, outcomes: dict[int, Outcome]) -> None:
+    """Start those that wait, each in a process of its own; end the task that is late."""
+    waiting, worker.tasks = worker.tasks[1:], worker.tasks[:1]
+    if worker.deadline_s <= time.monotonic():
+        os.kill(worker.pid, signal.SIGKILL)
+        _leave(selector, worker, patience_s=_REAP_S)
+        _note(worker, outcomes, error=f"no answer within {worker.tasks[0].timeout_s:g} s")
+    for task in waiting:
+        _begin(selector, [task])
+
+
+def _note(worker: _Worker, outcomes: dict[int, Outcome], *, text: str = "", error: str = "") -> None:
+    task, worker.said = worker.tasks.pop(0), b""
+    outcomes[id(task)] = Outcome(task.name, text, error, time.monotonic() - worker.began_s)
+
+
+def _leave(selector: selectors.BaseSelector, worker: _Worker, patience_s: float | None = None) -> str:
+    """Let go of a worker that ends, and return how it died, if it has; one that was killed may be stuck in the kernel.
+
+    It is waited for `patience_s` seconds at most.
+    """
+    selector.unregister(worker.answers)
+    os.close(worker.answers)
+    with suppress(BrokenPipeError):
+        os.write(worker.orders, _ENOUGH)
+    os.close(worker.orders)
+    if patience_s is None:
+        _, status = os.waitpid(worker.pid, 0)
+        return f"ended by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "ended without an answer"
+    deadline_s = time.monotonic() + patience_s
+    while os.waitpid(worker.pid, os.WNOHANG) == (0, 0) and time.monotonic() < deadline_s:
+        time.sleep(0.001)
+    return ""
+
+
+def _work(tasks: Sequence[Task], orders: int, answers: int) -> NoReturn:
+    """Do tasks as they are ordered, and answer each: a length, and "+" and the text, or "-" and why there is none."""
     status = 1
     try:
-        _detach(task.timeout_s)
-        try:
-            answer = "+" + task.function()
-        except BaseException as error:  # noqa: BLE001 - the check runner: whatever it is, it is the outcome
-            answer = "-" + " ".join(traceback.format_exception_only(error)[-1].split())
-        with os.fdopen(writer, "wb") as pipe:
-            pipe.write(answer.encode("utf-8", "surrogateescape"))
+        _detach()
+        with os.fdopen(answers, "wb") as pipe:
+            for task in tasks:
+                if os.read(orders, 1) != _GO:
+                    break
+                answer = _answer(task).encode("utf-8", "surrogateescape")
+                pipe.write(len(answer).to_bytes(_LENGTH_BYTES) + answer)
+                pipe.flush()
         status = 0
     finally:
         os._exit(status)
 
 
-def _detach(timeout_s: float) -> None:
-    """Let go of the streams of the step, and end by the kernel's hand should the parent not live to do it."""
+def _answer(task: Task) -> str:
+    """Run a task; the kernel's hand ends it should the parent not live to do it."""
+    signal.setitimer(signal.ITIMER_REAL, task.timeout_s + 1)
+    try:
+        return "+" + task.function()
+    except BaseException as error:  # noqa: BLE001 - the check runner: whatever it is, it is the outcome
+        import traceback  # noqa: PLC0415 - nodes start quickly
+
+        return "-" + " ".join(traceback.format_exception_only(error)[-1].split())
+
+
+def _detach() -> None:
+    """Let go of the streams of the step."""
     null = os.open(os.devnull, os.O_RDWR)
     for stream in _STANDARD_STREAMS:
         os.dup2(null, stream)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, timeout_s + 1)
-
-
-def _heard(each: _Running) -> bool:
-    part = os.read(each.pipe, 1 << 16)
-    each.said += part
-    return bool(part)
-
-
-def _late(selector: selectors.BaseSelector) -> list[_Running]:
-    now = time.monotonic()
-    return [key.data for key in selector.get_map().values() if key.data.deadline_s <= now]
-
-
-def _leave(selector: selectors.BaseSelector, each: _Running) -> None:
-    """Stop listening and end the process; do not wait for one that cannot be ended."""
-    selector.unregister(each.pipe)
-    os.close(each.pipe)
-    each.duration_s = time.monotonic() - each.started_s
-    if each.trouble:
-        os.kill(each.pid, signal.SIGKILL)
-        _reap(each.pid)
-        return
-    _, status = os.waitpid(each.pid, 0)
-    if os.WIFSIGNALED(status):
-        each.trouble = f"ended by signal {os.WTERMSIG(status)}"
-
-
-def _reap(pid: int) -> None:
-    """Wait for a process that was killed, but only for as long as the kernel needs for one that is not stuck."""
-    deadline_s = time.monotonic() + _REAP_S
-    while os.waitpid(pid, os.WNOHANG) == (0, 0) and time.monotonic() < deadline_s:
-        time.sleep(0.001)
-
-
-def _outcome(each: _Running) -> Outcome:
-    text = each.said.decode("utf-8", "surrogateescape")
-    answer, error = (text[1:], "") if text[:1] == "+" else ("", text[1:])
-    if each.trouble or not text:
-        answer, error = "", each.trouble or "ended without an answer"
-    return Outcome(each.task.name, answer, error, each.duration_s)

@@ -186,6 +186,7 @@ def _planned(entry: Entry, name: str, check_type: str, given: Mapping[str, tuple
         quiet=found.check.quiet,
         collective=found.check.collective(parameters),
         typical_s=found.check.typical_s,
+        light=found.check.light,
         stage=keys.stage(entry),
         severity=keys.severity(entry),
         repeat=keys.repeat(entry),

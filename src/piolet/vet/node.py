@@ -10,8 +10,6 @@ import contextlib
 import importlib
 import json
 import os
-import re
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +19,7 @@ from typing import Any
 from piolet.core.nouns import CheckResult, Status
 from piolet.vet.check import Check, Context, Judgement
 from piolet.vet.isolation import Outcome, Task, run_isolated
-from piolet.vet.protocol import BEGUN, PlannedCheck, Protocol, Repeat
+from piolet.vet.protocol import BEGUN, PlannedCheck, Protocol, Repeat, parsed
 
 VERSION = 1
 _INVENTORY = "\0inventory"
@@ -33,7 +31,7 @@ def answer(protocol: Protocol, environ: Mapping[str, str]) -> str:
     started_s = time.monotonic()
     context = Context(environ, protocol.kernel_log)
     _import_once(protocol)
-    tasks = [(check.quiet, Task(check.name, _Run(check, context), check.longest_s)) for check in protocol.checks]
+    tasks = [(check.quiet, _task(check, context)) for check in protocol.checks]
     at_once = [task for quiet, task in tasks if not quiet]
     *outcomes, gpus = run_isolated([*at_once, Task(_INVENTORY, _Inventory(context), _INVENTORY_TIMEOUT_S)])
     outcomes += [outcome for quiet, task in tasks if quiet for outcome in run_isolated([task])]
@@ -44,26 +42,32 @@ def answer(protocol: Protocol, environ: Mapping[str, str]) -> str:
         "node": node,
         "ready": all(result.status is Status.PASS for result in results),
         "checks": [asdict(result) for result in results],
-        "gpus": json.loads(gpus.text or "[]"),
+        "gpus": parsed(gpus.text or "[]"),
         "duration_s": round(time.monotonic() - started_s, 4),
     }
     return json.dumps(found, separators=(",", ":"))
 
 
-def _import_once(protocol: Protocol) -> None:
-    """Import our own checks before the processes part, so that not each of them does.
+def _task(check: PlannedCheck, context: Context) -> Task:
+    """Return the check as a task; those of others may hang or start threads as soon as they are imported."""
+    return Task(check.name, _Run(check, context), check.longest_s, apart=not _is_ours(check))
 
-    Those of others may hang or start threads; only their own process imports them.
-    """
+
+def _is_ours(check: PlannedCheck) -> bool:
+    return check.reference.startswith("piolet.")
+
+
+def _import_once(protocol: Protocol) -> None:
+    """Import our own checks before the processes part, so that not each of them does."""
     for check in protocol.checks:
-        if check.reference.startswith("piolet."):
+        if _is_ours(check):
             with contextlib.suppress(ImportError):  # the process of the check meets it again, and reports it
                 find(check.reference)
 
 
 def node_name(environ: Mapping[str, str]) -> str:
     """Return the name by which Slurm knows this node, or else the host's."""
-    return environ.get("SLURMD_NODENAME") or socket.gethostname()
+    return environ.get("SLURMD_NODENAME") or os.uname().nodename
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +149,8 @@ def _frozen(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _installed(requirement: str) -> bool:
-    from importlib import metadata  # noqa: PLC0415 - slow to import, and few checks require anything
+    import re  # noqa: PLC0415 - slow to import, and few checks require anything
+    from importlib import metadata  # noqa: PLC0415 - same
 
     try:
         metadata.distribution(re.split(r"[^\w.-]", requirement.strip(), maxsplit=1)[0])
@@ -163,12 +168,12 @@ def _without(missing: list[str]) -> Judgement:
 def _result(planned: PlannedCheck, node: str, outcome: Outcome) -> CheckResult:
     version, judgement = planned.type, _silent(outcome)
     if not outcome.error:
-        version, fields = json.loads(outcome.text)
+        version, fields = parsed(outcome.text)
         judgement = Judgement(**(fields | {"status": Status(fields["status"])}))
     return CheckResult(
         check=planned.name,
         node=node,
-        **{name: getattr(judgement, name) for name in Judgement.__slots__},
+        **asdict(judgement),
         duration_s=round(outcome.duration_s, 4),
         version=version or planned.type,
     )

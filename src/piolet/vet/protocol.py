@@ -96,6 +96,7 @@ class PlannedCheck:
     quiet: bool = False
     collective: bool = False
     typical_s: float = 1.0
+    light: bool = False
     stage: str = DEFAULT_STAGE
     severity: Severity = Severity.ERROR
     repeat: Repeat = Repeat()
@@ -137,9 +138,15 @@ class Protocol:
         return json.dumps(asdict(self), separators=(",", ":"))
 
 
+def parsed(text: str) -> Any:  # noqa: ANN401 - any JSON
+    """Parse JSON that we wrote; json itself first looks for blanks, with expressions that take long to load."""
+    value, _ = json.JSONDecoder().raw_decode(text)
+    return value
+
+
 def from_json(text: str) -> Protocol:
     """Read what `Protocol.to_json` wrote; anything else raises ValueError, TypeError or KeyError."""
-    value = json.loads(text)
+    value = parsed(text)
     return Protocol(**(value | {"checks": tuple(_planned(check) for check in value["checks"]), "left_out": ()}))
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from piolet.core.native import DIRECTORY
 from piolet.core.run import SystemRunner
 from piolet.lab import gpus
 from piolet.vet import load_protocol
+from piolet.vet.step import node_argv
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -33,19 +33,23 @@ class SimulatedNode:
 
     def check(self, entry: str) -> dict[str, Any]:
         """Run one entry of a protocol on this node, in a process of its own; gives its result."""
+        return self.checks(f"evals:\n- {{{entry}}}\n")[0]
+
+    def checks(self, text: str, *, ordinary: bool = False) -> list[dict[str, Any]]:
+        """Run a protocol on this node as `piolet vet` does, or in ordinary Python only."""
         path = self.directory.parent / "protocol.yaml"
-        path.write_text(f"evals:\n- {{{entry}}}\n", encoding="utf-8")
-        protocol = load_protocol(str(path), Settings()).to_json()
+        path.write_text(text, encoding="utf-8")
+        protocol = load_protocol(str(path), Settings())
+        if ordinary:
+            protocol = replace(protocol, checks=tuple(replace(check, light=False) for check in protocol.checks))
         environment = {
             "LD_LIBRARY_PATH": str(DIRECTORY),
             "PIOLET_GPUSIM": str(self.directory),
             "SLURM_JOB_ID": "1",
             "SLURM_STEP_GPUS": "0,1",
         }
-        argv = [sys.executable, "-m", "piolet.vet", protocol]
-        found: dict[str, Any] = json.loads(SystemRunner(environment).run(argv, timeout=20).stdout.splitlines()[-1])[
-            "checks"
-        ][0]
+        said = SystemRunner(environment).run(node_argv(protocol), timeout=20).stdout
+        found: list[dict[str, Any]] = json.loads(said.splitlines()[-1])["checks"]
         return found
 
 

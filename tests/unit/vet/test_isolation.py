@@ -77,18 +77,36 @@ def test_long_and_odd_texts_arrive_whole():
     assert outcome.text == text
 
 
-def test_tasks_run_at_once_and_answer_in_order():
-    tasks = [Task(str(wait), lambda wait=wait: lasting(wait), 5) for wait in (0.3, 0.1, 0.2)]
-    outcomes = run_isolated(tasks)
-    spans = [tuple(map(float, outcome.text.split())) for outcome in outcomes]
-    assert max(began for _, began, _ in spans) < min(ended for _, _, ended in spans)
-    assert [wait for wait, _, _ in spans] == [0.3, 0.1, 0.2]
+def test_quick_tasks_share_a_process_and_answer_in_order():
+    outcomes = run_isolated([Task(str(number), lambda: str(os.getpid()), 5) for number in range(3)])
+
+    assert [outcome.name for outcome in outcomes] == ["0", "1", "2"]
+    assert len({outcome.text for outcome in outcomes}) == 1
 
 
-def lasting(wait):
-    began = time.monotonic()
-    time.sleep(wait)
-    return f"{wait} {began} {time.monotonic()}"
+def test_those_behind_a_slow_task_run_at_once(tmp_path):
+    """Each ends only when all three have begun."""
+
+    def meet(name):
+        (tmp_path / name).touch()
+        while len(list(tmp_path.iterdir())) < 3:
+            time.sleep(0.01)
+        return name
+
+    outcomes = run_isolated([Task(name, lambda name=name: meet(name), 60) for name in ("one", "two", "three")])
+
+    assert [outcome.text for outcome in outcomes] == ["one", "two", "three"]
+
+
+def test_a_task_apart_shares_no_process_and_those_behind_a_crash_still_run():
+    pid = str(os.getpid())
+    tasks = [Task("apart", lambda: str(os.getpid()), 5, apart=True), Task("crash", crash, 5)]
+    tasks += [Task(name, lambda: str(os.getpid()), 5) for name in ("behind", "too")]
+
+    apart, crashed, behind, too = run_isolated(tasks)
+
+    assert len({pid, apart.text, behind.text, too.text}) == 4
+    assert crashed.error == "ended by signal 9"
 
 
 def test_no_task_leaves_a_process_behind():

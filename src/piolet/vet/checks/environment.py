@@ -50,4 +50,5 @@ CHECK = Check(
     parameters=Parameters,
     observe=observe,
     judge=judge,
+    light=True,
 )

@@ -81,4 +81,5 @@ CHECK = Check(
     parameters=Parameters,
     observe=observe,
     judge=judge,
+    light=True,
 )

@@ -89,4 +89,5 @@ CHECK = Check(
     parameters=Parameters,
     observe=observe,
     judge=judge,
+    light=True,
 )

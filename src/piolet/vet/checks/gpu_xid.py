@@ -86,7 +86,7 @@ def observe(parameters: Parameters, context: Context) -> Observation:  # noqa: A
     """Ask the GPUs whether they are lost, and read the kernel log."""
     found = gpus.observe(context, gpus.answers)
     try:
-        text = read_log(Path(context.kernel_log))
+        text = read_log(context.kernel_log)
     except OSError as error:
         return Observation(found, log_error=f"{context.kernel_log}: {error.strerror}")
     return Observation(found, logged(text, time.monotonic()))
@@ -95,14 +95,14 @@ def observe(parameters: Parameters, context: Context) -> Observation:  # noqa: A
 def logged(text: str, now_s: float) -> tuple[Logged, ...]:
     """Return the Xids in kernel-log records; `now_s` is on the log's clock, seconds since boot."""
     found = []
-    for message in kmsg.parse(text):
+    for message in kmsg.parse("\n".join(line for line in text.splitlines() if "Xid" in line)):
         xid = kmsg.parse_xid(message.text)
         if xid:
             found.append(Logged(xid.code, xid.bus_id, now_s - message.time_us / 1e6, xid.detail))
     return tuple(found)
 
 
-def read_log(path: Path) -> str:
+def read_log(path: Path | str) -> str:
     """Return all records of a kernel log, a device or a file, without waiting for more."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     parts = []
@@ -175,4 +175,5 @@ CHECK = Check(
     parameters=Parameters,
     observe=observe,
     judge=judge,
+    light=True,
 )

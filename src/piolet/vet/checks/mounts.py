@@ -95,4 +95,5 @@ CHECK = Check(
     parameters=Parameters,
     observe=observe,
     judge=judge,
+    light=True,
 )

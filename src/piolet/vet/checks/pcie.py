@@ -91,4 +91,5 @@ CHECK = Check(
     parameters=Parameters,
     observe=observe,
     judge=judge,
+    light=True,
 )
