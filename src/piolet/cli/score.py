@@ -128,9 +128,10 @@ def _written(
     reader: Reader, view: Overview, weights: Mapping[str, float], html: Path | None, pdf: Path | None
 ) -> list[Path]:
     """Write the report where it was asked for, and return where that is."""
+    from piolet.data.jobs import findings
     from piolet.score.report import render
 
-    return _save(render(reader, view, weights), html, pdf) if html or pdf else []
+    return _save(render(reader, view, weights, findings), html, pdf) if html or pdf else []
 
 
 def _save(page: str, html: Path | None, pdf: Path | None) -> list[Path]:

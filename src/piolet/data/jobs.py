@@ -11,6 +11,8 @@ from piolet.logbook.storage import JobStorage
 MANY_READS = 100_000
 """Fewer reads cost no time that anybody would see: some minutes even on disks, over all nodes."""
 SMALL_SHARE = 0.5
+LOCAL = "disk"
+"""The kernel reads a disk of the node in pieces of 128 KiB, whatever the program asked for."""
 STALL_SHARE = 0.05
 CHECKPOINT_SHARE = 0.05
 """Daly's interval at the usual costs and failure rates loses 3 to 9 %, half of it in writing."""
@@ -38,6 +40,8 @@ def _stall(found: JobStorage) -> Iterator[Finding]:
 def _small(found: JobStorage) -> Iterator[Finding]:
     for mount in found.mounts:
         share = mount.small_read_share or 0.0
+        if mount.kind == LOCAL:
+            continue
         if mount.read_ops >= MANY_READS and share >= SMALL_SHARE:
             mean = size(mount.mean_read_bytes or 0)
             what = f"{share:.0%} of {count(mount.read_ops)} reads were small ({mean} on average)"

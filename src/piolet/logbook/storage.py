@@ -29,8 +29,8 @@ IDLE = 0.5
 class MountUse:
     """One mount or local disk over the job, all nodes together.
 
-    `small_read_share` is the share of the reads that were made in samples whose mean read was small, the peak what all
-    nodes read together at one moment.
+    `small_read_share` is the share of the reads that were made in samples whose mean read was small, a peak what all
+    nodes moved together at one moment.
     """
 
     fs: str
@@ -43,7 +43,9 @@ class MountUse:
     mean_read_bytes: float | None
     metadata_ops: float
     read_latency_s: float | None
+    write_latency_s: float | None
     peak_read_bytes_per_s: float
+    peak_write_bytes_per_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +86,18 @@ def of_logbook(logbook: Logbook) -> tuple[JobRecord, JobStorage]:
     """
     job = read_job(logbook.job)
     with read(logbook) as reader:
-        begin, end = job.program_started_ns, job.program_ended_ns or _newest_ns(reader)
-        if begin is None or end is None or end <= begin:
-            raise UsageError("nothing was recorded yet", where=str(logbook.path), remedy="run with --record, or wait")
-        return job, job_storage(reader, Interval(begin, end), job.period_s("fs") or 1.0)
+        found = of_reader(reader, job)
+    if found is None:
+        raise UsageError("nothing was recorded yet", where=str(logbook.path), remedy="run with --record, or wait")
+    return job, found
+
+
+def of_reader(reader: Reader, job: JobRecord) -> JobStorage | None:
+    """Return the figures of an open logbook; None if the program has not begun, or nothing was recorded."""
+    begin, end = job.program_started_ns, job.program_ended_ns or _newest_ns(reader)
+    if begin is None or end is None or end <= begin:
+        return None
+    return job_storage(reader, Interval(begin, end), job.period_s("fs") or 1.0)
 
 
 def _newest_ns(reader: Reader) -> int | None:
@@ -127,9 +137,9 @@ def _mounts(reader: Reader, interval: Interval, period_s: float) -> tuple[MountU
     rows = reader.database.execute(
         f"""
         {_SAMPLES}, peaks AS (
-            SELECT fs, max(rate) AS peak FROM (
+            SELECT fs, max(read) AS peak_read, max(write) AS peak_write FROM (
                 SELECT fs, time_ns // (1000000000 * greatest(1, CAST(ceil($period) AS BIGINT))) AS bin,
-                    sum(read_bytes_per_s) AS rate
+                    sum(read_bytes_per_s) AS read, sum(write_bytes_per_s) AS write
                 FROM samples GROUP BY ALL
             ) GROUP BY fs
         )
@@ -142,7 +152,9 @@ def _mounts(reader: Reader, interval: Interval, period_s: float) -> tuple[MountU
             coalesce(sum(metadata_ops_per_s * seconds), 0),
             sum(read_latency_s * read_ops_per_s * seconds) / nullif(sum(read_ops_per_s * seconds)
                 FILTER (read_latency_s IS NOT NULL), 0),
-            coalesce(any_value(peak), 0)
+            sum(write_latency_s * write_ops_per_s * seconds) / nullif(sum(write_ops_per_s * seconds)
+                FILTER (write_latency_s IS NOT NULL), 0),
+            coalesce(any_value(peak_read), 0), coalesce(any_value(peak_write), 0)
         FROM samples JOIN peaks USING (fs) GROUP BY fs ORDER BY 4 + 5 DESC, fs
         """,  # noqa: S608 - constants
         {"begin": interval.start_ns, "end": interval.end_ns, "period": period_s},

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any
 from piolet import __version__
 from piolet.core.files import write_text
 from piolet.core.nodeset import NodeSet
-from piolet.core.text import plural
+from piolet.core.nouns import Finding
+from piolet.core.text import count, plural, size
 from piolet.logbook.layout import Logbook
 from piolet.logbook.reader import Reader, read, rereading
 from piolet.logbook.records import JobRecord
+from piolet.logbook.storage import JobStorage, of_reader
 from piolet.score import advice, drawing, words
 from piolet.score.drawing import Plot
 from piolet.score.measure import Window, window_of
@@ -106,17 +108,42 @@ def write_page(reader: Reader, view: Overview, path: Path | None = None) -> Path
     return path
 
 
-def render(reader: Reader, view: Overview | None = None, weights: Mapping[str, float] | None = None) -> str:
+Judge = Callable[[JobStorage], Sequence[Finding]]
+"""What is to be known of a job's storage: `piolet.data.jobs.findings`, which the callers bring."""
+
+
+def _nothing(found: JobStorage) -> Sequence[Finding]:  # noqa: ARG001 - a Judge
+    return ()
+
+
+def render(
+    reader: Reader,
+    view: Overview | None = None,
+    weights: Mapping[str, float] | None = None,
+    judge: Judge = _nothing,
+) -> str:
     """Return the page as HTML text; `view` is the overview of the reader, if it is known already.
 
-    With `weights` the first plot is that view of compute, memory and network, named as such.
+    With `weights` the first plot is that view of compute, memory and network, named as such. `judge` says what the
+    figures of the job's storage mean.
     """
     view = view or overview(reader)
     window = window_of(reader, view.job)  # the overview has scored the job, so the tables are there
-    return page(view, timeline(reader, window, weights) if window else None, window, weights or {})
+    storage = of_reader(reader, view.job)
+    over_time = timeline(reader, window, weights) if window else None
+    judged = judge(storage) if storage else ()
+    return page(view, over_time, window, weights or {}, storage=storage, judged=judged)
 
 
-def page(view: Overview, over_time: Timeline | None, window: Window | None, weights: Mapping[str, float]) -> str:
+def page(
+    view: Overview,
+    over_time: Timeline | None,
+    window: Window | None,
+    weights: Mapping[str, float],
+    *,
+    storage: JobStorage | None = None,
+    judged: Sequence[Finding] = (),
+) -> str:
     """Return the page from what was read; pure."""
     script = (_HERE / "static/report.js").read_text(encoding="utf-8")
     score = view.score
@@ -142,6 +169,8 @@ def page(view: Overview, over_time: Timeline | None, window: Window | None, weig
             heat=heat(over_time.heat) if over_time else (),
             gpus=lowest(score.gpus),
             nodes=eventful(view.nodes),
+            storage=storage,
+            judged=judged,
             gap_rows=_gap_rows(view, window),
             data=_data(over_time),
             style=page_style("report.css"),
@@ -361,7 +390,10 @@ def templates() -> Environment:
         "what_happened": what_happened,
         "phase_times": words.phase_times,
         "gain": advice.gain,
-        "files_line": words.files_line,
+        "size": size,
+        "count": count,
+        "latency": words.latency,
+        "storage_line": words.storage_line,
         "network_line": words.network_line,
         "energy_facts": words.energy_facts,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from piolet.core.text import count, plural, size
+from piolet.logbook.storage import JobStorage
 from piolet.score.model import JobScore
 from piolet.score.period import Period
 from piolet.score.resources import Energy, Files, Network
@@ -133,6 +134,21 @@ def files_line(found: Files) -> str:
     if found.write_latency_s is not None:
         parts.append(f"a write {latency(found.write_latency_s)}")
     return "; ".join(parts)
+
+
+def storage_line(found: JobStorage) -> str:
+    """Return what storage cost a job in time: waiting for it, and checkpoints."""
+    if found.stall_s is None:
+        waited = "Whether nodes waited for storage was not recorded"
+    else:
+        waited = f"Nodes waited {duration(found.stall_s)} for storage while their GPUs idled"
+        waited += f", {percent(found.stall_share)} of the time; checkpoints do not count"
+    told = found.checkpoints
+    if told is None:
+        return f"{waited}. The program told of no checkpoint."
+    written = "" if told.write_bytes is None else f" and wrote {size(told.write_bytes)}"
+    took = f"{plural(told.count, 'checkpoint')} of {duration(told.median_s)} took {percent(told.share)} of the time"
+    return f"{waited}. {took}{written}."
 
 
 def latency(seconds: float) -> str:

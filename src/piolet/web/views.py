@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from piolet.data.jobs import findings
 from piolet.logbook.records import Findings
 from piolet.score import drawing
 from piolet.score.measure import window_of
@@ -146,7 +147,7 @@ def heat(book: Book) -> Heat | None:
 
 def report(book: Book) -> str:
     """Return the report's page, made anew: the file in the logbook is the user's own and may say anything."""
-    return render(book.reader)
+    return render(book.reader, judge=findings)
 
 
 def shown_gpus(view: JobView, node: str = "") -> tuple[GpuScore, ...]:

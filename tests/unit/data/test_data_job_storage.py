@@ -41,6 +41,7 @@ def test_bytes_reads_and_the_share_of_small_ones():
     assert mount.mean_read_bytes == pytest.approx(mount.read_bytes / 400)
     assert mount.read_latency_s == pytest.approx(0.01)
     assert mount.peak_read_bytes_per_s == pytest.approx(30 * SMALL + 10 * LARGE)
+    assert (mount.peak_write_bytes_per_s, mount.write_latency_s) == (5, None)
 
 
 def test_a_gap_counts_for_three_periods_and_a_disk_that_nobody_read_has_no_shares():
@@ -80,14 +81,34 @@ def test_checkpoints_and_stalls_of_a_training_job(tmp_path, capsys):
 
 
 def test_each_figure_that_is_bad_is_a_finding():
-    mount = MountUse("/scratch", "lustre", 4, 1e12, 0, 1e6, 0.9, 50_000, 1e6, 0.01, 1e9)
+    mount = MountUse("/scratch", "lustre", 4, 1e12, 0, 1e6, 0.9, 50_000, 1e6, 0.01, None, 1e9, 0)
     bad = JobStorage(100.0, (mount,), Checkpoints(5, 4.0, 6.0, 0.2, 1e9), 30.0)
 
     said = [finding.reason for finding in findings(bad)]
 
     assert [reason.split()[0] for reason in said] == ["30%", "90%", "10", "20%"]
+    disk = JobStorage(100.0, (replace(mount, kind="disk", metadata_ops=0),), None, None)
+    assert findings(disk) == (), "the kernel cuts what is read of a disk"
     good = JobStorage(100.0, (replace(mount, read_ops=10, metadata_ops=10),), Checkpoints(1, 4.0, 4.0, 0.01, None), 1.0)
     assert findings(good) == ()
+
+
+def test_the_report_says_what_the_job_did_with_storage(tmp_path):
+    rows = [fs(second, size=SMALL, ops=2000, metadata_ops_per_s=9.0, fs="/scratch/<me>") for second in range(80)]
+    rows += [("events", {"time_ns": START_NS, "node": "node1", "kind": "phase", "code": "checkpoint"})]
+    rows += [("events", {"time_ns": START_NS + 9 * SECOND_NS, "node": "node1", "kind": "phase", "code": "train"})]
+    logbook = made_logbooks.write(tmp_path, made_logbooks.job(seconds=90.0), rows)
+
+    assert run_command(["score", str(logbook.path), "--html", str(tmp_path / "report.html"), "--brief"]) == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+
+    section = page.partition('<h2 id="storage">')[2].partition("</section>")[0]
+    assert "1 checkpoint of 9.0 s took 10\N{NO-BREAK SPACE}% of the time." in section
+    assert "100% of 160\N{NO-BREAK SPACE}000 reads were small (50 kB on average)" in section
+    assert "Pack the files into one image and mount it: piolet data pack" in section
+    assert "/scratch/&lt;me&gt;" in section
+    assert "8.0 GB <small>at most 100 MB/s" in section
+    assert "720 <small>operations" in section
 
 
 def test_a_job_of_which_nothing_was_recorded_is_told(tmp_path, capsys):
