@@ -1,4 +1,4 @@
-"""Multiplying matrices and copying on whatever computes here: GPUs through PyTorch or CuPy, the host through NumPy.
+"""Multiplying matrices and copying on whatever computes: GPUs through PyTorch, CuPy or NVRTC, the host through NumPy.
 
 Runs on nodes, in the process of a check. The GPU backends were never run on a GPU by the tests.
 """
@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from piolet.vet import cuda
 from piolet.vet.gpus import slurm_indexes
 
 
@@ -146,19 +147,33 @@ def allocated(environ: Mapping[str, str]) -> Sequence[Backend]:
 
 
 def gpu_backends(count: int) -> Sequence[Backend]:
-    """Return a backend for each of `count` GPUs; ImportError if no library here can use them all."""
+    """Return a backend for each of `count` GPUs; ImportError if nothing here can use them all."""
     found = []
-    for module, visible, make in (
-        ("torch", lambda torch: torch.cuda.device_count(), TorchBackend),
-        ("cupy", lambda cupy: cupy.cuda.runtime.getDeviceCount(), CupyBackend),
-    ):
+    for name, look in (("torch", _torch), ("cupy", _cupy), ("nvrtc", _nvrtc)):
         try:
-            library = importlib.import_module(module)
-            seen = visible(library)  # type: ignore[no-untyped-call] # modules
+            seen, make = look()
         except Exception as error:  # noqa: BLE001 - a library without its driver raises errors of its own
-            found.append(f"{module}: {error}")
+            found.append(f"{name}: {error}")
             continue
         if seen >= count:
-            return [make(library, index) for index in range(count)]
-        found.append(f"{module} sees {seen} GPUs")
+            return [make(index) for index in range(count)]
+        found.append(f"{name} sees {seen} GPUs")
     raise ImportError(f"nothing here can compute on {count} GPUs ({'; '.join(found)})")
+
+
+Found = tuple[int, Callable[[int], Backend]]
+"""How many GPUs a library sees, and what makes the backend of each."""
+
+
+def _torch() -> Found:
+    library = importlib.import_module("torch")
+    return library.cuda.device_count(), lambda index: TorchBackend(library, index)
+
+
+def _cupy() -> Found:
+    library = importlib.import_module("cupy")
+    return library.cuda.runtime.getDeviceCount(), lambda index: CupyBackend(library, index)
+
+
+def _nvrtc() -> Found:
+    return cuda.device_count(), cuda.CudaBackend

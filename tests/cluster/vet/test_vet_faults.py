@@ -20,6 +20,7 @@ from piolet.lab.gpus import clear, inject, parse_faults
 pytestmark = pytest.mark.cluster
 
 PIOLET = (sys.executable, "-m", "piolet")
+CHECKOUT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -189,6 +190,48 @@ def test_a_hung_mount_is_named_within_its_time(vet, lab, tmp_path):
     assert reasons(verdict) == {
         "node2": "mounts: /mnt: no answer within 1 s",
         "node3": "mounts: /mnt: nothing is mounted there",
+    }
+
+
+ENVIRONMENT = """
+image = "demo.sqsh"
+mounts = ["/run/piolet-node:/run/piolet-node:ro"]
+workdir = "/"
+[require]
+paths = ["/run/piolet-node/flag"]
+"""
+MACHINE_CHECK = "3,9999,{},-;mce: [Hardware Error]: CPU 0: Machine Check: 0 Bank 5: be00000000800400\n"
+
+
+def test_a_machine_check_a_service_and_a_container(vet, lab, on_lab, tmp_path):
+    """One node has logged a machine check, and another lacks what the hook of an environment would bring."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "edf.toml").write_text(ENVIRONMENT, encoding="utf-8")
+    images = {"PIOLET_ENV_IMAGES": str(CHECKOUT / ".images")}
+    on_lab(*PIOLET, "env", "compile", tmp_path / "edf.toml", "--output", tmp_path / "edf.plan", env=images)
+    protocol = tmp_path / "machine.yaml"
+    protocol.write_text(
+        "evals:\n- {type: services, programs: [slurmd]}\n- {type: hardware_errors}\n"
+        f"- {{type: container, plan: {tmp_path}/edf.plan}}\n",
+        encoding="utf-8",
+    )
+    log = lab.node_directory("node2") / "kmsg"
+    before, flags = log.read_bytes(), [lab.node_directory(node) / "flag" for node in ("node1", "node2")]
+    for flag in flags:
+        flag.touch()
+    with log.open("a") as file:
+        file.write(MACHINE_CHECK.format(round(time.monotonic() * 1e6)))
+    try:
+        verdict, status_code = vet(str(protocol), nodes="node[1-3]")
+    finally:
+        log.write_bytes(before)
+        for flag in flags:
+            flag.unlink()
+
+    assert (status_code, verdict["ready"]) == (1, "node1"), verdict["checks"]
+    assert reasons(verdict) == {
+        "node2": "hardware_errors: bank 5: 1 uncorrected errors (kernel log)",
+        "node3": "container: require: environment requires /run/piolet-node/flag, which the container does not have",
     }
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import signal
 import subprocess
 import sys
 import threading
@@ -13,18 +15,23 @@ from pathlib import Path
 
 import pytest
 
-from piolet.lab import Lab, Network, Spec, status, up
+from piolet.lab import Isolation, Lab, Network, Spec, status, up
+from piolet.lab.cgroups import group_name
 from piolet.lab.network import link_name
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 
+CPU = Path("/sys/fs/cgroup/cpu")
+PERIOD_US = 100_000
+MEASURED = "{type: memory_bandwidth, mib: 256, timeout: 60, criteria: {peers: {mad: 5, margin: 0.5}}}"
 PASSES = '{"status": "pass", "reason": "fine", "value": %s}'
 
 
 @pytest.fixture(scope="module")
 def netns(machine: None) -> Iterator[Lab]:  # noqa: ARG001 - a fixture for its effect
     """A lab of four nodes, each with a network namespace."""
-    lab = up(Spec(name=f"vetns-{secrets.token_hex(3)}", nodes=4, network=Network.NETNS))
+    confined = Isolation.CGROUP if CPU.is_dir() else Isolation.NONE
+    lab = up(Spec(name=f"vetns-{secrets.token_hex(3)}", nodes=4, network=Network.NETNS, isolation=confined))
     yield lab
     lab.down()
 
@@ -76,6 +83,17 @@ def script(text: str, **more: object) -> str:
     return json.dumps({"type": "script", "command": ["sh", "-c", text], "timeout": 20} | more)
 
 
+def mounted(lab: Lab, node: str, image: Path) -> subprocess.Popen:
+    """Mount `image` at /mnt of a node; ending the server unmounts it."""
+    enter = ("nsenter", "--mount", f"--target={status(lab).daemons[f'slurmd@{node}']}")
+    server = subprocess.Popen([*enter, "squashfuse", "-f", "-o", "allow_other", image, "/mnt"])
+    deadline = time.monotonic() + 30
+    while subprocess.run([*enter, "mountpoint", "--quiet", "/mnt"], check=False).returncode:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return server
+
+
 def reasons(verdict: dict) -> dict[str, str]:
     return {each["node"]: each["reason"] for each in verdict["refused"]}
 
@@ -97,15 +115,38 @@ def test_a_link_that_is_cut_during_a_stage(netns, vet, tmp_path):
     assert reasons(verdict)["node2"].startswith("no answer")
 
 
-def test_a_node_of_a_third_of_the_speed(vet):
-    measured = script(
-        f"[ $SLURMD_NODENAME = node3 ] && echo '{PASSES % 30}' || echo '{PASSES % 90}'",
-        criteria={"better": "higher", "peers": {"mad": 5, "margin": 0.1}},
-    )
-    verdict, status_code = vet(measured)
+@pytest.mark.skipif(not CPU.is_dir(), reason="a node is slowed down through the cpu hierarchy of cgroup v1")
+def test_a_node_of_a_third_of_the_speed(netns, vet):
+    """Its processors are there a sixth of the time: four nodes on two processors have half of it each."""
+    quota = CPU / group_name(netns.directory) / "node3" / "cpu.cfs_quota_us"
+    quota.write_text(str(int(os.cpu_count() * PERIOD_US / 2 / 6)), encoding="ascii")
+    try:
+        verdict, status_code = vet(MEASURED, timeout_s=120)
+    finally:
+        quota.write_text("-1", encoding="ascii")
 
-    assert (status_code, verdict["ready"]) == (1, "node[1-2,4]")
-    assert "30: the median of 4 nodes is 90" in reasons(verdict)["node3"]
+    assert (status_code, verdict["ready"]) == (1, "node[1-2,4]"), verdict["checks"]
+    assert "the median of 4 nodes is" in reasons(verdict)["node3"]
+
+
+def test_a_mount_that_hangs_during_a_stage(netns, vet, tmp_path):
+    """Its server stops while the nodes are being checked; another check comes upon it."""
+    image = tmp_path / "image.sqfs"
+    (tmp_path / "content").mkdir()
+    subprocess.run(["mksquashfs", tmp_path / "content", image, "-quiet", "-no-progress"], check=True)
+    servers = {node: mounted(netns, node, image) for node in netns.nodes}
+    slow = script(f"touch {tmp_path}/checks.$SLURMD_NODENAME; sleep 3; echo '{PASSES % 1}'", stage="before")
+    try:
+        entries = f"{slow}\n- {{type: mounts, paths: [/mnt], answer_s: 1}}"
+        verdict, status_code = vet(entries, lambda: servers["node2"].send_signal(signal.SIGSTOP))
+    finally:
+        for server in servers.values():
+            server.send_signal(signal.SIGCONT)
+            server.terminate()
+            server.wait(10)
+
+    assert (status_code, verdict["ready"]) == (1, "node[1,3-4]")
+    assert reasons(verdict) == {"node2": "mounts: /mnt: no answer within 1 s"}
 
 
 def test_a_full_tmp(netns, vet):

@@ -161,6 +161,8 @@ def test_a_slower_or_narrower_link_is_never_better(generation, lower, width, nar
 @pytest.mark.parametrize(
     ("ecc", "parameters", "status", "words"),
     [
+        (Ecc(0, None, None, corrected=20_000_000), {}, Status.PASS, "0 uncorrected"),
+        (Ecc(0, None, None, corrected=20_000_001), {}, Status.FAIL, "GPU 0: 20000001 corrected memory errors"),
         (Ecc(0, None, None, retired_pages=10), {}, Status.PASS, "0 uncorrected"),
         (Ecc(0, None, None, retired_pages=11), {}, Status.FAIL, "GPU 0: 11 retired pages"),
         (Ecc(0, None, None, retired_pages=11), {"max_retired_pages": 11}, Status.PASS, "0 uncorrected"),
@@ -196,6 +198,7 @@ SEEN_THROUGH_NVML = [
     ({"temp": 88}, "type: gpu_throttle", "fail", "GPU 1 is slowed down: sw_thermal"),
     ({"pcie_width": 8}, "type: pcie", "fail", "GPU 1: 8 of 16 PCIe lanes"),
     ({"remap": "pending"}, "type: gpu_ecc", "fail", "GPU 1: a row waits for remapping"),
+    ({"ecc_corrected": 101}, "type: gpu_ecc, max_corrected: 100", "fail", "GPU 1: 101 corrected memory errors"),
     ({"xid": 79}, "type: gpu_nvlink", "unknown", "GPU 1: the GPU is lost: it has fallen off the bus"),
     ({"xid": 79}, "type: gpu_throttle", "unknown", "GPU 1: the GPU is lost: it has fallen off the bus"),
     ({"xid": 79}, "type: gpu_clocks", "unknown", "GPU 1: the GPU is lost: it has fallen off the bus"),

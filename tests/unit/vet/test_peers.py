@@ -95,7 +95,11 @@ def observed(*bioses, driver="550.54", lost=()):
 @pytest.mark.parametrize(
     ("observation", "items", "value"),
     [
-        (observed("96.1", "96.1"), None, "driver 550.54; VBIOS 96.1; kernel 5.14; OS Linux 9"),
+        (
+            observed("96.1", "96.1"),
+            None,
+            "driver 550.54; VBIOS 96.1; kernel 5.14; OS Linux 9; BIOS none; adapters none",
+        ),
         (observed("96.2", "96.1"), ("VBIOS",), "VBIOS 96.1, 96.2"),
         (observed("96.1", None), ("VBIOS",), "VBIOS 96.1, not told"),
         (observed(driver="none"), ("driver", "VBIOS"), "driver none; VBIOS none"),
@@ -105,6 +109,15 @@ def test_a_node_tells_its_versions(observation, items, value):
     judgement = uniform.judge(observation, uniform.Parameters(items) if items else uniform.Parameters())
 
     assert (judgement.status, judgement.value) == (Status.PASS, value)
+
+
+def test_firmware_of_the_board_and_of_adapters(tmp_path):
+    for path, text in {"dmi/id/bios_version": "2.1", "infiniband/mlx5_0/fw_ver": "28.39.1002"}.items():
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(text)
+
+    assert uniform.firmware(tmp_path) == ("2.1", "28.39.1002")
+    assert uniform.firmware(tmp_path / "nowhere") == ("none", "none")
 
 
 def test_a_lost_gpu_cannot_tell():

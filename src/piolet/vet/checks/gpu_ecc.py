@@ -19,12 +19,13 @@ from piolet.vet.gpus import Gpus
 class Parameters:
     """What a GPU may have had.
 
-    `max_uncorrected`: uncorrected errors since the driver was loaded. `max_remapped_rows`, `max_retired_pages`: repairs
-    of its whole life, after uncorrected errors (rows; Ampere and newer) or any (pages; older). `require_ecc`: GPUs must
-    have ECC switched on.
+    `max_uncorrected`, `max_corrected`: errors since the driver was loaded. `max_remapped_rows`, `max_retired_pages`:
+    repairs of its whole life, after uncorrected errors (rows; Ampere and newer) or any (pages; older). `require_ecc`:
+    GPUs must have ECC switched on.
     """
 
     max_uncorrected: Annotated[int, Ge(0)] = 0
+    max_corrected: Annotated[int, Ge(0)] = 20_000_000
     max_remapped_rows: Annotated[int, Ge(0)] = 512
     max_retired_pages: Annotated[int, Ge(0)] = 10
     require_ecc: bool = True
@@ -40,6 +41,7 @@ class Ecc:
     remapped_rows: int | None = None
     retired_pages: int | None = None
     retirement_pending: bool | None = None
+    corrected: int | None = None
 
 
 def observe(parameters: Parameters, context: Context) -> Gpus[Ecc]:  # noqa: ARG001 - the interface of checks
@@ -70,6 +72,7 @@ def _bad(name: str, ecc: Ecc, parameters: Parameters) -> Judgement | None:
         return _failed(f"{name}: remapping a row failed", "this GPU must be replaced")
     counted = (
         (ecc.uncorrected, parameters.max_uncorrected, "uncorrected memory errors", "reset"),
+        (ecc.corrected, parameters.max_corrected, "corrected memory errors", "reset"),
         (ecc.remapped_rows, parameters.max_remapped_rows, "rows remapped after uncorrected errors", "replaced"),
         (ecc.retired_pages, parameters.max_retired_pages, "retired pages", "replaced"),
     )
@@ -97,6 +100,7 @@ def _read(handle: Any) -> Ecc:  # noqa: ANN401 - opaque
         remapped_rows=remapped,
         retired_pages=_retired_pages(handle),
         retirement_pending=bool(nvml.supported(pynvml.nvmlDeviceGetRetiredPagesPendingStatus, handle)),
+        corrected=nvml.ecc_errors(handle, uncorrected=False),
     )
 
 
@@ -108,10 +112,11 @@ def _retired_pages(handle: Any) -> int | None:  # noqa: ANN401 - opaque
 
 CHECK = Check(
     name="gpu_ecc",
-    version=2,
+    version=3,
     summary="no uncorrected memory error, none that waits for a repair or could not be repaired, few repaired ones",
     source="NVIDIA GPU Memory Error Management: an error or pending remap needs a reset, a failed remap an RMA, and "
-    "512 remapped rows are all there are; 10 retired pages are the limit of vetting scripts of large sites",
+    "512 remapped rows are all there are; 10 retired pages and 20 million corrected errors are limits that "
+    "scripts of large sites have",
     parameters=Parameters,
     observe=observe,
     judge=judge,

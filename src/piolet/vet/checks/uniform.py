@@ -1,4 +1,4 @@
-"""Driver, VBIOS, kernel and system are the same on all nodes of the allocation.
+"""Driver, firmware, kernel and system are the same on all nodes of the allocation.
 
 A node only tells what it has; piolet.vet.peers compares the nodes.
 """
@@ -9,6 +9,7 @@ import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pynvml
@@ -16,20 +17,26 @@ from annotated_types import MinLen
 
 from piolet.core.errors import ToolMissing
 from piolet.core.nouns import Status
-from piolet.tools import nvml
+from piolet.tools import nvml, sysfs
 from piolet.vet import gpus
 from piolet.vet.check import Check, Context, Judgement
 from piolet.vet.gpus import Gpus
 from piolet.vet.peers import SEPARATOR
 
-Item = Literal["driver", "VBIOS", "kernel", "OS"]
+Item = Literal["driver", "VBIOS", "kernel", "OS", "BIOS", "adapters"]
+
+SYSFS = Path("/sys/class")
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """`items`: what must be the same: driver (of the GPUs), VBIOS (of all allocated GPUs), kernel, OS."""
+    """What must be the same.
 
-    items: Annotated[tuple[Item, ...], MinLen(1)] = ("driver", "VBIOS", "kernel", "OS")
+    `items`: driver (of the GPUs), VBIOS (of allocated GPUs), kernel, OS, BIOS (of the board), adapters (the firmware
+    of those of InfiniBand).
+    """
+
+    items: Annotated[tuple[Item, ...], MinLen(1)] = ("driver", "VBIOS", "kernel", "OS", "BIOS", "adapters")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +47,21 @@ class Observation:
     driver: str
     kernel: str
     system: str
+    board: str = "none"
+    adapters: str = "none"
 
 
 def observe(parameters: Parameters, context: Context) -> Observation:  # noqa: ARG001 - the interface of checks
     """Read the versions of this node."""
     found = gpus.observe(context, lambda handle: nvml.supported(pynvml.nvmlDeviceGetVbiosVersion, handle))
     system = platform.freedesktop_os_release().get("PRETTY_NAME", "not named")
-    return Observation(found, _driver(), os.uname().release, system)
+    return Observation(found, _driver(), os.uname().release, system, *firmware(SYSFS))
+
+
+def firmware(classes: Path) -> tuple[str, str]:
+    """Return the versions of the board's BIOS and of the adapters' firmware below `classes` (/sys/class)."""
+    versions = {sysfs.text(each / "fw_ver") or "not told" for each in sysfs.entries(classes / "infiniband")}
+    return sysfs.text(classes / "dmi/id/bios_version") or "none", ", ".join(sorted(versions)) or "none"
 
 
 def judge(observation: Observation, parameters: Parameters) -> Judgement:
@@ -66,6 +81,8 @@ def _versions(observation: Observation) -> Iterator[tuple[Item, str]]:
     yield "VBIOS", ", ".join(sorted(bioses)) or "none"
     yield "kernel", observation.kernel
     yield "OS", observation.system
+    yield "BIOS", observation.board
+    yield "adapters", observation.adapters
 
 
 def _driver() -> str:
@@ -77,8 +94,8 @@ def _driver() -> str:
 
 CHECK = Check(
     name="uniform",
-    version=1,
-    summary="driver, VBIOS, kernel and system are the same on all nodes",
+    version=2,
+    summary="driver, firmware, kernel and system are the same on all nodes",
     source="the allocation itself: what more than half of its nodes have",
     parameters=Parameters,
     observe=observe,
