@@ -68,6 +68,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
         table.add_row(*(str(cell) for cell in row))
     width = None if sys.stdout.isatty() else PLAIN_WIDTH
     Console(width=width, emoji=False, highlight=False, markup=False, soft_wrap=False).print(table)
+    if not rows:
+        click.echo("none")
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -136,6 +136,14 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 """The errors of a write that the file system does not take."""
 
 
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG), "check the path"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "check its permissions, and those of the directories above it"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free space, or look at the quota (df, quota)"),
+    errno.EROFS: "choose a place that can be written",
+}
+
+
 @contextmanager
 def storage_errors(path: Path | str, doing: str) -> Iterator[None]:
     """Translate an OSError raised while `doing` something at `path` into a StorageError."""
@@ -146,5 +154,5 @@ def storage_errors(path: Path | str, doing: str) -> Iterator[None]:
         raise StorageError(
             f"cannot {doing}: {reason}",
             where=str(error.filename or path),
-            remedy="check the path, its permissions, free space and quota (df, quota)",
+            remedy=_REMEDIES.get(error.errno or 0, "see whether the file system answers (df, mount), then try again"),
         ) from error

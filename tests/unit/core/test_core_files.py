@@ -110,7 +110,7 @@ print(path.read_text(), sorted(entry.name for entry in path.parent.iterdir()))
     done = in_namespace(f"mount -t tmpfs -o size=64k none {tmp_path}", body)
     assert done.stderr == ""
     assert "cannot write: No space left on device" in done.stdout
-    assert "free space and quota" in done.stdout
+    assert "free space, or look at the quota" in done.stdout
     assert "old ['file']" in done.stdout
 
 
