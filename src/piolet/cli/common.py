@@ -45,7 +45,7 @@ def format_option(function: F) -> F:
         "--format",
         "output",
         type=OneOf(Format),
-        default=Format.TABLE,
+        default=Format.TABLE.value,
         show_default=True,
         help="Print for people or for programs.",
     )(function)

@@ -41,7 +41,7 @@ def judging(function: F) -> F:
             "--format",
             "report",
             type=OneOf(Report),
-            default=Report.TABLE,
+            default=Report.TABLE.value,
             show_default=True,
             help="Print for people, for programs, or for code hosts.",
         ),

@@ -53,16 +53,16 @@ def command() -> None:
     "--net",
     "network",
     type=OneOf(Network),
-    default=Network.HOST,
-    show_default=Network.HOST.value,
+    default=Network.HOST.value,
+    show_default=True,
     help="Nodes on this machine's network, or each with an address of its own.",
 )
 @click.option("--accounting", is_flag=True, help="With slurmdbd and MariaDB, so that sacct answers.")
 @click.option(
     "--isolation",
     type=OneOf(Isolation),
-    default=Isolation.NONE,
-    show_default=Isolation.NONE.value,
+    default=Isolation.NONE.value,
+    show_default=True,
     help="Confine jobs to the memory and devices that they were given.",
 )
 def up_command(**values: Any) -> None:  # noqa: ANN401 - the options are the fields of a Spec

@@ -34,7 +34,7 @@ class Form(StrEnum):
 )
 @click.option("--prometheus", default="", help="Address of a Prometheus, for what was really used.")
 @click.option("--page", type=click.Path(path_type=Path, dir_okay=False), help="Write a page as well.")
-@click.option("--format", "form", type=OneOf(Form), default=Form.TABLE, show_default=True)
+@click.option("--format", "form", type=OneOf(Form), default=Form.TABLE.value, show_default=True)
 def account(
     month: str, *, repository: str | None, gateway: Path | None, prometheus: str, page: Path | None, form: Form
 ) -> int:

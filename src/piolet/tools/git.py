@@ -139,6 +139,9 @@ def clone(url: str, branch: str, directory: Path, runner: Runner = RUNNER, *, hi
     try:
         runner.run(["git", "clone", *settings, *what, "--", url, str(directory)], timeout=TIMEOUT_S)
     except ToolError as error:
+        if f"Remote branch {branch} not found" in error.stderr_tail:
+            remedy = "name a branch that it has; an empty repository needs a first commit"
+            raise PioletError(f'the repository has no branch "{branch}"', where=url, remedy=remedy) from error
         raise _unreachable(url, error.stderr_tail) from error
     return Clone(directory, url, runner)
 

@@ -250,7 +250,7 @@ def test_a_wrong_address_or_name_is_one_clear_error(hosted, url, branch, said):
 
 
 def test_a_missing_branch_is_named(hosted):
-    with pytest.raises(PioletError, match="Remote branch trunk not found"):
+    with pytest.raises(PioletError, match='the repository has no branch "trunk"'):
         publish(change(a="1"), GitOps(url=hosted.gitops.url, branch="trunk"))
 
 
