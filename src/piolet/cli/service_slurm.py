@@ -93,9 +93,11 @@ def remove(project: str, service: str, *, now: bool, dry_run: bool) -> bool:
     if dry_run:
         click.echo(f"the jobs of {project}/{service} would end")
         return True
-    count = serving.end(project, service, settings, now=now)
+    waiting, running = serving.end(project, service, settings, now=now)
     how = "cancelled" if now else "ending, once requests under way have"
-    click.echo(f"{project}/{service}: {plural(count, 'job')} {how}")
+    click.echo(
+        f"{project}/{service}: {plural(waiting, 'waiting job')} cancelled, {plural(running, 'running job')} {how}"
+    )
     return True
 
 

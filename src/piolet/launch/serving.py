@@ -99,19 +99,20 @@ def renew(file: ServiceFile, settings: Settings) -> None:
     places.write(place.wanted, replace(wanted, expires=file.service.expires))
 
 
-def end(project: str, service: str, settings: Settings, *, now: bool) -> int:
-    """Let the jobs of a service end once their requests have, or at once; return how many there are.
+def end(project: str, service: str, settings: Settings, *, now: bool) -> tuple[int, int]:
+    """Let the jobs of a service end once their requests have, or at once; return how many wait, and how many run.
 
     Raises:
         UsageError: there is no such service.
     """
     place, wanted = _wanted(settings, project, service)
     places.write(place.wanted, replace(wanted, replicas=0))
-    _cancel([job.id for job in _jobs(project, service, JobState.PENDING)])
+    waiting = [job.id for job in _jobs(project, service, JobState.PENDING)]
+    _cancel(waiting)
     running = [job.id for job in _jobs(project, service, JobState.RUNNING)]
     if now:
         _cancel(running)
-    return len(running)
+    return len(waiting), len(running)
 
 
 def _request(service: Service, directory: Path, settings: Settings) -> RunRequest:

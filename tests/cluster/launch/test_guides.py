@@ -39,7 +39,7 @@ def desk(user):
     """A directory of the user's with the examples and all else that the pages name, to write beside them."""
     directory = Path(tempfile.mkdtemp(prefix="piolet-desk-", dir="/var/tmp"))
     shutil.copytree(CHECKOUT / "examples", directory / "examples")  # what is in the directory is in its containers
-    for name in ("src", ".images"):
+    for name in ("README.md", "src", ".images"):
         (directory / name).symlink_to(CHECKOUT / name)
     shutil.chown(directory, user)
     yield directory
