@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -86,10 +87,25 @@ def logs(paths: tuple[Path, ...], policy_file: Path | None, report: Report) -> i
 @command.command()
 @scanning
 def env(paths: tuple[Path, ...], policy_file: Path | None, report: Report) -> int:
-    """Scan EDF, service and .env files for secrets and for variables that load code."""
+    """Scan EDF, service and .env files for secrets and for variables that load code.
+
+    PATH may also be the name of an environment: then its EDF is scanned, with those that it builds on.
+    """
     from piolet.guard.texts import scan_environments
 
-    return _judged(policy_file, report, lambda _: scan_environments(paths))
+    files = [file for path in paths for file in _environment(path)]
+    return _judged(policy_file, report, lambda _: scan_environments(files))
+
+
+def _environment(path: Path) -> list[Path]:
+    """Return the file itself, or all files of the environment of that name."""
+    from piolet.core import config
+    from piolet.env import lookup
+
+    if path.exists() or lookup.is_path(str(path)):
+        return [path]
+    context = lookup.Context(os.environ, Path.cwd(), config.load().settings)
+    return [edf.path for edf in lookup.chain(lookup.find(str(path), context), context)]
 
 
 @command.command()

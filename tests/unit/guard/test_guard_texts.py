@@ -1,6 +1,7 @@
 """Scripts, logs and environments as users scan them, and the policy that judges."""
 
 import json
+from pathlib import Path
 
 import pytest
 from leaking import HUGGING_FACE, LEAKS, OPENAI, SCRIPT, SECRETS
@@ -105,6 +106,17 @@ def test_environments_and_what_others_can_read(guard, tmp_path):
     assert status == 1
     found = {(risk["line"], risk["rule"]) for risk in json.loads(out)["risks"]}
     assert found == {(3, "secret/value"), (4, "environment/loader"), (None, "habit/readable-secret")}
+
+
+def test_an_environment_is_scanned_by_its_name_with_what_it_builds_on(guard, tmp_path, monkeypatch):
+    (tmp_path / "base.toml").write_text('image = "x.sqsh"\n[env]\nLD_PRELOAD = "/tmp/x.so"\n')
+    (tmp_path / "mine.toml").write_text('base_environment = "base"\n')
+    monkeypatch.setenv("EDF_PATH", str(tmp_path))
+    status, out, _ = guard("env", "--format", "json", "mine")
+    assert status == 1
+    assert {Path(risk["path"]).name for risk in json.loads(out)["risks"]} == {"base.toml"}
+    status, _, err = guard("env", "mein")
+    assert (status, 'no environment "mein"' in err, 'did you mean "mine"?' in err) == (2, True, True)
 
 
 def test_a_policy_sets_levels_allows_and_expires(guard, script, tmp_path):
