@@ -1,6 +1,7 @@
 # make demo   set everything up and run the main job on a virtual cluster
 # make test   everything that CI runs
 # make test-slow   tests that take long
+# make bench  every measurement, each beside its peer, and the page of their figures: ONLY="NAME ..."
 # make docs   the documentation as a site, in build/site
 # make soak   random jobs under random faults on a lab, then what must hold: MINUTES=30 NODES=16 SEED=1
 # make wheel  the package for pip, in dist: ARCH="x86_64 aarch64"
@@ -10,7 +11,7 @@ SOURCES := setup.py src tests examples bench scripts/reference_pages.py scripts/
 
 PYTEST  := .venv/bin/pytest -q
 
-.PHONY: demo test test-slow docs soak wheel check audit native clean
+.PHONY: demo test test-slow bench docs soak wheel check audit native clean
 
 demo:
 	@scripts/setup demo
@@ -24,6 +25,10 @@ test:
 test-slow:
 	@scripts/setup test
 	@$(PYTEST) -m slow
+
+bench:
+	@scripts/setup test
+	@.venv/bin/python bench $(ONLY)
 
 docs:
 	@scripts/setup test

@@ -1,8 +1,7 @@
 """What a sample costs on disk: segments of a logbook beside VictoriaMetrics and Prometheus, of the same samples.
 
-    python bench/bytes_per_sample.py simulated [--nodes 64] [--gpus 4] [--seconds 3600]
-    python bench/bytes_per_sample.py noise [--nodes 64] [--gpus 4] [--seconds 600] [--seed 1]
-    python bench/bytes_per_sample.py logbook DIR
+    python bench/bytes_per_sample.py [simulated noise] [--nodes 64] [--gpus 4] [--seconds 600] [--seed 1]
+    python bench/bytes_per_sample.py logbook --directory DIR
 
 `simulated` is a job on simulated H100s, read through NVML by the recorder's collector, each second of its time. `noise`
 is a made trace whose every number has noise of the size that sensors have, the hardest to store. `logbook` is a
@@ -15,10 +14,8 @@ victoria-metrics and prometheus.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
-import platform
 import random
 import subprocess
 import sys
@@ -30,9 +27,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
 
 import httpx2
+from common import Result, measured, report
 from metric_stores import Store, free_port, running
 
-from piolet import __version__
 from piolet.core.errors import StorageError
 from piolet.core.native import DIRECTORY, native
 from piolet.lab import gpus as simulated_gpus
@@ -62,26 +59,35 @@ Sizes = Mapping[str, int]
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("trace", choices=["simulated", "noise", "logbook"])
-    parser.add_argument("directory", nargs="?", type=Path)
+    parser.add_argument("traces", nargs="*", default=["simulated", "noise"])
+    parser.add_argument("--directory", type=Path)
     for name, value in (("nodes", 64), ("gpus", 4), ("seconds", 600), ("seed", 1)):
         parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
+    needs_library()
+    report(__file__, [result for trace in asked.traces for result in compared(trace, asked)], peers=peers())
+
+
+def compared(kind: str, asked: argparse.Namespace) -> list[Result]:
+    """Return the bytes a sample of one kind of trace, in a logbook and in each peer."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        if asked.trace == "simulated":
-            needs_library()
         make = {"simulated": simulated, "noise": noise}
-        book = Logbook(asked.directory) if asked.trace == "logbook" else make[asked.trace](directory, asked)
+        book = Logbook(asked.directory) if kind == "logbook" else make[kind](directory, asked)
         with read(book) as reader:
             counts = write_text(directory / "samples", reader)
-        bytes_of = {
-            "piolet": {"data": sum(path.stat().st_size for path in reader.paths)},
-            "victoria-metrics": victoria(directory / "victoria", directory / "samples", counts),
-            "prometheus": prometheus(directory / "prometheus", directory / "samples", counts),
+            ours = sum(path.stat().st_size for path in reader.paths)
+        theirs = {
+            "VictoriaMetrics": victoria(directory / "victoria", directory / "samples", counts),
+            "Prometheus": prometheus(directory / "prometheus", directory / "samples", counts),
         }
-    report(asked, sum(counts.values()), bytes_of)
+    count = sum(counts.values())
+    what = f"{kind}: {count:,} samples"
+    return [
+        measured(what, "bytes/sample", [ours / count], [sizes[0] / count if not index else sum(sizes) / count],
+                 peer=f"{peer}, with index" if index else peer)
+        for peer, sizes in theirs.items() for index in (False, True)
+    ]  # fmt: skip
 
 
 def needs_library() -> None:
@@ -235,7 +241,7 @@ def printed(column: Column, value: float) -> float:
     return round(value, round(-math.log10(step))) if 0 < step < 1 else rounded(column, value)
 
 
-def victoria(directory: Path, text: Path, counts: Sizes) -> dict[str, int]:
+def victoria(directory: Path, text: Path, counts: Sizes) -> tuple[int, int]:
     """Import the samples, merge, and return the bytes of samples and index."""
     with running("victoria-metrics", f"127.0.0.1:{free_port()}", directory) as store:
         with text.open() as file:
@@ -246,7 +252,7 @@ def victoria(directory: Path, text: Path, counts: Sizes) -> dict[str, int]:
             httpx2.get(f"{store.url}/internal/{action}", timeout=300).raise_for_status()
         held(store, counts)
         settle(directory / "data")
-    return {"data": size(directory / "data/data"), "index": size(directory / "data/indexdb")}
+    return size(directory / "data/data"), size(directory / "data/indexdb")
 
 
 def _in_milliseconds(line: str) -> str:
@@ -254,17 +260,16 @@ def _in_milliseconds(line: str) -> str:
     return f"{head} {time_s.strip().replace('.', '')}\n"
 
 
-def prometheus(directory: Path, text: Path, counts: Sizes) -> dict[str, int]:
+def prometheus(directory: Path, text: Path, counts: Sizes) -> tuple[int, int]:
     """Make blocks of the samples, have Prometheus read them, and return the bytes of samples and index."""
     directory.mkdir()
     made = ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(text), str(directory / "data")]
     subprocess.run(made, check=True, capture_output=True)
     blocks = [path.parent for path in directory.glob("data/*/meta.json")]
-    found = {"data": sum(size(block / "chunks") for block in blocks)}
-    found["index"] = sum(map(size, blocks)) - found["data"]
+    data = sum(size(block / "chunks") for block in blocks)
     with running("prometheus", f"127.0.0.1:{free_port()}", directory) as store:
         held(store, counts)
-    return found
+    return data, sum(map(size, blocks)) - data
 
 
 def held(store: Store, counts: Sizes) -> None:
@@ -292,21 +297,6 @@ def uuid(node: str, gpu: int) -> str:
     """Return an identity of the form and length that NVML gives."""
     chance = random.Random(f"{node}/{gpu}")  # noqa: S311 - a name
     return "GPU-" + "-".join(f"{chance.getrandbits(4 * digits):0{digits}x}" for digits in (8, 4, 4, 4, 12))
-
-
-def report(asked: argparse.Namespace, count: int, bytes_of: Mapping[str, Sizes]) -> None:
-    """Print the table, and write the figures where they were asked for."""
-    print(f"{platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}")
-    print(f"piolet {__version__}, {peers()}")
-    shape = "" if asked.trace == "logbook" else f" of {asked.nodes} nodes x {asked.gpus} GPUs x {asked.seconds} s"
-    print(f"{asked.trace}{shape}: {count} samples")
-    print(f"{'':18} {'B/sample':>9} {'+ index':>9} {'against piolet':>15} {'with index':>11}")
-    ours = bytes_of["piolet"]["data"]
-    for name, sizes in bytes_of.items():
-        data, both = sizes["data"], sum(sizes.values())
-        print(f"{name:18} {data / count:9.3f} {both / count:9.3f} {data / ours:14.2f}x {both / ours:10.2f}x")
-    if asked.json:
-        asked.json.write_text(json.dumps({"trace": asked.trace, "samples": count, "bytes": bytes_of}, indent=2) + "\n")
 
 
 def peers() -> str:

@@ -1,30 +1,26 @@
 """What a container costs at the start of a step, beside the same step without one.
 
-    python bench/container_start.py [--runs 20] [--json FILE]
+    python bench/container_start.py [--runs 20]
 
 On a lab of 2 nodes: `srun -N2 -n4 true` bare, with a compiled plan, and with an EDF that srun has compiled. On this
 machine alone: a busybox image (zstd squashfs, and as a directory) entered by piolet-enter, and the peer, bubblewrap on
-the same image: as a directory, and mounted by squashfuse for the occasion. All take turns; the first turn is not
-counted. Needs root and Slurm.
+the same image: as a directory, and mounted by squashfuse for the occasion. Needs root and Slurm.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import shlex
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from piolet import __version__
+from common import Result, in_turns, measured, report, seconds, version
+
 from piolet.core.native import native
 from piolet.lab import Spec, up
 
@@ -32,7 +28,7 @@ Commands = Mapping[str, list[str]]
 
 
 def main() -> None:
-    """Measure, print a table, and write JSON if asked."""
+    """Measure and report."""
     arguments = _arguments()
     with tempfile.TemporaryDirectory(prefix="piolet-bench-", dir="/var/tmp") as directory:
         place = Path(directory)
@@ -40,12 +36,25 @@ def main() -> None:
         image = make_image(place)
         local = measure_local(place, image, arguments.runs)
         steps = measure_steps(place, image, arguments.runs)
-    report = {"machine": machine(), "runs": arguments.runs, "steps_s": steps, "local_s": local}
-    print(" · ".join(f"{key} {value}" for key, value in report["machine"].items()), f"· n {arguments.runs}")
-    show("srun -N2 -n4 true", steps)
-    show("one start on this machine", local)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+    step = "srun -N2 -n4 true"
+    bare = steps.pop("bare")
+    results = [measured(f"{step}, {name}", "s", times, bare, peer="bare srun", aim="ratio <= 1.03")
+               for name, times in steps.items()]  # fmt: skip
+    absent = []
+    for kind, mount in (("directory", "directory"), ("squashfs", "squashfuse")):
+        ours, theirs = local[f"piolet-enter, {kind}"], local.get(f"bubblewrap, {mount}", [])
+        results.append(start_of(kind, ours, theirs))
+    if not shutil.which("bwrap"):
+        absent.append("bubblewrap: apt-get install bubblewrap")
+    slurm, bwrap = version("slurmctld", "-V"), version("bwrap", "--version")
+    report(__file__, results, absent=absent, slurm=slurm, bubblewrap=bwrap)
+
+
+def start_of(kind: str, ours: list[float], theirs: list[float]) -> Result:
+    """Return the result of a start on this machine, beside bubblewrap if it is there."""
+    if not theirs:
+        return measured(f"one start of piolet-enter, {kind}", "s", ours)
+    return measured(f"one start of piolet-enter, {kind}", "s", ours, theirs, peer="bubblewrap", aim="ratio <= 1")
 
 
 def make_image(place: Path) -> Path:
@@ -116,42 +125,13 @@ def compiled(edf: Path, environment: Mapping[str, str]) -> Path:
 
 
 def take_turns(commands: Commands, runs: int, environment: Mapping[str, str]) -> dict[str, list[float]]:
-    """Return the seconds of `runs` runs of each command, after one that warms up."""
-    times_s: dict[str, list[float]] = {name: [] for name in commands}
-    for _ in range(runs + 1):
-        for name, argv in commands.items():
-            began = time.perf_counter()
-            subprocess.run(argv, check=True, env=environment)
-            times_s[name].append(round(time.perf_counter() - began, 5))
-    return {name: seconds[1:] for name, seconds in times_s.items()}
-
-
-def show(title: str, times_s: Mapping[str, list[float]]) -> None:
-    """Print median, range and the ratio of the medians to the first row's."""
-    base_s = statistics.median(next(iter(times_s.values())))
-    print(f"\n{title:<34} {'median ms':>10} {'min-max':>16} {'ratio':>7}")
-    for name, seconds in times_s.items():
-        median_s = statistics.median(seconds)
-        spread = f"{min(seconds) * 1e3:.1f}-{max(seconds) * 1e3:.1f}"
-        print(f"{name:<34} {median_s * 1e3:>10.1f} {spread:>16} {median_s / base_s:>7.2f}")
-
-
-def machine() -> dict[str, str]:
-    """Return what the times depend on."""
-    slurm = subprocess.run(["slurmctld", "-V"], check=True, capture_output=True, text=True).stdout.strip()
-    return {
-        "cpus": str(os.cpu_count()),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "slurm": slurm.removeprefix("slurm-wlm "),
-        "piolet": __version__,
-    }
+    """Return the seconds of `runs` runs of each command."""
+    return in_turns(runs, {name: lambda argv=argv: seconds(argv, env=environment) for name, argv in commands.items()})
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
 

@@ -1,6 +1,6 @@
 """1 GB onto 16 nodes whose links are shaped: `piolet data stage`, `sbcast`, and every node reading one server.
 
-    sudo python bench/data_stage.py [--nodes 16] [--size 1GB] [--rate 1gbit] [--rounds 3] [--peer-rounds 2]
+    sudo python bench/data_stage.py [--nodes 16] [--size 1GB] [--rate 1gbit] [--rounds 3]
 
 Makes a lab whose nodes have an address each, and gives each link `tc tbf` in both directions. The source lies on the
 first node's disk for `stage` and `sbcast`; for direct copies the first node serves it over HTTP to all the others, as
@@ -10,16 +10,15 @@ a file server with one such link would. Copies go to a directory of the node's o
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import secrets
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from common import in_turns, measured, report
 
 from piolet.core.text import parse_size, size
 from piolet.lab import Lab, Network, Spec, status, up
@@ -61,7 +60,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=parse_size, default=10**9)
     parser.add_argument("--rate", default="1gbit")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--peer-rounds", type=int, default=2)
     return parser.parse_args()
 
 
@@ -76,35 +74,27 @@ def shape(lab: Lab, rate: str) -> None:
 
 
 def measure(lab: Lab, place: Path, asked: argparse.Namespace) -> None:
-    """Print machine, versions and the table."""
+    """Measure and report."""
     source = place / "source.bin"
     with source.open("wb") as file:
         for _ in range(asked.size // 10**6):
             file.write(os.urandom(10**6))
     others = asked.nodes - 1
     ways = {
-        "piolet data stage --chain": (asked.rounds, f"{PIOLET} stage --chain {source} {TARGET}"),
-        "sbcast": (asked.peer_rounds, f"sbcast --force {source} {TARGET}"),
-        "all read one server": (asked.peer_rounds, f"bash {place}/direct.sh"),
+        "stage": f"{PIOLET} stage --chain {source} {TARGET}",
+        "sbcast": f"sbcast --force {source} {TARGET}",
+        "all read one server": f"bash {place}/direct.sh",
     }
     (place / "direct.sh").write_text(DIRECT.format(python=sys.executable, place=place, target=TARGET, others=others))
-    took_s: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(max(rounds for rounds, _ in ways.values())):
-        for name, (rounds, command) in ways.items():
-            if number < rounds:
-                took_s[name].append(once(lab, asked.nodes, place, command, asked.size))
-    print(f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs, Linux {platform.release()}")
-    print(f"Slurm {version(lab)}; {size(asked.size)} on {asked.nodes} nodes, each link {asked.rate}")
-    ideal = asked.size * 8 / rate_of(asked.rate)
-    print(f"one link takes {ideal:.1f} s for it")
-    first = statistics.median(took_s["piolet data stage --chain"])
-    for name, found in took_s.items():
-        middle = statistics.median(found)
-        print(
-            f"| {name} | {len(found)} | {middle:.1f} s | {min(found):.1f} - {max(found):.1f} s"
-            f" | {middle / ideal:.2f} | {middle / first:.1f} |"
-        )
-    print(json.dumps({"size_bytes": asked.size, "nodes": asked.nodes, "rate": asked.rate, "seconds": took_s}))
+    run = {
+        name: lambda command=command: once(lab, asked.nodes, place, command, asked.size)
+        for name, command in ways.items()
+    }
+    took_s = in_turns(asked.rounds, run, warm_up=0)
+    what = f"stage of {size(asked.size)} on {asked.nodes} nodes, links of {asked.rate}"
+    ours, ideal_s = took_s.pop("stage"), asked.size * 8 / rate_of(asked.rate)
+    peers = [measured(what, "s", ours, theirs, peer=name, aim="ratio <= 1") for name, theirs in took_s.items()]
+    report(__file__, [*peers, measured(what, "s", ours, [ideal_s], peer="one link, computed")], slurm=version(lab))
 
 
 def rate_of(text: str) -> float:

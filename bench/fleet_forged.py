@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import random
 import sys
 import tempfile
@@ -22,12 +21,12 @@ from pathlib import Path
 
 import httpx2
 
-from piolet import __version__
 from piolet.fleet import center
 from piolet.fleet.evidence import Evidence
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
 import fleet_service
+from common import measured, report
 
 GOOD_EVERY = 100
 
@@ -44,7 +43,7 @@ def main() -> None:
         with fleet_service.listening(path) as (address, tokens), httpx2.Client() as client:
             for number in range(arguments.number):
                 if number % GOOD_EVERY == 0:
-                    headers, body = {"Authorization": f"Bearer {tokens['reporter']}"}, report(f"good{number}")
+                    headers, body = {"Authorization": f"Bearer {tokens['reporter']}"}, good_report(f"good{number}")
                     client.post(f"{address}/v1/evidence", content=body, headers=headers).raise_for_status()
                     good += 1
                 headers, body = spoiled(chance, tokens, number)
@@ -52,19 +51,24 @@ def main() -> None:
             up = client.get(f"{address}/health").status_code
         taken = [entry.content.id for entry in center.entries(path) if isinstance(entry.content, Evidence)]
     took_s = time.perf_counter() - began
-    print(f"python {platform.python_version()} · piolet {__version__} · seed {arguments.seed} · {took_s:.0f} s")
-    print(f"{arguments.number} malformed and forged reports: {len(taken) - good} taken; answers {dict(answers)}")
+    bad = len(taken) - good
+    print(f"{arguments.number} malformed and forged reports, seed {arguments.seed}: answers {dict(answers)}")
     print(f"{good} good ones in between: all taken; the service answers {up} afterwards")
+    results = [
+        measured(f"taken of {arguments.number:,} malformed and forged reports", "", [bad], aim="ours <= 0"),
+        measured("refused a second", "reports/s", [arguments.number / took_s]),
+    ]
+    report(__file__, results)
 
 
-def report(ident: str) -> bytes:
+def good_report(ident: str) -> bytes:
     """Return a good report."""
     return json.dumps({"evidence": [fleet_service.xid(ident, "n7", kind="check", code="dns", status="pass")]}).encode()
 
 
 def spoiled(chance: random.Random, tokens: dict[str, str], number: int) -> tuple[dict[str, str], bytes]:
     """Return the headers and the body of a report that must not be taken."""
-    body, token = report(f"bad{number}"), tokens["reporter"]
+    body, token = good_report(f"bad{number}"), tokens["reporter"]
     if chance.random() < 0.5:  # noqa: PLR2004 - half are forged, half malformed
         token = forged(chance, tokens)
     else:

@@ -1,6 +1,6 @@
 """How fast the fleet learns and comes back: evidence a second, and the time to fold and to verify a ledger.
 
-    python bench/fleet_ledger.py [--items 50000] [--runs 5] [--nodes 2700]
+    python bench/fleet_ledger.py [--items 50000] [--runs 15] [--nodes 2700]
 
 Results of checks, 0.2 % of them failures, in batches of 500, each batch one synchronised transaction in a
 temporary directory. The peer is the same evidence inserted into SQLite as it is, with the same settings: no chain, no
@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import random
 import sqlite3
-import statistics
 import tempfile
 import time
 from pathlib import Path
 
-from piolet import __version__
+from common import measured, report
+
 from piolet.core.nouns import Status
 from piolet.fleet import center, policy
 from piolet.fleet.evidence import Evidence, Kind, made_id, to_json
@@ -35,13 +33,13 @@ def main() -> None:
     arguments = _arguments()
     evidence = made(arguments.items, arguments.nodes)
     turns = [turn(evidence, arguments.nodes) for _ in range(arguments.runs)]
-    print(f"cpus {os.cpu_count()} · python {platform.python_version()} · sqlite {sqlite3.sqlite_version}")
-    print(f"piolet {__version__} · n {arguments.runs} · {arguments.items} items · seed {SEED} · median (min-max)")
     learn, plain, fold, verify = zip(*turns, strict=True)
-    print(f"learn            {shown(learn)} items/s")
-    print(f"plain inserts    {shown(plain)} items/s; ratio {statistics.median(learn) / statistics.median(plain):.2f}")
-    print(f"fold             {shown(fold)} entries/s")
-    print(f"verify           {shown(verify)} entries/s")
+    results = [
+        measured("learn evidence", "items/s", learn, plain, peer="rows into SQLite as they are"),
+        measured("fold the ledger", "entries/s", fold),
+        measured("verify the ledger", "entries/s", verify),
+    ]
+    report(__file__, results, sqlite=sqlite3.sqlite_version)
 
 
 def made(items: int, nodes: int) -> list[Evidence]:
@@ -97,15 +95,10 @@ def plain_inserts(path: Path, evidence: list[Evidence]) -> float:
     return len(evidence) / took_s
 
 
-def shown(values: tuple[float, ...]) -> str:
-    """Return the median and the range."""
-    return f"{statistics.median(values):>8.0f} ({min(values):.0f}-{max(values):.0f})"
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=50_000)
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--nodes", type=int, default=2700)
     return parser.parse_args()
 

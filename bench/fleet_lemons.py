@@ -12,14 +12,14 @@ counts for each node the failed jobs that it was part of, as a site does with sa
 from __future__ import annotations
 
 import argparse
-import platform
 import random
 import statistics
 import time
 from collections import Counter
 from dataclasses import dataclass
 
-from piolet import __version__
+from common import measured, report
+
 from piolet.core.nouns import Status
 from piolet.fleet import blame
 from piolet.fleet.evidence import Evidence, Kind, Source, made_id
@@ -44,11 +44,15 @@ def main() -> None:
         counted = sorted(world.failed, key=lambda node: (-world.failed[node], node))
         ours.append(precision(ranked, world.lemons))
         raw.append(precision(counted, world.lemons))
-    print(f"python {platform.python_version()} · piolet {__version__} · {vars(arguments)}")
-    print(f"precision@k, k the number of lemons, n {arguments.seeds} seeds from 1 · median (min-max)")
-    print(f"piolet         {shown(ours)}")
-    print(f"raw counts     {shown(raw)}")
-    print(f"better, equal, worse: {compared(ours, raw)} · a ranking took {statistics.median(took):.2f} s")
+    what = f"precision@k of {arguments.nodes} nodes over {arguments.days:g} days"
+    results = [
+        measured(what, "", ours, raw, peer="failed jobs counted"),
+        measured(
+            "histories on which it is worse", f"of {len(ours)}", [sum(a < b for a, b in zip(ours, raw, strict=True))]
+        ),
+        measured("a ranking", "s", took),
+    ]
+    report(__file__, results)
 
 
 class Month:
@@ -140,17 +144,6 @@ class End:
 def precision(ranked: list[str], lemons: frozenset[str]) -> float:
     """Return which part of the first k are lemons, k being their number."""
     return len(lemons & set(ranked[: len(lemons)])) / len(lemons)
-
-
-def shown(values: list[float]) -> str:
-    """Return the median and the range."""
-    return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
-
-
-def compared(ours: list[float], raw: list[float]) -> tuple[int, int, int]:
-    """Return on how many histories the first was better, equal and worse."""
-    pairs = list(zip(ours, raw, strict=True))
-    return sum(a > b for a, b in pairs), sum(a == b for a, b in pairs), sum(a < b for a, b in pairs)
 
 
 def _arguments() -> argparse.Namespace:

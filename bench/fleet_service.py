@@ -1,6 +1,6 @@
 """The fleet's service at full size: 2 700 nodes of a real slurmctld, reports over HTTP, drains that appear in Slurm.
 
-    python bench/fleet_service.py [--seconds 10] [--clients 2] [--drains 20] [--entries 1000000] [--postgres URL]
+    python bench/fleet_service.py [--seconds 10] [--clients 2] [--drains 20] [--entries 1000000]
 
 Needs root and Slurm: it starts a lab of 8 nodes and tells its slurmctld of 2 692 more that do not answer. Reports are
 batches of 1000 results of checks, 0.2 % of them failures. The peer is the same rows put into the same database in the
@@ -14,13 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
 import secrets
 import shutil
 import signal
-import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -29,9 +28,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
+from common import Result, measured, report
 from sqlalchemy import create_engine, text
 
-from piolet import __version__
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
+
+import postgres
+
 from piolet.core.nouns import Status
 from piolet.core.sockets import free_port
 from piolet.fleet import center, identity, policy, store
@@ -46,28 +49,27 @@ POLICY = "[limits]\nwindow_nodes = 1000\nout_nodes = 1000\n[breaker]\nnodes = 10
 
 
 def main() -> None:
-    """Measure each database and print."""
+    """Measure each database and report."""
     arguments = _arguments()
-    print(f"cpus {os.cpu_count()} · python {platform.python_version()} · piolet {__version__} · {vars(arguments)}")
-    with tempfile.TemporaryDirectory() as directory, phantom_cluster() as lab:
-        databases = {"SQLite": f"{directory}/fleet.db"}
-        if arguments.postgres:
-            databases["PostgreSQL"] = arguments.postgres
+    results: list[Result] = []
+    with tempfile.TemporaryDirectory() as directory, phantom_cluster() as lab, postgres.server() as server:
+        databases = {"SQLite": f"{directory}/fleet.db", "PostgreSQL": server.url()}
         for place, (name, where) in enumerate(databases.items()):
             chosen = PHANTOMS[place * arguments.drains :][: arguments.drains]
-            measure(name, where, Path(directory), lab=lab, arguments=arguments, chosen=chosen)
+            results += measure(name, where, Path(directory), lab=lab, arguments=arguments, chosen=chosen)
     if arguments.entries:
         with tempfile.TemporaryDirectory() as directory:
-            rebuild(Path(directory) / "fleet.db", arguments.entries)
+            results.append(rebuild(Path(directory) / "fleet.db", arguments.entries))
+    report(__file__, results)
 
 
 @contextmanager
-def phantom_cluster() -> Iterator[Lab]:
+def phantom_cluster(phantoms: int = len(PHANTOMS)) -> Iterator[Lab]:
     """Start a lab, and its slurmctld anew with many more nodes."""
     lab = up(Spec(name=f"bench-{secrets.token_hex(3)}", nodes=8, gpus=1))
     try:
         conf = lab.slurm_conf.read_text(encoding="utf-8").replace("SlurmdTimeout=60", "SlurmdTimeout=0")
-        names = f"ph[0001-{len(PHANTOMS)}]"
+        names = f"ph[0001-{phantoms:04d}]"
         more = f"NodeName={names} NodeAddr=127.0.0.1 Port=17999 CPUs=288 RealMemory=800000 State=UNKNOWN\n"
         lab.slurm_conf.write_text(conf + more, encoding="utf-8")
         pid = int((lab.directory / "run/slurmctld.pid").read_text())
@@ -86,8 +88,8 @@ def phantom_cluster() -> Iterator[Lab]:
 
 def measure(
     name: str, where: str, directory: Path, *, lab: Lab, arguments: argparse.Namespace, chosen: list[str]
-) -> None:
-    """Run the service on a database, load it, time drains of the `chosen` nodes under the load, and print."""
+) -> list[Result]:
+    """Run the service on a database, load it, time drains of the `chosen` nodes under the load."""
     with store.opened(where) as opened:
         token = identity.new_token(opened, secrets.token_hex(4), [Scope.SUBMIT])
     plain = plain_inserts(where, 30)
@@ -111,11 +113,16 @@ def measure(
     looks = (directory / "sinfo-calls").read_text().count("\n")
     in_slurm = listed(lab)
     rate = sent / took_s
-    print(f"{name}: {rate:.0f} items/s, of plain inserts {rate / plain:.2f} ({plain:.0f}/s)")
-    print(f"  the service used {used_s / took_s:.2f} of a core, so {sent / used_s:.0f} items in a second of a core")
     answers, seen = zip(*drains, strict=True)
-    print(f"  decided {shown(answers)}, in Slurm {shown(seen)} after its report, under that load; n {len(drains)}")
-    print(f"  {in_slurm} drains in `sinfo -R`; sinfo asked {looks} times in {whole_s:.0f} s")
+    aim = {"SQLite": 2000, "PostgreSQL": 5000}[name]
+    return [
+        measured(f"{name}: evidence taken", "items/s", [rate], [plain], peer="plain inserts", aim=f"ours >= {aim}"),
+        measured(f"{name}: taken in a second of a core", "items", [sent / used_s]),
+        measured(f"{name}: a drain is decided, under that load", "s", answers, aim="ours <= 1"),
+        measured(f"{name}: and in Slurm", "s", seen),
+        measured(f"{name}: drains in sinfo -R", f"of {len(drains)}", [in_slurm], aim=f"ours >= {len(drains)}"),
+        measured(f"{name}: sinfo asked", "times in 15 s", [15 * looks / whole_s], aim="ours <= 1"),
+    ]
 
 
 @contextmanager
@@ -247,18 +254,17 @@ def plain_inserts(where: str, batches: int) -> float:
     return batches * BATCH / took_s
 
 
-def rebuild(path: Path, entries: int) -> None:
+def rebuild(path: Path, entries: int) -> Result:
     """Make a ledger of so many entries, and time the start of who decides."""
     shipped, chance = policy.load(), random.Random(1)  # noqa: S311 - a benchmark
     with center.opened(path, shipped) as opened:
         while (opened.fleet.last.seq if opened.fleet.last else 0) < entries:
             opened.gather([evidence(chance) for _ in range(10 * BATCH)], len(PHANTOMS))
     began = time.perf_counter()
-    with center.opened(path, shipped) as opened:
-        count = opened.fleet.last.seq if opened.fleet.last else 0
-    print(
-        f"rebuild: {count} entries in {time.perf_counter() - began:.1f} s, {path.stat().st_size / 1e6:.0f} MB of SQLite"
-    )
+    with center.opened(path, shipped):
+        took_s = time.perf_counter() - began
+    what = f"rebuild from {entries:,} entries, {path.stat().st_size / 1e6:.0f} MB of SQLite"
+    return measured(what, "s", [took_s], aim="ours <= 20")
 
 
 def evidence(chance: random.Random) -> Evidence:
@@ -275,19 +281,12 @@ def evidence(chance: random.Random) -> Evidence:
     )
 
 
-def shown(values: tuple[float, ...]) -> str:
-    """Return the median and the range, in ms."""
-    low, high = min(values), max(values)
-    return f"{1000 * statistics.median(values):.0f} ms ({1000 * low:.0f}-{1000 * high:.0f})"
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--clients", type=int, default=2)
     parser.add_argument("--drains", type=int, default=20)
     parser.add_argument("--entries", type=int, default=1_000_000)
-    parser.add_argument("--postgres", default="")
     return parser.parse_args()
 
 

@@ -2,21 +2,20 @@
 
     python bench/fleet_verdict.py [--runs 200]
 
-The runs alternate. The file of verdicts is in a temporary directory, not on a shared file system.
+The file of verdicts is in a temporary directory, not on a shared file system.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import platform
-import statistics
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
-from piolet import __version__
+from common import in_turns, measured, report
+
 from piolet.fleet import verdicts
 
 
@@ -29,16 +28,13 @@ def main() -> None:
         directory = Path(name)
         verdicts.write(directory, {"node1": f"suspect {round(time.time()) + 3600} a fatal error of the GPU (xid:79)\n"})
         commands = {"sh -c :": ["/bin/sh", "-c", ":"]} | {name: [str(directory / name)] for name in verdicts.HELPERS}
-        taken: dict[str, list[float]] = {command: [] for command in commands}
-        for _ in range(runs):
-            for command, argv in commands.items():
-                taken[command].append(ran_ms(argv))
-    print(f"cpus {os.cpu_count()} · python {platform.python_version()} · /bin/sh {Path('/bin/sh').resolve().name}")
-    print(f"piolet {__version__} · n {runs} · median (min-max)")
-    least = statistics.median(taken["sh -c :"])
-    for command, times in taken.items():
-        median = statistics.median(times)
-        print(f"{command:16} {median:6.2f} ms ({min(times):.2f}-{max(times):.2f}); ratio {median / least:.1f}")
+        taken = in_turns(runs, {name: lambda argv=argv: ran_ms(argv) for name, argv in commands.items()})
+    bare = taken.pop("sh -c :")
+    results = [
+        measured(name, "ms", times, bare, peer="sh that does nothing", aim="ours <= 20")
+        for name, times in taken.items()
+    ]
+    report(__file__, results, sh=Path("/bin/sh").resolve().name)
 
 
 def ran_ms(argv: list[str]) -> float:

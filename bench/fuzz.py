@@ -1,22 +1,30 @@
 """Coverage-guided fuzzing of the parsers that read untrusted bytes, with atheris (pip install atheris).
 
-    python bench/fuzz.py TARGET [CORPUS_DIRECTORY] [-max_total_time=60] [libFuzzer's options]
+    python bench/fuzz.py [TARGET [CORPUS_DIRECTORY] [-max_total_time=60] [libFuzzer's options]]
 
 A target must answer any bytes with a value or with an error of Piolet's own tree; everything else is a crash, and
-libFuzzer writes the bytes that cause it. `make test` runs the same parsers under Hypothesis.
+libFuzzer writes the bytes that cause it. Without a target each has nine seconds. `make test` runs the same parsers
+under Hypothesis.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
+import re
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import atheris
+from common import Result, measured, report
 
-with atheris.instrument_imports(include=["piolet"]):
+ATHERIS = importlib.util.find_spec("atheris")
+if ATHERIS:
+    import atheris
+with atheris.instrument_imports(include=["piolet"]) if ATHERIS else contextlib.nullcontext():
     from piolet.core import redact, toml
     from piolet.core.errors import PioletError
     from piolet.env import edf
@@ -30,6 +38,7 @@ with atheris.instrument_imports(include=["piolet"]):
 
 LIMITS = ModelLimits(max_bytes=1 << 22)
 HERE = Path("fuzzed")
+EACH_S = 9
 
 
 def model(name: str) -> Callable[[bytes], object]:
@@ -62,10 +71,31 @@ TARGETS: dict[str, Callable[[bytes], object]] = {
 
 
 def main() -> None:
-    """Fuzz the target that the command line names."""
-    if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:  # noqa: PLR2004 - the program and its target
+    """Fuzz the target that the command line names, or each for a while."""
+    if not ATHERIS:
+        report(__file__, [], absent=["atheris, which fuzzes: .venv/bin/pip install atheris"])
+    elif len(sys.argv) == 1:
+        report(__file__, list(map(fuzzed, TARGETS)), atheris="atheris, each target for 9 s")
+    elif sys.argv[1] in TARGETS:
+        fuzz(TARGETS[sys.argv.pop(1)])
+    else:
         sys.exit(f"{__doc__}\ntargets: {', '.join(TARGETS)}")
-    target = TARGETS[sys.argv.pop(1)]
+
+
+def fuzzed(name: str) -> Result:
+    """Fuzz a target in a process of its own; it must not end early."""
+    with tempfile.TemporaryDirectory() as crashes:
+        argv = [sys.executable, __file__, name, f"-max_total_time={EACH_S}", f"-artifact_prefix={crashes}/"]
+        done = subprocess.run(argv, check=False, capture_output=True, text=True)
+        found = len(list(Path(crashes).iterdir()))
+    runs = re.search(r"Done (\d+) runs", done.stderr)
+    if not runs:
+        print(done.stderr[-2000:])
+    return measured(f"{name}: crashes in {runs[1] if runs else 'unknown'} runs", "", [found], aim="ours <= 0")
+
+
+def fuzz(target: Callable[[bytes], object]) -> None:
+    """Give a target bytes without an end."""
 
     def once(data: bytes) -> None:
         with contextlib.suppress(PioletError):

@@ -1,6 +1,6 @@
 """What the gateway adds to a request, and what it does when engines die under load.
 
-    python bench/gateway.py [--runs 300] [--streams 500] [--seconds 60] [--json FILE]
+    python bench/gateway.py [--runs 300] [--streams 500] [--seconds 60]
 
 First one client asks for short answers: of the engine itself, through the gateway, and through nginx (the peer, if it
 is installed), in turns. Then so many clients stream through the gateway from three engines, of which one is killed
@@ -12,11 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib.metadata
-import json
-import os
-import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,34 +22,40 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
+from common import Result, measured, report, version
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
 
 from model_clients import Tally, keep_asking
 from model_servers import KEY, Engine, Running, engines, gateway, start_engine, wait_for
 
-from piolet import __version__
 from piolet.core.sockets import free_port
 
 KILL_EVERY_S = 5.0
 
 
 def main() -> None:
-    """Measure, print, and write JSON if asked."""
+    """Measure and report."""
     asked = _arguments()
     with tempfile.TemporaryDirectory(prefix="piolet-bench-") as directory, gateway(Path(directory)) as front:
-        added = measure_latency(front, Path(directory), asked.runs)
-        load = measure_load(front, asked.streams, asked.seconds)
-    report = {"machine": machine(), "latency_ms": added, "load": load}
-    print(" · ".join(f"{key} {value}" for key, value in report["machine"].items()), f"· n {asked.runs}")
-    for name, values in added.items():
-        print(f"{name:10}", "  ".join(f"{key} {value:.2f} ms" for key, value in values.items()))
-    print("  ".join(f"{key} {value}" for key, value in load.items()))
-    if asked.json:
-        asked.json.write_text(json.dumps(report, indent=2) + "\n")
+        times = measure_latency(front, Path(directory), asked.runs)
+        loaded = measure_load(front, asked.streams, asked.seconds)
+    absent = [] if "nginx" in times else ["nginx: apt-get install nginx"]
+    versions = {name: f"{name} {importlib.metadata.version(name)}" for name in ("uvicorn", "httpx2")}
+    report(__file__, [*latencies(times), *loaded], absent=absent, nginx=version("nginx", "-v"), **versions)
 
 
-def measure_latency(front: Running, directory: Path, runs: int) -> dict[str, dict[str, float]]:
+def latencies(times: dict[str, list[float]]) -> list[Result]:
+    """Return what an answer takes through the gateway, and what it takes more than one of the engine itself."""
+    ours, engine = times["gateway"], times["engine"]
+    results = [measured("answer through the gateway", "ms", ours, engine, peer="engine")]
+    more = {name: [one - bare for one, bare in zip(values, engine, strict=True)] for name, values in times.items()}
+    if "nginx" in times:
+        results.append(measured("answer through the gateway", "ms", ours, times["nginx"], peer="nginx"))
+    return [*results, measured("added by the gateway", "ms", more["gateway"])]
+
+
+def measure_latency(front: Running, directory: Path, runs: int) -> dict[str, list[float]]:
     """Time whole answers of one word, in turns over one connection each."""
     with engines(1, pause_ms=0) as (engine,), proxy(directory, engine) as peer:
         engine.announce(front.place, 1)
@@ -62,7 +64,7 @@ def measure_latency(front: Running, directory: Path, runs: int) -> dict[str, dic
         ways |= {"nginx": (peer, engine.api_key)} if peer else {}
         times = in_turns(ways, runs)
         front.place.endpoint(1).unlink()
-    return {name: spread(values, times["engine"]) for name, values in times.items()}
+    return times
 
 
 def in_turns(ways: dict[str, tuple[str, str]], runs: int) -> dict[str, list[float]]:
@@ -79,14 +81,7 @@ def in_turns(ways: dict[str, tuple[str, str]], runs: int) -> dict[str, list[floa
     return {name: values[runs // 10 :] for name, values in times.items()}
 
 
-def spread(values: list[float], base: list[float]) -> dict[str, float]:
-    """Return median and quartiles, and what the median has on top of the base's."""
-    low, middle, high = statistics.quantiles(values, n=4)
-    added = statistics.median(value - other for value, other in zip(values, base, strict=True))
-    return {"p25": low, "p50": middle, "p75": high, "added p50": added}
-
-
-def measure_load(front: Running, streams: int, seconds: float) -> dict[str, object]:
+def measure_load(front: Running, streams: int, seconds: float) -> list[Result]:
     """Stream from three engines while one after the other is killed."""
     tally, killed = Tally(), [0]
     with engines(3, pause_ms=100) as fleet:
@@ -95,14 +90,10 @@ def measure_load(front: Running, streams: int, seconds: float) -> dict[str, obje
         wait_until(lambda: front.ask().is_success)
         over = time.monotonic() + seconds
         asyncio.run(_loaded(front, fleet, streams, over, tally=tally, killed=killed))
-    first = sorted(tally.first_byte_s)
-    return {
-        "streams": streams,
-        "seconds": seconds,
-        "engines killed": killed[0],
-        **tally.ended,
-        "first byte p50 s": round(first[len(first) // 2], 3),
-    }
+    print(f"{killed[0]} engines killed in {seconds:g} s under {streams} streams: {tally.ended}")
+    lasting = f"{streams} streams while an engine dies every {KILL_EVERY_S:g} s"
+    ends = [measured(f"{lasting}: {name}", "", [count]) for name, count in tally.ended.items()]
+    return [*ends, measured(f"{lasting}: first byte", "s", tally.first_byte_s)]
 
 
 async def _loaded(
@@ -153,18 +144,11 @@ def wait_until(holds: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def machine() -> dict[str, object]:
-    """Say what this was measured on."""
-    versions = {name: importlib.metadata.version(name) for name in ("uvicorn", "httpx2")}
-    return {"cpus": os.cpu_count(), "python": platform.python_version(), "piolet": __version__} | versions
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=300)
     parser.add_argument("--streams", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
 

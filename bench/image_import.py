@@ -1,10 +1,10 @@
 """`piolet env pull` against skopeo, umoci and mksquashfs, on an image that is made for it.
 
-    python bench/image_import.py [--mb 300] [--layers 4] [--rounds 7]
+    python bench/image_import.py [--mb 300] [--layers 4] [--rounds 15]
 
 Registry (docker-registry, on a free port of this machine), store and work lie in /var/tmp. Both begin from nothing in
-each round, in alternating order, compress with the same options, and end with the image on the disk. The files
-of the image compress to half. Ratios are those of each pair.
+each round, compress with the same options, and end with the image on the disk. The files
+of the image compress to half.
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ import random
 import shlex
 import shutil
 import socket
-import statistics
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from piolet import __version__
+from common import in_turns, measured, report, version
 
 FILE_BYTES = 100_000
 MACHINE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
@@ -121,22 +120,12 @@ def seconds(command: str, work: Path) -> float:
     return taken
 
 
-def measured(commands: Mapping[str, str], work: Path, rounds: int) -> dict[str, list[float]]:
-    """Return the times of both in pairs; the first round warms the cache and does not count."""
-    times: dict[str, list[float]] = {name: [] for name in commands}
-    for turn in range(rounds + 1):
-        for name in sorted(commands, reverse=bool(turn % 2)):
-            taken = seconds(commands[name], work)
-            times[name] += [taken] if turn else []
-    return times
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mb", type=int, default=300)
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="piolet-bench-") as directory:
         work = Path(directory)
@@ -144,21 +133,13 @@ def main() -> None:
         with registry(work) as host:
             push = ["skopeo", "copy", "-q", "--insecure-policy", "--dest-tls-verify=false"]
             subprocess.run([*push, f"oci:{work}/layout:made", f"docker://{host}/bench/image:1"], check=True)
-            times = measured(programs(f"{host}/bench/image:1", work), work, options.rounds)
-    ratios = [own / peer for own, peer in zip(times["piolet"], times["peers"], strict=True)]
-    for name, values in (times | {"ratio": ratios}).items():
-        spread = f"({min(values):.2f} - {max(values):.2f}, n={options.rounds})"
-        print(f"{name:8} {statistics.median(values):6.2f}  {spread}", file=sys.stderr)
-    machine = f"{platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}"
-    versions = {tool: version(tool) for tool in ("skopeo", "umoci", "mksquashfs", "docker-registry")}
-    found = {"piolet": __version__, "versions": versions, "machine": machine, "image_mb": options.mb}
-    print(json.dumps(found | {"times_s": times, "ratios": ratios}, indent=2))
-
-
-def version(tool: str) -> str:
-    """Return the first line of what a tool says of its version."""
-    argv = [tool, "-version" if tool == "mksquashfs" else "--version"]
-    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.partition("\n")[0]
+            commands = programs(f"{host}/bench/image:1", work)
+            ways = {name: lambda command=command: seconds(command, work) for name, command in commands.items()}
+            times = in_turns(options.rounds, ways)
+    versions = {tool: version(tool, "--version") for tool in ("skopeo", "umoci")}
+    pull = f"pull of {options.mb} MB in {options.layers} layers"
+    peers = "skopeo, umoci, mksquashfs"
+    report(__file__, [measured(pull, "s", times["piolet"], times["peers"], peer=peers)], **versions)
 
 
 if __name__ == "__main__":

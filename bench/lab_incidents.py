@@ -1,6 +1,6 @@
 """How well diagnosis names what happens to real recorded jobs: incidents on a lab, single and combined; healthy jobs.
 
-    sudo .venv/bin/python bench/lab_incidents.py [--seed 3001] [--healthy 12] [--pairs 4] [--live 3] [--json FILE]
+    sudo .venv/bin/python bench/lab_incidents.py [--seed 3001] [--healthy 12] [--pairs 4] [--live 3]
 
 Real are Slurm, `piolet run`, the recorder and its files, and the program that reports its steps; simulated are the
 GPUs, whose faults the lab injects at a moment and a place that the seed draws. Every job has two nodes of four GPUs;
@@ -11,9 +11,7 @@ does it, and the time is taken from the injection of a slow GPU at minute 2 to t
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import random
 import re
 import secrets
@@ -26,12 +24,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
 
 import duckdb
 import httpx2
+from common import measured, report
 from lab_faults import BENIGN, GPUS, INCIDENTS, LONG_S, TRAINING, Run, dip, slow
 
 from piolet.lab import Lab, Spec, down, up
@@ -221,7 +220,6 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=4, help="pairs of nodes: jobs at once")
     parser.add_argument("--live", type=int, default=3, help="jobs whose page is followed")
     parser.add_argument("--only", default="", help="only incidents of this kind: thermal, power, slow, xid ...")
-    parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     sick = [each for each in INCIDENTS if each.__name__.startswith(given.only)]
     wanted = [*sick, *(BENIGN[number % len(BENIGN)] for number in range(given.healthy))]
@@ -239,15 +237,10 @@ def main() -> None:
         finally:
             down(lab.spec.name)
     show(judged, named)
-    if given.json:
-        given.json.write_text(json.dumps({"jobs": [asdict(each) for each in judged], "live_s": named}, indent=1))
 
 
 def show(judged: Sequence[Judged], named: Sequence[float]) -> None:
-    """Print the tables."""
-    print(
-        f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, DuckDB {duckdb.__version__}"
-    )
+    """Print the table of the rules, and report."""
     hits: dict[str, list[int | None]] = defaultdict(list)
     wrong = Counter(name for each in judged for name in each.false)
     for each in judged:
@@ -264,14 +257,15 @@ def show(judged: Sequence[Judged], named: Sequence[float]) -> None:
     total = sum(len(each.ranks) for each in sick)
     right = sum(rank is not None for each in sick for rank in each.ranks.values())
     first = sum(1 in each.ranks.values() for each in sick)
-    print(f"{len(sick)} jobs with {total} incidents: {right} named, a true cause first in {first}")
     alarms, hours = sum(len(each.false) for each in well), sum(each.hours for each in well)
-    print(f"{len(well)} healthy jobs, {hours:.2f} job-hours: {alarms} false alarms")
+    results = [
+        measured(f"{total} incidents in {len(sick)} recorded jobs: named", "", [right]),
+        measured("a true cause first", f"of {len(sick)}", [first]),
+        measured(f"false alarms of {len(well)} healthy jobs, {hours:.2f} hours", "", [alarms], aim="ours <= 0"),
+    ]
     if named:
-        print(
-            f"a GPU that slows down at minute 2 is named on the live page after {statistics.median(named):.0f} s "
-            f"({min(named):.0f} to {max(named):.0f}, n = {len(named)})"
-        )
+        results.append(measured("a GPU that slows down is named on the live page", "s after", named, aim="ours <= 60"))
+    report(__file__, results, duckdb=f"DuckDB {duckdb.__version__}")
 
 
 if __name__ == "__main__":

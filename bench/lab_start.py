@@ -1,6 +1,6 @@
 """How long `piolet lab` takes to bring nodes up and down, beside the same daemons started plainly.
 
-    python bench/lab_start.py [--nodes 4 16 64] [--runs 10] [--json FILE]
+    python bench/lab_start.py [--nodes 4 16 64] [--runs 10]
 
 The peer is what one would type: munged, slurmctld and one slurmd after the other with the same configuration, without
 namespaces, until sinfo shows every node idle. Lab and peer take turns; the first turn of each size warms the page
@@ -10,15 +10,12 @@ cache and is not counted. Times are seconds of wall clock within a running Pytho
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
-import statistics
 import subprocess
 import time
-from pathlib import Path
 
-from piolet import __version__
+from common import Result, measured, report, version
+
 from piolet.core.run import SystemRunner
 from piolet.lab import Lab, Spec, up
 from piolet.lab.directory import labs_directory
@@ -29,23 +26,19 @@ from piolet.lab.processes import MARKER
 
 
 def main() -> None:
-    """Measure, print a table, and write JSON if asked."""
+    """Measure and report."""
     arguments = _arguments()
-    results = [measure(nodes, arguments.runs) for nodes in arguments.nodes]
-    report = {"machine": machine(), "runs": arguments.runs, "results": results}
-    print(" · ".join(f"{key} {value}" for key, value in report["machine"].items()), f"· n {arguments.runs}")
-    print(f"{'nodes':>5}  {'lab up':>16}  {'lab down':>16}  {'peer up':>16}   median s (min-max)")
-    for result in results:
-        print(f"{result['nodes']:>5}", *(f"{shown(result[key]):>17}" for key in ("up_s", "down_s", "peer_up_s")))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+    results = [result for nodes in arguments.nodes for result in measure(nodes, arguments.runs)]
+    report(__file__, results, slurm=version("slurmctld", "-V"))
 
 
-def measure(nodes: int, runs: int) -> dict[str, object]:
+def measure(nodes: int, runs: int) -> list[Result]:
     """Return the times of `runs` turns of the lab and its peer, after one that warms up."""
-    turns = [(*lab_turn(nodes), peer_turn(nodes)) for _ in range(runs + 1)][1:]
-    names = ("up_s", "down_s", "peer_up_s")
-    return {"nodes": nodes} | {name: [round(turn[index], 4) for turn in turns] for index, name in enumerate(names)}
+    begun, ended, plain = zip(*[(*lab_turn(nodes), peer_turn(nodes)) for _ in range(runs + 1)][1:], strict=True)
+    return [
+        measured(f"lab of {nodes} nodes up", "s", begun, plain, peer="daemons started plainly"),
+        measured(f"lab of {nodes} nodes down", "s", ended),
+    ]
 
 
 def lab_turn(nodes: int) -> tuple[float, float]:
@@ -87,28 +80,10 @@ def idle_nodes(environment: dict[str, str]) -> int:
     return sum(line.endswith(" idle") for line in answer.stdout.splitlines())
 
 
-def machine() -> dict[str, str]:
-    """Return what the times depend on."""
-    slurm = subprocess.run(["slurmctld", "-V"], check=True, capture_output=True, text=True).stdout.strip()
-    return {
-        "cpus": str(os.cpu_count()),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "slurm": slurm.removeprefix("slurm-wlm "),
-        "piolet": __version__,
-    }
-
-
-def shown(times_s: list[float]) -> str:
-    """Return the median and the range."""
-    return f"{statistics.median(times_s):.2f} ({min(times_s):.2f}-{max(times_s):.2f})"
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, nargs="+", default=[4, 16, 64])
     parser.add_argument("--runs", type=int, default=10)
-    parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
 

@@ -1,6 +1,6 @@
 """How long questions about a month of a large machine take: hourly roll-ups of 2 700 nodes x 4 GPUs, 7.8 million rows.
 
-    .venv/bin/python bench/lake_month.py [--nodes 2700] [--days 30] [--runs 3]
+    .venv/bin/python bench/lake_month.py [--nodes 2700] [--days 30] [--runs 15]
 
 The roll-ups are generated, a file a day as `piolet watch rollup` writes them. The same questions run on DuckDB and, as
 sqlglot says them, on chDB (ClickHouse in this process), over the same files.
@@ -9,16 +9,12 @@ sqlglot says them, on chDB (ClickHouse in this process), over the same files.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import chdb
 import duckdb
+from common import in_turns, measured, report, timed
 
 from piolet.watch import lake
 from piolet.watch.rollups import COLUMNS
@@ -56,40 +52,28 @@ def write(root: Path, nodes: int, days: int) -> int:
     return sum(path.stat().st_size for path in directory.iterdir())
 
 
-def timed(ask: Callable[[], object], runs: int) -> str:
-    """Return the median and the spread of some runs."""
-    taken = []
-    for _ in range(runs):
-        began = time.perf_counter()
-        ask()
-        taken.append(time.perf_counter() - began)
-    return f"{statistics.median(taken):.2f} ({min(taken):.2f} to {max(taken):.2f})"
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--nodes", type=int, default=2700)
     parser.add_argument("--days", type=int, default=30)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=15)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         size = write(root, given.nodes, given.days)
-        print(
-            f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, "
-            f"DuckDB {duckdb.__version__}, chDB {chdb.__version__}"
-        )
-        print(
-            f"{given.nodes} nodes x 4 GPUs x {given.days} days: {given.nodes * 4 * 24 * given.days:,} rows, "
-            f"{size / 1e6:.0f} MB; n = {given.runs}, seconds"
-        )
+        rows, results = given.nodes * 4 * 24 * given.days, []
         for name in QUESTIONS:
             query = lake.query_of(name)
             other = lake.clickhouse(scratch, "bench", query)
-            here = timed(lambda query=query: lake.ask(root, "bench", query), given.runs)
-            there = timed(lambda other=other: chdb.query(other, "JSONCompact"), given.runs)
-            print(f"{name:12} DuckDB {here}  ClickHouse {there}")
+            ways = {
+                "DuckDB": lambda query=query: timed(lambda: lake.ask(root, "bench", query)),
+                "ClickHouse": lambda other=other: timed(lambda: chdb.query(other, "JSONCompact")),
+            }
+            taken = in_turns(given.runs, ways)
+            what = f"{name}, of {rows:,} rows, {size / 1e6:.0f} MB"
+            results.append(measured(what, "s", taken["DuckDB"], taken["ClickHouse"], peer="ClickHouse"))
+        report(__file__, results, duckdb=f"DuckDB {duckdb.__version__}", chdb=f"chDB {chdb.__version__}")
 
 
 if __name__ == "__main__":

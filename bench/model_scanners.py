@@ -1,29 +1,28 @@
 """Detection and false alarms of `piolet guard model` beside picklescan and modelscan, on the corpus of the tests.
 
-    python bench/model_scanners.py --peers PYTHON [--torch PYTHON] [--json FILE]
+    python bench/model_scanners.py [--torch PYTHON]
 
-PYTHON of --peers is an environment with picklescan and modelscan, that of --torch one with torch, which writes its own
-benign files. Every scanner sees each file by itself, in one process of its own; the time is that of all files, without
-start-up. A file that a scanner says nothing about, or cannot read, is not detected. The corpus was written for Piolet,
-so it favours Piolet; those with a pickle are counted apart, since picklescan does not claim to read others.
+PYTHON is that of an environment with torch, which writes its own benign files. Every scanner sees each file by itself,
+in one process of its own; the time is that of all files, without start-up. A file that a scanner says nothing about, or
+cannot read, is not detected. The corpus was written for Piolet, so it favours Piolet; those with a pickle are counted
+apart, since picklescan does not claim to read others.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
 import model_corpus
+from common import CHECKOUT, Result, measured, peer, peer_help, report
 
-RUNS = 5
+RUNS = 15
 OTHERS = (".safetensors", ".gguf", ".onnx", ".keras", ".h5", ".pb", ".json", ".md")
 SCANNERS = {
     "piolet": """
@@ -57,34 +56,44 @@ print(json.dumps([time.perf_counter() - began, flags]))
 
 
 def main() -> None:
-    """Measure, print a table, and write JSON if asked."""
+    """Measure and report."""
     options = arguments()
+    scanners = peer("scanners")
+    pythons = {"piolet": sys.executable}
+    if scanners:
+        pythons |= dict.fromkeys(("picklescan", "modelscan"), str(scanners / "bin/python"))
     with tempfile.TemporaryDirectory() as directory:
         bad, good = model_corpus.write(Path(directory))
-        if options.torch:
+        if options.torch.exists():
             real = Path(directory, "real")
             script = Path(model_corpus.__file__).with_name("real_models.py")
             subprocess.run([options.torch, "-W", "ignore", script, real], check=True)
             good += sorted(real.iterdir())
-        found = {
-            name: measured(sys.executable if name == "piolet" else options.peers, code, bad, good)
-            for name, code in SCANNERS.items()
-        }
-    print(f"{os.cpu_count()} cpus · kernel {platform.release()} · python {platform.python_version()} · n {RUNS}")
-    print(f"{len(bad)} malicious files, {len(good)} benign")
-    print(f"{'scanner':<12} {'found':>7} {'of pickles':>11} {'alarms':>7} {'median s':>9} {'min-max':>12}")
+        found = {name: scanned(python, SCANNERS[name], bad, good) for name, python in pythons.items()}
     for name, row in found.items():
-        median_s = statistics.median(row["seconds"])
-        spread = f"{min(row['seconds']):.2f}-{max(row['seconds']):.2f}"
-        pickles = f"{row['pickles_found']}/{row['pickles']}"
-        total = f"{row['found']}/{len(bad)}"
-        print(f"{name:<12} {total:>7} {pickles:>11} {row['alarms']:>7} {median_s:>9.2f} {spread:>12}")
-        print(f"  missed: {', '.join(row['missed']) or 'none'}")
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+        print(f"{name} missed: {', '.join(row['missed']) or 'none'}")
+    absent = [] if scanners else [peer_help("scanners", "picklescan", "modelscan")]
+    if not options.torch.exists():
+        absent.append(f"torch is absent, whose files are benign: {options.torch}")
+    report(__file__, list(results(found, len(bad), len(good))), absent=absent)
 
 
-def measured(python: str, code: str, bad: list[Path], good: list[Path]) -> dict[str, object]:
+def results(found: dict[str, dict[str, object]], bad: int, good: int) -> Iterator[Result]:
+    """Yield what piolet found, beside each peer."""
+    ours = found["piolet"]
+    for name in [name for name in found if name != "piolet"] or [""]:
+        theirs = found.get(name, {})
+        counted = {
+            "found": f"found of {bad} malicious files",
+            "pickles_found": f"found of those {ours['pickles']} with a pickle",
+            "alarms": f"alarms on {good} benign files",
+        }
+        for key, what in counted.items():
+            yield measured(what, "", [ours[key]], [theirs[key]] if theirs else [], peer=name)
+        yield measured("scan of all", "s", ours["seconds"], theirs.get("seconds", []), peer=name)
+
+
+def scanned(python: str, code: str, bad: list[Path], good: list[Path]) -> dict[str, object]:
     """Return what one scanner found and the seconds of each run."""
     files = "\n".join(map(str, [*bad, *good]))
     answers = []
@@ -106,9 +115,7 @@ def measured(python: str, code: str, bad: list[Path], good: list[Path]) -> dict[
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", required=True, help="python of an environment with picklescan and modelscan")
-    parser.add_argument("--torch", help="python of an environment with torch")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--torch", type=Path, default=CHECKOUT / ".venv-torch/bin/python")
     return parser.parse_args()
 
 

@@ -1,6 +1,6 @@
 """How long the report of a large job takes, and how much memory: `piolet score JOB --html`, timed from outside.
 
-    .venv/bin/python bench/report_time.py [--size 64x4x3600 ...] [--runs 3] [--keep DIRECTORY] [--json FILE]
+    .venv/bin/python bench/report_time.py [--size 64x4x3600 ...] [--runs 3] [--keep DIRECTORY]
 
 A size is nodes x GPUs x seconds at 1 Hz. The logbooks are made: every column of the family `gpu` that NVML and GPM fill
 and the `host`, `nic`, `fs` and `energy` of every node, with noise of the size that sensors have, in the merged segments
@@ -11,19 +11,16 @@ know makes a report of such a job from files, so there is no peer beside the fig
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
-import statistics
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+from common import measured, report
 
-from piolet import __version__
 from piolet.core.nouns import Gpu
 from piolet.logbook import merging, segments
 from piolet.logbook.layout import Logbook, create
@@ -123,20 +120,17 @@ def main() -> None:
     parser.add_argument("--size", type=Size.parse, nargs="+", default=[Size(64, 4, 3600), Size(2688, 4, 600)])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--keep", type=Path)
-    parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, piolet {__version__}, "
-          f"Python {platform.python_version()}, DuckDB {duckdb.__version__}; {asked.runs} runs each")  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         found = {str(size): _measured(asked.keep or Path(name), size, asked.runs) for size in asked.size}
-    print(f"{'nodes x GPUs x time':22} {'wall s':>8} {'spread':>8} {'CPU s':>8} {'memory MB':>10}")
+    results = []
     for text, taken in found.items():
-        walls = [each.wall_s for each in taken]
-        cpu_s, memory_mb = statistics.median(each.cpu_s for each in taken), max(each.memory_mb for each in taken)
-        spread = max(walls) - min(walls)
-        print(f"{text:22} {statistics.median(walls):8.2f} {spread:8.2f} {cpu_s:8.2f} {memory_mb:10.0f}")
-    if asked.json:
-        asked.json.write_text(json.dumps({text: [asdict(each) for each in taken] for text, taken in found.items()}))
+        results += [
+            measured(f"report of {text}", "s", [each.wall_s for each in taken]),
+            measured(f"report of {text}, CPU", "s", [each.cpu_s for each in taken]),
+            measured(f"report of {text}, memory", "MB", [each.memory_mb for each in taken]),
+        ]
+    report(__file__, results, duckdb=f"DuckDB {duckdb.__version__}")
 
 
 def _measured(root: Path, size: Size, runs: int) -> list[Taken]:

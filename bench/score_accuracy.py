@@ -1,6 +1,6 @@
 """How near the score comes to a truth that is known: GPUs of the simulator follow a script, the recorder records them.
 
-    .venv/bin/python bench/score_accuracy.py [--json FILE]
+    .venv/bin/python bench/score_accuracy.py
 
 Four simulated H100s load for 10 s, then compute and communicate in steps of 5 s at four different levels, one GPU at
 half of the others', write a checkpoint, and end. The truth is what the script and the phases' published or chosen
@@ -10,17 +10,15 @@ that take 0.2 s to rise, and by samples that fall across a change: each tells of
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from piolet import __version__
+from common import measured, report
+
 from piolet.core.native import DIRECTORY
 from piolet.lab.gpu_models import profiles
 from piolet.lab.gpus import arm_script, write_inventory
@@ -43,20 +41,11 @@ Part = tuple[str, float]
 
 def main() -> None:
     """Record, score and compare."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         score = _recorded(Path(name))
-    rows = list(_compared(score))
-    print(f"{platform.machine()}, Python {platform.python_version()}, piolet {__version__}; {LENGTH_S:g} s at 1 Hz")
-    print(f"{'':28} {'truth':>8} {'scored':>8} {'off by':>8}")
-    for what, truth, found in rows:
-        print(f"{what:28} {truth:8.3f} {found:8.3f} {found - truth:8.3f}")
     print(f"phases: {', '.join(f'{phase.name} from {phase.from_s:.1f} s' for phase in score.phases)}")
     print(f"period: {score.period.seconds:.2f} s" if score.period else "period: none")
-    if asked.json:
-        asked.json.write_text(json.dumps([dict(zip(("what", "truth", "found"), row, strict=True)) for row in rows]))
+    report(__file__, [measured(what, "", [found], [truth], peer="truth") for what, truth, found in _compared(score)])
 
 
 def _recorded(directory: Path) -> JobScore:

@@ -1,7 +1,7 @@
 """The saturation score beside GSSR 0.4 on the same made recordings, and beside the truth that they were made from.
 
-    python3 -m venv VENV && VENV/bin/pip install gssr==0.4.0
-    .venv/bin/python bench/score_beside_gssr.py VENV [--json FILE]
+    python3 -m venv build/peers/gssr && build/peers/gssr/bin/pip install gssr==0.4.0
+    .venv/bin/python bench/score_beside_gssr.py
 
 Every case is written once in GSSR's own format, one file a process, and given to both: `gssr analyze` and, imported,
 `piolet score`. The truth is the mean over all allocated GPU-seconds of max(compute, memory) of what was written. GSSR
@@ -11,18 +11,16 @@ the sum of the pipes, and that is shown.
 
 from __future__ import annotations
 
-import argparse
 import json
-import platform
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from piolet import __version__
+from common import Result, measured, peer, peer_help, report
 
 SECONDS = 400
 MODEL = "NVIDIA H100 80GB HBM3"
@@ -87,24 +85,32 @@ class Answer:
 
 def main() -> None:
     """Ask both and print."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("venv", type=Path)
-    parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
-    venv = asked.venv.absolute()
-    about = [str(venv / "bin/python"), "-c", "import importlib.metadata as m; print(m.version('gssr'))"]
-    print(f"{platform.machine()}, Python {platform.python_version()}, piolet {__version__}, gssr {_run(about).strip()}")
-    print(f"4 GPUs, {SECONDS} s each\n{'case':34} {'truth':>6}   {'piolet':38} gssr")
-    found = {}
-    for case in CASES:
-        with tempfile.TemporaryDirectory() as name:
-            recording = _write(Path(name) / "recording", case)
-            ours, theirs = _piolet(Path(name) / "books", recording), _gssr(venv / "bin/gssr", recording)
-        mine = f"{ours.value:.3f}, {ours.gpus} GPUs: {ours.said}"
-        print(f"{case.name:34} {_truth(case):6.3f}   {mine:38} {theirs.gpus} GPUs, {theirs.said}")
-        found[case.name] = {"truth": _truth(case), "piolet": asdict(ours), "gssr": asdict(theirs)}
-    if asked.json:
-        asked.json.write_text(json.dumps(found, indent=2) + "\n")
+    venv = peer("gssr")
+    results = [result for case in CASES for result in _compared(case, venv)]
+    absent = [] if venv else [peer_help("gssr", "gssr==0.4.0")]
+    report(__file__, results, absent=absent, gssr=_version(venv) if venv else "absent")
+
+
+def _compared(case: Case, venv: Path | None) -> list[Result]:
+    """Ask both, print what they say, and return how far the score is from the truth, beside GSSR's sum of the pipes."""
+    with tempfile.TemporaryDirectory() as name:
+        recording = _write(Path(name) / "recording", case)
+        ours = _piolet(Path(name) / "books", recording)
+        theirs = _gssr(venv / "bin/gssr", recording) if venv else None
+    print(
+        f"{case.name:34} piolet: {ours.gpus} GPUs, {ours.said}"
+        + (f"; gssr: {theirs.gpus} GPUs, {theirs.said}" if theirs else "")
+    )
+    found = [measured(f"{case.name}: score", "", [ours.value], [_truth(case)], peer="truth")]
+    return found + (
+        [measured(f"{case.name}: score", "", [ours.value], [theirs.value], peer="gssr: sum of pipes")] if theirs else []
+    )
+
+
+def _version(venv: Path) -> str:
+    return _run(
+        [str(venv / "bin/python"), "-c", "import importlib.metadata as m; print('GSSR', m.version('gssr'))"]
+    ).strip()
 
 
 def _truth(case: Case) -> float:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import secrets
 import socket
 import subprocess
@@ -22,7 +21,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from piolet import __version__
+from common import measured, report
+
 from piolet.lab import Lab, Spec, status, up
 from piolet.lab.gpus import clear, inject, parse_faults
 
@@ -225,8 +225,7 @@ def prepared(directory: Path) -> None:
 
 
 def main() -> None:
-    """Print the table and the counts."""
-    print(f"{os.cpu_count()} CPUs, Python {platform.python_version()}, piolet {__version__}, {PEER}; once each\n")
+    """Print the table and report the counts."""
     with tempfile.TemporaryDirectory() as name, socket.create_server(("127.0.0.1", 0)) as service:
         prepared(Path(name))
         lab = up(Spec(name=f"bench-{secrets.token_hex(3)}", nodes=1, gpus=4))
@@ -240,7 +239,8 @@ def main() -> None:
                 right_theirs += (peer == READY) == (right == READY)
         finally:
             lab.down()
-    print(f"\nright: piolet {right_ours} of {found}, vetnode {right_theirs} of {found}")
+    what = f"right verdicts on {found} faults and healthy nodes"
+    report(__file__, [measured(what, "", [right_ours], [right_theirs], peer=PEER, aim=f"ours >= {found}")])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How fast the web application answers for a job of 64 nodes x 4 GPUs x 1 h at 1 Hz: time and size of each page.
 
-    .venv/bin/python bench/web_pages.py [--nodes 64] [--seconds 3600] [--runs 5] [--jobs 1000] [--watchers 100]
+    .venv/bin/python bench/web_pages.py [--nodes 64] [--seconds 3600] [--runs 15] [--jobs 1000] [--watchers 100]
 
 The logbook is generated with DuckDB, beside a thousand jobs without samples. `first` is a page that the server has not
 seen yet (a new server each time), `again` one that it has. A page that is not ready within a second is sent without
@@ -13,23 +13,22 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
-import platform
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 import httpx2
+from common import Result, measured, report
 
 from piolet.core.nouns import Gpu
 from piolet.logbook import layout
@@ -203,7 +202,7 @@ class Measured:
     memory_mb: float = 0.0
 
 
-def measured(root: Path, runs: int) -> Measured:
+def asked(root: Path, runs: int) -> Measured:
     """Ask a new server for each page, again, and under load, `runs` times."""
     found = Measured({name: [] for name in PAGES}, {name: [] for name in PAGES}, {}, {})
     for _ in range(runs):
@@ -218,8 +217,8 @@ def measured(root: Path, runs: int) -> Measured:
     return found
 
 
-def watched(root: Path, watchers: int) -> str:
-    """Let many follow a job that runs, and tell how the server did."""
+def watched(root: Path, watchers: int) -> list[Result]:
+    """Let many follow a job that runs, and return how the server did."""
     stop = threading.Event()
     growing = threading.Thread(target=grow, args=(root, stop))
     growing.start()
@@ -228,17 +227,25 @@ def watched(root: Path, watchers: int) -> str:
         changes, times = server.followed("/jobs/bench/running", watchers)
         stop.set()
         growing.join()
-        told = f"{changes} changes told and fetched, page {_spread(times)}; memory {server.memory_mb():.0f} MB"
-    return f"followed by {watchers} for {FOLLOWED_S} s: {told}"
+        memory_mb = server.memory_mb()
+    what = f"followed by {watchers} for {FOLLOWED_S} s"
+    return [
+        measured(f"{what}: page", "s", times, aim="ours <= 1"),
+        measured(f"{what}: changes told and fetched", "", [changes]),
+        measured(f"{what}: memory", "MB", [memory_mb]),
+    ]
 
 
-def show(found: Measured) -> None:
-    """Print a line for each page, and one of the load."""
+def results(found: Measured) -> Iterator[Result]:
+    """Yield the figures of each page, and of the load."""
     for name in PAGES:
-        later = _spread(found.again_s[WHOLE if name == "job" else name])
-        print(f"{name:18} first {_spread(found.first_s[name])}  again {later}  {found.sizes[name] / 1000:.0f} kB")
-    load = ", ".join(f"{name} {rate:.0f}/s" for name, rate in found.rates.items())
-    print(f"load, last run: {load}; memory {found.memory_mb:.0f} MB")
+        yield measured(f"{name}: first", "s", found.first_s[name], aim="ours <= 1" if name == "job" else "")
+        if name != "job":  # whose first answer is not whole
+            yield measured(f"{name}: again", "s", found.again_s[name])
+        yield measured(f"{name}: size", "kB", [found.sizes[name] / 1000], aim="ours <= 300" if name == WHOLE else "")
+    for name, rate in found.rates.items():
+        yield measured(f"{name}: {CLIENTS} clients at once", "pages/s", [rate], aim="ours >= 100")
+    yield measured("memory after that load", "MB", [found.memory_mb])
 
 
 def main() -> None:
@@ -246,26 +253,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--nodes", type=int, default=64)
     parser.add_argument("--seconds", type=int, default=3600)
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--jobs", type=int, default=1000, help="other jobs in the list")
     parser.add_argument("--watchers", type=int, default=100)
     given = parser.parse_args()
-    machine = f"{platform.machine()}, {os.cpu_count()} CPUs"
-    print(f"{machine}, Python {platform.python_version()}, DuckDB {duckdb.__version__}")
-    size = f"{given.nodes} nodes x {GPUS} GPUs x {given.seconds} s"
-    print(f"{size}, n = {given.runs}: median (lowest to highest), seconds")
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         made_logbook(root, given.nodes, given.seconds)
         other_jobs(root, given.jobs)
-        found = measured(root, given.runs)
-        show(found)
-        print(watched(root, given.watchers))
-    print(json.dumps(asdict(found)))
-
-
-def _spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+        found = asked(root, given.runs)
+        followed = watched(root, given.watchers)
+    report(__file__, [*results(found), *followed], duckdb=f"DuckDB {duckdb.__version__}")
 
 
 if __name__ == "__main__":
