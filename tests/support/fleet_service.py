@@ -81,7 +81,7 @@ def xid(ident: str, node: str = "n1", **more: Any) -> dict[str, Any]:
         "id": ident,
         "time_ns": time.time_ns(),
         "kind": "xid",
-        "code": "79",
+        "code": "119",
         "node": node,
         "gpu": f"GPU-{node}",
     } | more
@@ -114,10 +114,12 @@ def listening(where: str | Path) -> Iterator[tuple[str, dict[str, str]]]:
     server = uvicorn.Server(uvicorn.Config(api.build(service, settings, slurm), log_level="critical"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listens]})
     thread.start()
-    until(lambda: bool(service._names))
-    yield address, tokens
-    server.should_exit = True
-    thread.join()
+    try:
+        until(lambda: bool(service._names))
+        yield address, tokens
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 @contextmanager

@@ -229,7 +229,7 @@ def test_the_report_and_the_data_are_there(served: Served) -> None:
     expect(page.get_by_role("heading", name="Where the GPU time went")).to_be_visible()
 
 
-@pytest.mark.parametrize("path", ["/fleet", "/fleet/nodes/node07"])
+@pytest.mark.parametrize("path", ["/fleet", "/fleet/incidents", "/fleet/rules", "/fleet/nodes/node07"])
 def test_the_fleet_is_accessible_and_fits(served: Served, path: str) -> None:
     page = served.open(path)
     results = Axe().run(page)
@@ -237,4 +237,12 @@ def test_the_fleet_is_accessible_and_fits(served: Served, path: str) -> None:
     for width in (390, 1280):
         page.set_viewport_size({"width": width, "height": 900})
         assert overflow(page) <= 0
-    expect(page.get_by_text("suspect").first).to_be_attached()
+
+
+def test_an_operator_holds_a_node_with_a_click(served: Served) -> None:
+    page = served.open("/fleet")
+    orders = page.get_by_role("form", name="Orders for node07")
+    orders.get_by_label("Why").fill("in a demonstration")
+    orders.get_by_role("button", name="Hold").click()
+    expect(page.get_by_role("heading", name="node07")).to_be_visible()
+    expect(page.get_by_text("ordered hold of node07: in a demonstration")).to_be_visible()

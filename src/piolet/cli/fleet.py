@@ -268,16 +268,11 @@ def close_breaker(group: str, reason: str) -> None:
 
 
 def _instruct(order: str, target: str, reason: str, hours: float | None = None) -> None:
-    from piolet.fleet import center
-    from piolet.fleet.ledger import Instruction, Order
+    from piolet.fleet import orders
+    from piolet.fleet.ledger import Order
 
-    settings = config.load().settings.fleet
-    if settings.service:
-        fleet_service.order(settings, {"order": order, "target": target, "reason": reason, "hours": hours})
-    else:
-        until_ns = time.time_ns() + round(hours * 3600e9) if hours else None
-        with center.opened(settings.database, site_policy()) as opened:
-            opened.instruct(Instruction(Order(order), target, getpass.getuser(), reason, until_ns))
+    said = orders.instruction(Order(order), target, getpass.getuser(), reason, hours)
+    orders.give(config.load().settings.fleet, SystemRunner(), said)
     click.echo(f"{order} {target}: written")
 
 

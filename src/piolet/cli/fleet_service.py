@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from piolet.cli.common import print_table
 from piolet.core import config
-from piolet.core.errors import PioletError
 from piolet.core.run import SystemRunner
-from piolet.core.settings import FleetSettings
 from piolet.core.text import plural
-
-if TYPE_CHECKING:
-    from piolet.fleet.spool import Post
 
 NOT_DELIVERED = 1
 
@@ -55,7 +48,7 @@ def report(files: tuple[Path, ...]) -> int:
     settings = config.load().settings.fleet
     for path in files:
         spool.keep(settings.spool, spool.read_items(path))
-    sent = spool.deliver(settings.spool, poster(settings))
+    sent = spool.deliver(settings.spool, spool.poster(settings, SystemRunner()))
     click.echo(f"{sent.new} new to the fleet, {plural(sent.waiting, 'report')} waiting, {sent.refused} refused")
     if sent.refused:
         click.echo(f"piolet: see {settings.spool / 'refused'} for why", err=True)
@@ -107,33 +100,6 @@ def token_revoke(name: str) -> None:
     with store.opened(config.load().settings.fleet.database) as opened:
         identity.revoke(opened, name)
     click.echo(f"{name} is revoked")
-
-
-def poster(settings: FleetSettings) -> Post:
-    """Return what sends to the service, as this node or with the token of the settings."""
-    from piolet.fleet import identity, spool
-
-    runner = SystemRunner()
-    return spool.poster(settings, lambda body: identity.header(body, runner, settings))
-
-
-def order(settings: FleetSettings, values: dict[str, object]) -> None:
-    """Give an operator's order to the service.
-
-    Raises:
-        PioletError: it does not answer, or refuses; the message is its own.
-    """
-    answer = poster(settings)("/v1/orders", json.dumps(values).encode())
-    if answer.status_code != 200:  # noqa: PLR2004 - HTTP's number for yes
-        try:
-            said = answer.json()
-        except ValueError:
-            said = {"error": answer.text[:200]}
-        raise PioletError(
-            str(said.get("error", answer.status_code)),
-            where=str(said.get("where") or settings.service),
-            remedy=str(said.get("next", "")),
-        )
 
 
 COMMANDS = (serve, report, token)

@@ -36,7 +36,8 @@ from piolet.core.settings import FleetSettings
 from piolet.core.sockets import secured
 from piolet.fleet import identity, reports, views
 from piolet.fleet.identity import Caller, Scope
-from piolet.fleet.ledger import Instruction, Order
+from piolet.fleet.ledger import Order
+from piolet.fleet.orders import instruction
 from piolet.fleet.service import Busy, Service
 
 MOST_BYTES = 4 << 20
@@ -60,6 +61,7 @@ class _Order(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     order: Annotated[Order, Field(strict=False)]
     target: Annotated[str, Field(min_length=1, max_length=256)]
+    user: Annotated[str, Field(max_length=64, pattern=r"^[\x21-\x7e]*$")] = ""
     reason: Annotated[str, Field(max_length=1000)] = ""
     hours: Annotated[float, Field(gt=0, le=24 * 366)] | None = None
 
@@ -157,8 +159,8 @@ async def _orders(self: Interface, _: Request, body: bytes, caller: Caller) -> R
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise UsageError(f"{'.'.join(map(str, first['loc'])) or 'the order'}: {first['msg']}") from error
-    until_ns = time.time_ns() + round(said.hours * 3600e9) if said.hours else None
-    order = Instruction(said.order, said.target, caller.name, said.reason, until_ns)
+    user = f"{said.user} by {caller.name}" if said.user else caller.name
+    order = instruction(said.order, said.target, user, said.reason, said.hours)
     await run_in_threadpool(self.service.instruct, order)
     return JSONResponse({"written": True})
 

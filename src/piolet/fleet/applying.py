@@ -21,7 +21,7 @@ from piolet.fleet.gathering import node_now
 from piolet.fleet.ledger import Content, Phase, State, Step, Transition, Verb
 from piolet.fleet.planning import PREFIX, Action, Seen
 from piolet.fleet.policy import Policy, filled
-from piolet.fleet.state import Fleet
+from piolet.fleet.state import Fleet, Node
 from piolet.tools.slurm import sbatch, scancel, scontrol, squeue
 
 Write = Callable[[Iterable[Content]], None]
@@ -49,23 +49,15 @@ class Hands:
 def apply(actions: Iterable[Action], fleet: Fleet, hands: Hands, write: Write) -> None:
     """Carry out `actions`; `write` appends to the ledger and folds into `fleet`."""
     for action in actions:
-        begun = Step(action.id, action.verb, action.node, Phase.BEGUN, action.reason, action.gpu, action.protocol)
+        begun = _begun(action, fleet.node(action.node))
         write([begun])
         carry_out(begun, fleet, hands, write)
 
 
-def _begun(action: Action, fleet: Fleet) -> Step:
-    node = fleet.node(action.node)
-    return Step(
-        action.id,
-        action.verb,
-        node.name,
-        Phase.BEGUN,
-        action.reason,
-        action.gpu,
-        action.protocol,
-        job=node.vet_job if node.state is State.REVALIDATE else "",
-    )
+def _begun(action: Action, node: Node) -> Step:
+    """Return the first phase of `action`; it knows the job that vets the node, to end it if it has to."""
+    job = node.vet_job if node.state is State.REVALIDATE else ""
+    return Step(action.id, action.verb, node.name, Phase.BEGUN, action.reason, action.gpu, action.protocol, job)
 
 
 def finish(fleet: Fleet, hands: Hands, write: Write) -> list[Step]:

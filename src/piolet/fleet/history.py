@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from piolet.core.errors import UsageError
 from piolet.core.nodeset import NodeSet
@@ -53,7 +53,7 @@ def of_node(fleet: Fleet, entries: Sequence[Entry], name: str) -> NodeHistory:
     for entry in entries:
         section = _section(entry.content, name)
         if section:
-            sections[section].append(Event(entry.seq, _observed_ns(entry), words(entry)))
+            sections[section].append(event(entry))
     if not any(sections.values()):
         raise UsageError(f"nothing is known of {name}", remedy=did_you_mean(name, fleet.nodes))
     node, gpus = fleet.nodes.get(name), [gpu.uuid for gpu in fleet.gpus.values() if gpu.node == name]
@@ -75,25 +75,41 @@ def _section(content: Content, name: str) -> str:
     return ""
 
 
-def _observed_ns(entry: Entry) -> int:
-    return entry.content.time_ns if isinstance(entry.content, Evidence) else entry.time_ns
+def event(entry: Entry) -> Event:
+    """Return an entry in words, at the time when it was observed or else written."""
+    time_ns = entry.content.time_ns if isinstance(entry.content, Evidence) else entry.time_ns
+    return Event(entry.seq, time_ns, words(entry))
+
+
+@dataclass(slots=True)
+class Failures:
+    """The failures that entries tell of, by cause, with the rules that fired on each; it grows with the ledger."""
+
+    seen: dict[str, list[Evidence]] = field(default_factory=dict)
+    fired: dict[str, list[str]] = field(default_factory=dict)
+
+    def take(self, entry: Entry) -> None:
+        """Learn from `entry`."""
+        match entry.content:
+            case Evidence(failed=True) as seen if seen.node:
+                self.seen.setdefault(seen.group, []).append(seen)
+            case Firing() as firing:
+                for one in firing.evidence:
+                    self.fired.setdefault(one, []).append(firing.rule)
+
+    def incidents(self, apart_ns: int) -> list[Incident]:
+        """Return the failures grouped by cause, the newest first; longer silence than `apart_ns` ends one."""
+        runs = [(cause, run) for cause, seen in self.seen.items() for run in _runs(_by_time(seen), apart_ns)]
+        found = [_incident(cause, run, self.fired) for cause, run in runs]
+        return sorted(found, key=lambda one: (-one.ended_ns, one.cause))
 
 
 def incidents(entries: Iterable[Entry], apart_ns: int) -> list[Incident]:
-    """Return the failures of nodes grouped by cause, the newest first; longer silence than `apart_ns` ends one."""
-    failures: dict[str, list[Evidence]] = {}
-    fired: dict[str, list[str]] = {}
+    """Return the failures of nodes that `entries` tell of, grouped as in `Failures`."""
+    failures = Failures()
     for entry in entries:
-        match entry.content:
-            case Evidence(failed=True) as seen if seen.node:
-                failures.setdefault(seen.group, []).append(seen)
-            case Firing() as firing:
-                for one in firing.evidence:
-                    fired.setdefault(one, []).append(firing.rule)
-    found = [
-        _incident(cause, run, fired) for cause, seen in failures.items() for run in _runs(_by_time(seen), apart_ns)
-    ]
-    return sorted(found, key=lambda one: (-one.ended_ns, one.cause))
+        failures.take(entry)
+    return failures.incidents(apart_ns)
 
 
 def _by_time(seen: Iterable[Evidence]) -> list[Evidence]:

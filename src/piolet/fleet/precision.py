@@ -66,29 +66,45 @@ class _Warning:
     because: frozenset[str]
 
 
-def rows(entries: Iterable[Entry], now_ns: int) -> list[Row]:
-    """Return how every rule that fired, and every check that failed, has done; the most frequent first."""
-    courses: dict[str, _Course] = {}
-    warnings: dict[tuple[What, str], list[_Warning]] = {}
-    seen_ns: dict[str, int] = {}
-    for entry in entries:
-        _note(entry, courses)
+@dataclass(slots=True)
+class Record:
+    """What entries tell of warnings and of how they turned out; it grows with the ledger."""
+
+    courses: dict[str, _Course] = field(default_factory=dict)
+    warnings: dict[tuple[What, str], list[_Warning]] = field(default_factory=dict)
+    seen_ns: dict[str, int] = field(default_factory=dict)
+
+    def take(self, entry: Entry) -> None:
+        """Learn from `entry`, the next of the ledger."""
+        _note(entry, self.courses)
         match entry.content:
             case Firing() as fired:
-                at_ns = max((seen_ns.get(one, entry.time_ns) for one in fired.evidence), default=entry.time_ns)
-                warning = _Warning(fired.node, at_ns, frozenset(fired.evidence))
-                warnings.setdefault((What.RULE, fired.rule), []).append(warning)
+                at_ns = max((self.seen_ns.get(one, entry.time_ns) for one in fired.evidence), default=entry.time_ns)
+                self._warn(What.RULE, fired.rule, _Warning(fired.node, at_ns, frozenset(fired.evidence)))
             case Evidence(failed=True) as seen if seen.node:
-                seen_ns[seen.id] = seen.time_ns
+                self.seen_ns[seen.id] = seen.time_ns
                 if seen.code != REVALIDATION and seen.kind is not Kind.NODE:
-                    warning = _Warning(seen.node, seen.time_ns, frozenset({seen.id}))
-                    warnings.setdefault((What.CHECK, seen.group), []).append(warning)
-    for course in courses.values():
-        course.bad.sort()
-        course.good.sort()
-        course.clean.sort()
-    found = [_row(what, name, each, courses, now_ns) for (what, name), each in warnings.items()]
-    return sorted(found, key=lambda row: (row.what, -row.warned, row.name))
+                    self._warn(What.CHECK, seen.group, _Warning(seen.node, seen.time_ns, frozenset({seen.id})))
+
+    def _warn(self, what: What, name: str, warning: _Warning) -> None:
+        self.warnings.setdefault((what, name), []).append(warning)
+
+    def rows(self, now_ns: int) -> list[Row]:
+        """Return how every rule that fired, and every check that failed, has done; the most frequent first."""
+        for course in self.courses.values():
+            course.bad.sort()
+            course.good.sort()
+            course.clean.sort()
+        found = [_row(what, name, each, self.courses, now_ns) for (what, name), each in self.warnings.items()]
+        return sorted(found, key=lambda row: (row.what, -row.warned, row.name))
+
+
+def rows(entries: Iterable[Entry], now_ns: int) -> list[Row]:
+    """Return how rules and checks have done, as `entries` tell."""
+    record = Record()
+    for entry in entries:
+        record.take(entry)
+    return record.rows(now_ns)
 
 
 def _note(entry: Entry, courses: dict[str, _Course]) -> None:

@@ -16,7 +16,9 @@ from typing import Any
 
 from piolet.core.errors import PioletError, UsageError, storage_errors
 from piolet.core.files import read_json, write_json, write_text
+from piolet.core.run import Runner
 from piolet.core.settings import FleetSettings
+from piolet.fleet import identity
 
 BATCH = 1000
 """Observations of one report."""
@@ -88,8 +90,8 @@ def read_items(path: Path) -> list[dict[str, Any]]:
     return items
 
 
-def poster(settings: FleetSettings, header: Callable[[bytes], str]) -> Post:
-    """Return what sends to the service of the settings.
+def poster(settings: FleetSettings, runner: Runner) -> Post:
+    """Return what sends to the service of the settings, with the token of the settings or as this node.
 
     Raises:
         UsageError: no service is set.
@@ -101,7 +103,7 @@ def poster(settings: FleetSettings, header: Callable[[bytes], str]) -> Post:
     trusted = ssl.create_default_context(cafile=str(settings.authority) if settings.authority else None)
 
     def post(path: str, body: bytes) -> Any:  # noqa: ANN401 - see Post
-        headers = {"Authorization": header(body), "Content-Type": "application/json"}
+        headers = {"Authorization": identity.header(body, runner, settings), "Content-Type": "application/json"}
         try:
             url = settings.service.rstrip("/") + path
             return httpx2.post(url, content=body, headers=headers, timeout=_TIMEOUT_S, verify=trusted)

@@ -17,7 +17,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from piolet.core.config import Settings
-from piolet.core.errors import PioletError, UsageError
+from piolet.core.errors import PioletError, Refused, UsageError
 from piolet.core.log import logger
 from piolet.core.sockets import secured
 from piolet.logbook import layout
@@ -63,7 +63,7 @@ def build(settings: Settings, *, login: Login | None = None, root: Path | None =
     )
     application.state.kept = Kept()
     application.state.editors = Editors() if isinstance(login, TokenLogin) else None
-    application.state.ledger = fleet.Ledger(settings.fleet)
+    application.state.fleet = fleet.Desk(settings.fleet)
     return application
 
 
@@ -97,6 +97,9 @@ def routes() -> list[Route | Mount]:
         Route("/sql/plot", console.plot),
         Route("/sql/answer.csv", console.csv_file),
         Route("/fleet", fleet.fleet),
+        Route("/fleet/incidents", fleet.incidents),
+        Route("/fleet/rules", fleet.rules),
+        Route("/fleet/orders", fleet.order, methods=["POST"]),
         Route("/fleet/nodes/{node}", fleet.node),
         Route("/logout", logout, methods=["POST"]),
         Route("/health", health),
@@ -121,7 +124,7 @@ def failed(request: Request, error: Exception) -> Response:
     what, remedy = (error.what, error.remedy) if isinstance(error, PioletError) else (str(error), "")
     if not asked:
         logger("web").error("a page failed", path=request.url.path, error=str(error))
-    status = 404 if asked else 500
+    status = 403 if isinstance(error, Refused) else 404 if asked else 500
     if request.headers.get("sec-fetch-mode", "navigate") != "navigate":
         return PlainTextResponse(f"{what}. {remedy}".strip(), status)
     return page(request, "refused.html.jinja", status=status, reason=what, remedy=remedy)

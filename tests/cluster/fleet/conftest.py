@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import signal
+import time
 from collections.abc import Iterator
 
 import fleet_kills
 import pytest
 
 from piolet.core.run import SystemRunner
-from piolet.lab import Lab, Spec, up
+from piolet.lab import Lab, Spec, daemons, processes, up
 
 POLICY = """
 [limits]
@@ -29,23 +32,36 @@ to = "drained"
 clean_jobs = 2
 [healing]
 ladder = ["reset"]
-reset = ["sh", "RESET", "{node}", "{gpu}"]
+reset = ["reset-gpu", "{node}", "{gpu}"]
+reboot = ["reboot-node", "{node}"]
 vet = ["piolet", "vet", "run", "--protocol", "{protocol}"]
-"""
-
-# The site's command: it notes each call, waits while there is a file `wait`, and does what a reset of the GPU does.
-RESET = """
-cd {directory} && echo "$*" >> resets
-while [ -e wait ]; do sleep 0.05; done
-exec piolet lab gpu --name {lab} "$1:0" --clear
 """
 
 
 @pytest.fixture(scope="session")
 def small_lab(machine) -> Iterator[Lab]:  # noqa: ARG001 - a fixture for its effect
     lab = up(Spec(name=f"fleet-{secrets.token_hex(3)}", nodes=4, gpus=1))
-    yield lab
-    lab.down()
+    try:
+        _give_out_tokens(lab)
+        yield lab
+    finally:
+        lab.down()
+
+
+def _give_out_tokens(lab: Lab) -> None:
+    """Let the lab's slurmctld make JSON Web Tokens, for which it has to start again."""
+    key = lab.directory / "jwt.key"
+    key.write_bytes(secrets.token_bytes(32))
+    key.chmod(0o600)
+    with lab.slurm_conf.open("a") as conf:
+        conf.write(f"AuthAltTypes=auth/jwt\nAuthAltParameters=jwt_key={key}\n")
+    slurmctld = daemons.slurmctld(lab)
+    os.kill(processes.daemons(lab.directory)[slurmctld.label].pid, signal.SIGKILL)
+    while slurmctld.label in processes.daemons(lab.directory):
+        time.sleep(0.02)
+    daemons.start(lab, [slurmctld])
+    daemons.wait_until(lambda: daemons.answers(lab.gateway, lab.place.slurmctld_port), lab, slurmctld)
+    SystemRunner(lab.environment()).run(["scontrol", "reconfigure"], timeout=60)  # slurmds register at once
 
 
 @pytest.fixture
@@ -56,9 +72,8 @@ def runner(small_lab) -> Iterator[SystemRunner]:
 
 
 @pytest.fixture
-def settings(tmp_path, small_lab) -> dict[str, str]:
-    (tmp_path / "reset.sh").write_text(RESET.format(directory=tmp_path, lab=small_lab.name))
-    (tmp_path / "policy.toml").write_text(POLICY.replace("RESET", str(tmp_path / "reset.sh")))
+def settings(tmp_path) -> dict[str, str]:
+    (tmp_path / "policy.toml").write_text(POLICY)
     return {"PIOLET_FLEET_DATABASE": str(tmp_path / "fleet.db"), "PIOLET_FLEET_POLICY": str(tmp_path / "policy.toml")}
 
 

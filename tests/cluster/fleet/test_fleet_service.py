@@ -1,4 +1,4 @@
-"""The service on a real cluster: reports with munge over TLS, drains in Slurm, kills that lose and double nothing."""
+"""The service on a real cluster: reports with munge over TLS and drains in Slurm."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from fleet_kills import STAGES, drained, steps
+from fleet_kills import steps
 
-from piolet.fleet import center, policy
+from piolet.fleet import center
 from piolet.fleet.evidence import Evidence, made_id
-from piolet.fleet.ledger import Order, Verb
+from piolet.fleet.ledger import Verb
 
 pytestmark = pytest.mark.cluster
 
@@ -51,6 +51,7 @@ def secure(small_lab, settings, applying, tmp_path) -> dict[str, str]:
     port = free_port()
     chosen = certificate(tmp_path) | {
         "PIOLET_FLEET_MUNGE_SOCKET": str(small_lab.munge_socket),
+        "PIOLET_FLEET_JWT_KEY": str(small_lab.directory / "jwt.key"),
         "PIOLET_FLEET_SPOOL": str(tmp_path / "spool"),
         "PORT": port,
     }
@@ -92,8 +93,12 @@ def test_credentials_of_users_of_other_requests_and_from_before_open_nothing(
         digest = hashlib.sha256(body).hexdigest()
         return run("munge", f"--socket={small_lab.munge_socket}", f"--string={digest}", user=user).stdout.strip()
 
-    def post(body: bytes, shown: str) -> tuple[int, str]:
-        url, headers = f"{secure['PIOLET_FLEET_SERVICE']}/v1/evidence", {"Authorization": f"Munge {shown}"}
+    def token(user: str) -> str:
+        """Slurm's own JSON Web Token."""
+        return run("scontrol", "token", f"username={user}", "lifespan=600").stdout.strip().removeprefix("SLURM_JWT=")
+
+    def post(body: bytes, shown: str, scheme: str = "Munge") -> tuple[int, str]:
+        url, headers = f"{secure['PIOLET_FLEET_SERVICE']}/v1/evidence", {"Authorization": f"{scheme} {shown}"}
         answer = httpx2.post(url, content=body, headers=headers, verify=trusted)
         return answer.status_code, answer.json().get("error", "")
 
@@ -109,23 +114,8 @@ def test_credentials_of_users_of_other_requests_and_from_before_open_nothing(
         assert post(body + b" ", credential(body)) == (403, "the munge credential is for another request")
         assert post(body, credential(body, user)) == (403, f"{user} does not speak for nodes")
         assert post(body, "MUNGE:abc:")[0] == 403
+        assert post(body, token("root"), "Bearer") == (200, "")
+        assert post(body, token(user), "Bearer") == (403, f"{user} does not speak for nodes")
+        assert post(body, token("root")[:-4] + "AAAA", "Bearer")[0] == 403
         with pytest.raises(httpx2.HTTPError, match="certificate"):
             httpx2.get(f"{secure['PIOLET_FLEET_SERVICE']}/health")
-
-
-KILLED = [stage for stage in STAGES if stage.command != "sinfo" and stage.when == "after"]
-
-
-@pytest.mark.parametrize("stage", KILLED, ids=lambda stage: f"{stage.verb} {stage.when} {stage.command} {stage.call}")
-def test_a_service_that_is_killed_finishes_when_it_is_started_again(runner, settings, applying, stage) -> None:
-    path, rules = Path(settings["PIOLET_FLEET_DATABASE"]), policy.load(Path(settings["PIOLET_FLEET_POLICY"]))
-    orders = {Verb.DRAIN: (), Verb.RESUME: (Order.RETURN,), Verb.VET: (Order.VET,)}[stage.verb]
-    drained(path, rules, runner, *orders)
-    applying.killed_at(stage, "serve", "--port", "0")
-    assert steps(path, stage.verb) == ["begun"]
-    assert applying.changes(stage.verb) == stage.changed
-    with applying.started("nowhere", "serve", "--port", "0"):
-        while steps(path, stage.verb) != ["begun", "done"]:
-            time.sleep(0.1)
-    assert applying.changes(stage.verb) == 1
-    assert center.verify_ledger(path)[0] == len(center.entries(path))

@@ -8,10 +8,12 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from fleet_service import FewNodes
 
 from piolet.core.errors import ConfigError
 from piolet.core.nouns import Status
-from piolet.fleet import deciding, planning, policy, trials
+from piolet.fleet import applying, deciding, planning, policy, trials
+from piolet.fleet.applying import Hands
 from piolet.fleet.evidence import REVALIDATION, Evidence, Kind, Source, made_id
 from piolet.fleet.ledger import Firing, Instruction, Mode, Order, Phase, State, Step, Transition, Verb
 from piolet.fleet.planning import PREFIX, Seen
@@ -104,12 +106,15 @@ def test_only_the_fleets_own_job_says_whether_a_node_is_healed(job, source) -> N
     assert next_verbs(fleet, RESERVED) == []
 
 
-def test_a_vetting_job_that_says_nothing_is_not_waited_for_for_ever() -> None:
+def test_a_vetting_job_that_says_nothing_is_ended_and_not_waited_for_for_ever(tmp_path) -> None:
     fleet = drained()
     deciding.add(fleet, [Step("vet", Verb.VET, "n1", Phase.DONE, job="7")], NOW_NS)
     goes(fleet, State.REVALIDATE)
     assert next_verbs(fleet, RESERVED) == []
-    assert next_verbs(fleet, RESERVED, now_ns=NOW_NS + DAY_NS) == [Verb.DRAIN]
+    plan, slurm = planning.plan(fleet, [RESERVED], RULES, NOW_NS + DAY_NS), FewNodes()
+    applying.apply(plan.actions, fleet, Hands(slurm, RULES, tmp_path), lambda new: deciding.add(fleet, new, NOW_NS))
+    assert slurm.reasons["n1"] == "piolet: job 7 has said nothing"
+    assert any(argv[0] == "scancel" and argv[-1] == "7" for argv in slurm.asked)
 
 
 def test_the_third_drain_in_a_week_is_for_rma_at_once() -> None:
@@ -152,7 +157,7 @@ def test_on_probation_one_signal_is_enough_and_jobs_of_logbooks_do_not_end_it() 
     ]
     deciding.learn(fleet, ends, rules, NOW_NS, 40)
     assert fleet.node("n1").clean == {"1"}
-    deciding.learn(fleet, [Evidence("x", NOW_NS + 9, Kind.XID, "79", "n1")], rules, NOW_NS, 40)
+    deciding.learn(fleet, [Evidence("x", NOW_NS + 9, Kind.XID, "119", "n1")], rules, NOW_NS, 40)
     assert fleet.node("n1").wanted is not None
     assert "on probation" in fleet.node("n1").wanted.reason
 

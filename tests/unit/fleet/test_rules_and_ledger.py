@@ -38,29 +38,29 @@ def drained_by(fleet: Fleet, now_ns: int = START_NS + 100 * HOUR_NS) -> list[str
 
 
 def test_one_fatal_xid_makes_a_node_suspect_and_a_second_in_another_job_drains_it() -> None:
-    fleet = learned(xid("79"))
+    fleet = learned(xid("119"))
     assert (fleet.node("n1").state, drained_by(fleet)) == (State.SUSPECT, [])
-    assert drained_by(learned(xid("79"), xid("79", hours=30, job="2"))) == ["n1"]
+    assert drained_by(learned(xid("119"), xid("119", hours=30, job="2"))) == ["n1"]
 
 
 @pytest.mark.parametrize(
     "second",
     [
-        xid("79", hours=30, job="1"),
-        xid("79", hours=30, job="2", gpu="GPU-b"),
-        xid("79", hours=200, job="2"),
-        xid("79", "n2", hours=30, job="2", gpu="GPU-b"),
-        xid("79", hours=30, job="2", status=Status.UNKNOWN),
+        xid("119", hours=30, job="1"),
+        xid("119", hours=30, job="2", gpu="GPU-b"),
+        xid("119", hours=200, job="2"),
+        xid("119", "n2", hours=30, job="2", gpu="GPU-b"),
+        xid("119", hours=30, job="2", status=Status.UNKNOWN),
         xid("13", hours=30, job="2"),
     ],
     ids=["same job", "other GPU", "outside of the window", "other node", "unknown", "an Xid that programs cause"],
 )
 def test_a_second_observation_that_is_not_independent_drains_nothing(second) -> None:
-    assert drained_by(learned(xid("79"), second)) == []
+    assert drained_by(learned(xid("119"), second)) == []
 
 
 def test_what_users_can_write_waits_for_an_approval() -> None:
-    first, second = (xid("79", hours=at, job=str(at), source=Source.LOGBOOK) for at in (0, 30))
+    first, second = (xid("119", hours=at, job=str(at), source=Source.LOGBOOK) for at in (0, 30))
     fleet = learned(first, second)
     now_ns = START_NS + 31 * HOUR_NS
     assert drained_by(fleet, now_ns) == []
@@ -77,7 +77,7 @@ def test_what_many_nodes_of_a_job_share_is_the_jobs_doing() -> None:
 
 
 def test_a_wish_expires_and_a_hold_keeps_it_back() -> None:
-    fleet = learned(xid("79"), xid("79", hours=1, job="2"))
+    fleet = learned(xid("119"), xid("119", hours=1, job="2"))
     now_ns = START_NS + 2 * HOUR_NS
     deciding.add(fleet, [Instruction(Order.HOLD, "n1", "ann", "demo", now_ns + HOUR_NS)], now_ns)
     assert (drained_by(fleet, now_ns), drained_by(fleet, now_ns + 2 * HOUR_NS)) == ([], ["n1"])
@@ -87,12 +87,12 @@ def test_a_wish_expires_and_a_hold_keeps_it_back() -> None:
 
 
 def test_a_gpu_is_followed_when_it_moves() -> None:
-    fleet = learned(xid("79"), xid("79", "n2", hours=5, job="2"))
+    fleet = learned(xid("119"), xid("119", "n2", hours=5, job="2"))
     assert [node for _, node in fleet.gpus["GPU-a"].moves] == ["n1", "n2"]
 
 
 def test_a_gpu_takes_its_history_along_until_a_node_came_back_with_it() -> None:
-    first, second = xid("79"), xid("79", "n2", hours=5, job="2")
+    first, second = xid("119"), xid("119", "n2", hours=5, job="2")
     assert drained_by(learned(first, second), START_NS + 6 * HOUR_NS) == ["n2"]
     fleet = learned(first)
     back = [Transition("n1", State.SUSPECT, State.DRAINED, "x"), Transition("n1", State.DRAINED, State.PROBATION, "x")]
@@ -116,7 +116,7 @@ def test_two_kinds_of_weak_signals_make_a_node_suspect() -> None:
 
 def test_shadow_notes_and_moves_nothing() -> None:
     shadow = Rule("s", "errors", "test", Kind.XID, State.DRAINED, mode=Mode.SHADOW)
-    fleet = learned(xid("79"), by=policy.Policy((shadow,)))
+    fleet = learned(xid("119"), by=policy.Policy((shadow,)))
     assert (fleet.node("n1").state, drained_by(fleet)) == (State.IN, [])
     assert [row.rule for row in views.rules(fleet)] == ["s"]
 
@@ -160,14 +160,14 @@ def rows(path: Path) -> list[tuple[str, str]]:
 def kept(tmp_path) -> Path:
     path = tmp_path / "fleet.db"
     with center.opened(path, SHIPPED) as opened:
-        opened.gather([xid("79"), xid("79", hours=30, job="2"), xid("79")], len(NODES))
+        opened.gather([xid("119"), xid("119", hours=30, job="2"), xid("119")], len(NODES))
     return path
 
 
 def test_what_is_gathered_twice_counts_once_and_the_ledger_keeps_it(kept) -> None:
     before = rows(kept)
     with center.opened(kept, SHIPPED) as opened:
-        assert opened.gather([xid("79"), xid("79", hours=30, job="2")], len(NODES)) == []
+        assert opened.gather([xid("119"), xid("119", hours=30, job="2")], len(NODES)) == []
     assert rows(kept) == before
     assert center.verify_ledger(kept) == (len(before), before[-1][1])
     assert center.look(kept).node("n1").wanted

@@ -44,13 +44,18 @@ def test_a_report_is_answered_when_it_is_kept_and_counts_once(shared) -> None:
     assert (told["state"], len(told["evidence"])) == ("suspect", 2)
 
 
-def test_the_second_fatal_error_drains_the_node_in_slurm_at_once(shared) -> None:
-    shared.report("reporter", xid("a", "n11", code="119", job="1"), xid("b", "n11", code="119", job="2"))
-    until(lambda: "n11" in shared.slurm.reasons)
-    assert shared.slurm.reasons["n11"].startswith("piolet: xid-fatal-again: ")
-    until(lambda: shared.ask("reader", "GET", "/v1/nodes/n11").json()["state"] == "drained")
-    assert shared.ask("operator", "POST", "/v1/orders", json={"order": "return", "target": "n11"}).status_code == 200
-    until(lambda: "n11" not in shared.slurm.reasons)
+@pytest.mark.parametrize(
+    ("node", "rule", "errors"),
+    [("n11", "xid-fatal-again", [("119", "1"), ("119", "2")]), ("n12", "gpu-lost", [("79", "1")])],
+    ids=["the second in another job", "at once"],
+)
+def test_what_a_rule_asks_for_is_done_in_slurm_and_undone_when_it_is_returned(shared, node, rule, errors) -> None:
+    shared.report("reporter", *(xid(job, node, code=code, job=job) for code, job in errors))
+    until(lambda: node in shared.slurm.reasons)
+    assert shared.slurm.reasons[node].startswith(f"piolet: {rule}: ")
+    until(lambda: shared.ask("reader", "GET", f"/v1/nodes/{node}").json()["state"] == "drained")
+    assert shared.ask("operator", "POST", "/v1/orders", json={"order": "return", "target": node}).status_code == 200
+    until(lambda: node not in shared.slurm.reasons)
 
 
 @pytest.mark.parametrize(
