@@ -81,7 +81,7 @@ def xid(ident: str, node: str = "n1", **more: Any) -> dict[str, Any]:
         "id": ident,
         "time_ns": time.time_ns(),
         "kind": "xid",
-        "code": "119",
+        "code": "31",
         "node": node,
         "gpu": f"GPU-{node}",
     } | more

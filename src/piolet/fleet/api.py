@@ -61,7 +61,7 @@ class _Order(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     order: Annotated[Order, Field(strict=False)]
     target: Annotated[str, Field(min_length=1, max_length=256)]
-    user: Annotated[str, Field(max_length=64, pattern=r"^[\x21-\x7e]*$")] = ""
+    user: Annotated[str, Field(max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
     reason: Annotated[str, Field(max_length=1000)] = ""
     hours: Annotated[float, Field(gt=0, le=24 * 366)] | None = None
 

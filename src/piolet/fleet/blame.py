@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from statistics import NormalDist, median
 
 from piolet.core.nodeset import NodeSet
-from piolet.fleet.evidence import Evidence, Kind, Source, made_id
+from piolet.fleet.evidence import LOST, Evidence, Kind, Source, made_id
 
 DAYS = 28.0
 """How far back blame looks."""
@@ -120,7 +120,7 @@ def _read(evidence: Iterable[Evidence]) -> tuple[dict[str, _End], dict[str, list
     for one in evidence:
         if one.kind is Kind.JOB and one.nodes:
             _merge(ends.setdefault(one.job or one.id, _End()), one)
-        elif one.node and one.failed and (one.kind is Kind.NODE or (one.kind is Kind.XID and one.code in _FATAL_XIDS)):
+        elif one.node and one.failed and (one.code == LOST or (one.kind is Kind.XID and one.code in _FATAL_XIDS)):
             signals.setdefault(one.node, []).append(one)
     return ends, signals
 

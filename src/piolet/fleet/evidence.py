@@ -87,6 +87,9 @@ class Evidence:
 REVALIDATION = "revalidation"
 """The check of a node that the fleet itself has vetted before it takes it back."""
 
+LOST = "NODE_FAIL"
+"""The code of a node that Slurm lost during a job."""
+
 FIELDS = tuple(field.name for field in fields(Evidence))
 _DEFAULTS = {field.name: field.default for field in fields(Evidence)}
 

@@ -13,7 +13,7 @@ from piolet.core.errors import PioletError
 from piolet.core.nodeset import NodeSet
 from piolet.core.nouns import Finding, Severity, Status
 from piolet.core.run import Runner
-from piolet.fleet.evidence import REVALIDATION, Evidence, Kind, Source, made_id
+from piolet.fleet.evidence import LOST, REVALIDATION, Evidence, Kind, Source, made_id
 from piolet.fleet.planning import Seen
 from piolet.logbook import records
 from piolet.logbook.layout import Logbook
@@ -167,14 +167,42 @@ def _seconds(began_ns: int | None, ended_ns: int | None) -> float | None:
 
 
 def from_slurm(runner: Runner, cluster: str, vetting: Mapping[str, str], seen: Iterable[Seen]) -> list[Evidence]:
-    """Return the ends of jobs that the controller still remembers (MinJobAge), with the nodes that it lost in them.
+    """Return the ends of jobs that the controller still remembers (MinJobAge), and what it says of nodes itself.
 
     `vetting` names the jobs by which the fleet vets nodes, each with its node; `seen` is how nodes are now.
     """
-    ended = squeue.jobs(runner, states=_FINISHED)
-    down = {node.name for node in seen if not node.answers}
+    ended, nodes = squeue.jobs(runner, states=_FINISHED), list(seen)
+    down = {node.name for node in nodes if not node.answers}
     found = [one for job in ended for one in of_job(job, cluster, down)]
+    found += [one for node in nodes for one in _reason(node, cluster)]
     return found + [one for job, node in vetting.items() for one in _vetted(runner, cluster, job, node)]
+
+
+_REASONS = {
+    "Not responding": "not-responding",
+    "Node unexpectedly rebooted": "rebooted",
+    "gres/gpu count reported lower than configured": "gpus-missing",
+    "Low RealMemory": "memory-missing",
+    "Kill task failed": "kill-task-failed",
+    "Prolog error": "prolog-error",
+    "Epilog error": "epilog-error",
+}
+"""How the reasons begin that slurmctld itself gives for taking a node out (Slurm 22.05), and our code of each."""
+
+
+def _reason(seen: Seen, cluster: str) -> Iterator[Evidence]:
+    """Yield why Slurm itself has taken the node out, once for each time that it did."""
+    for begins, code in _REASONS.items():
+        if seen.reason_ns and seen.reason.startswith(begins):
+            yield Evidence(
+                made_id(cluster, "reason", seen.name, code, seen.reason_ns),
+                seen.reason_ns,
+                Kind.NODE,
+                code,
+                seen.name,
+                message=seen.reason,
+                source=Source.SLURM,
+            )
 
 
 def from_accounts(runner: Runner, cluster: str, last_s: int) -> list[Evidence]:
@@ -235,7 +263,7 @@ def of_job(job: Job, cluster: str, down: Iterable[str]) -> Iterator[Evidence]:
                 made_id(cluster, job.id, job.start_ns, "lost", node),
                 at_ns,
                 Kind.NODE,
-                "NODE_FAIL",
+                LOST,
                 node,
                 job=str(job.id),
                 source=Source.SLURM,
@@ -265,6 +293,7 @@ def _seen(node: sinfo.Node | scontrol.NodeRecord) -> Seen:
         busy,
         not _lost(node),
         sum(gres.count for gres in node.gres if gres.name == "gpu"),
+        node.reason_ns,
     )
 
 

@@ -23,7 +23,7 @@ _GRACE_MIN = 60
 class Seen:
     """A node as Slurm shows it now.
 
-    `usable`: jobs may start there; `busy`: jobs are there; `answers`: its slurmd does.
+    `usable`: jobs may start there; `busy`: jobs are there; `answers`: its slurmd does. `reason` was set at `reason_ns`.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Seen:
     busy: bool = False
     answers: bool = True
     gpus: int = 0
+    reason_ns: int | None = None
 
     @property
     def ours(self) -> bool:

@@ -16,7 +16,7 @@ from enum import StrEnum
 
 from piolet.core.nodeset import NodeSet
 from piolet.core.nouns import Status
-from piolet.fleet.evidence import REVALIDATION, Evidence, Kind
+from piolet.fleet.evidence import LOST, REVALIDATION, Evidence, Kind
 from piolet.fleet.ledger import Entry, Firing, State, Transition
 
 WITHIN_DAYS = 7.0
@@ -83,7 +83,7 @@ class Record:
                 self._warn(What.RULE, fired.rule, _Warning(fired.node, at_ns, frozenset(fired.evidence)))
             case Evidence(failed=True) as seen if seen.node:
                 self.seen_ns[seen.id] = seen.time_ns
-                if seen.code != REVALIDATION and seen.kind is not Kind.NODE:
+                if seen.code not in {REVALIDATION, LOST}:
                     self._warn(What.CHECK, seen.group, _Warning(seen.node, seen.time_ns, frozenset({seen.id})))
 
     def _warn(self, what: What, name: str, warning: _Warning) -> None:
@@ -120,7 +120,7 @@ def _note(entry: Entry, courses: dict[str, _Course]) -> None:
                 _of(courses, node).bad.append((seen.time_ns, seen.id))
             elif seen.status is Status.PASS:
                 _of(courses, node).good.append(seen.time_ns)
-        case Evidence(kind=Kind.NODE, failed=True) as lost:
+        case Evidence(code=code, failed=True) as lost if code == LOST and lost.node:
             _of(courses, lost.node).bad.append((lost.time_ns, lost.id))
         case Transition(after=State.RMA) as moved:
             _of(courses, moved.node).bad.append((entry.time_ns, ""))

@@ -66,6 +66,7 @@ def _give_out_tokens(lab: Lab) -> None:
 
 @pytest.fixture
 def runner(small_lab) -> Iterator[SystemRunner]:
+    """Runs Slurm's commands; whatever a test did to the cluster is undone after it."""
     runner = SystemRunner(small_lab.environment())
     yield runner
     fleet_kills.at_rest(runner)
@@ -78,5 +79,5 @@ def settings(tmp_path) -> dict[str, str]:
 
 
 @pytest.fixture
-def applying(small_lab, settings, tmp_path, commands_on) -> fleet_kills.Applying:
+def applying(small_lab, runner, settings, tmp_path, commands_on) -> fleet_kills.Applying:  # noqa: ARG001 - it tidies up
     return fleet_kills.wrapped(tmp_path / "wrapped", commands_on(small_lab).environment() | settings)

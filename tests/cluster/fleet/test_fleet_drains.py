@@ -48,6 +48,7 @@ SHOWN = (
 )
 
 
+@pytest.mark.usefixtures("runner")
 def test_from_a_gpu_that_fails_in_real_jobs_to_a_drain_a_reset_and_back(small_lab, tmp_path, commands_on) -> None:
     run = commands_on(small_lab)
     told = run("sh", CLIMB, small_lab.name, cwd=tmp_path, timeout=280).stdout
@@ -115,9 +116,7 @@ def test_nodes_and_users_are_told_and_nothing_in_slurm_changes(
     assert told in job.stderr
     assert "PIOLET_NODE_VERDICT" not in run("srun", "--nodelist=node1", "env").stdout
     log = small_lab.directory / "log" / "slurmd-node2.log"
-    for _ in range(600):
-        if "health_check success" in log.read_text() and told in log.read_text():
-            break
-        time.sleep(0.1)
-    assert f"output:piolet: {told}" in log.read_text()
+    for helper in ("health_check", "prolog", "epilog"):
+        while not re.search(rf"{helper} success.*output:piolet: {re.escape(told)}", log.read_text()):
+            time.sleep(0.1)
     assert reasons(runner) == {}

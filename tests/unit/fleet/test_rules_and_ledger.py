@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from fleet_service import FewNodes
 
 from piolet.core.errors import ConfigError, PioletError, Refused, StorageError
 from piolet.core.nouns import Status
-from piolet.fleet import center, deciding, ledger, planning, policy, store, views
+from piolet.fleet import center, deciding, gathering, ledger, planning, policy, store, views
 from piolet.fleet.evidence import Evidence, Kind, Source, made_id
 from piolet.fleet.ledger import Instruction, Mode, Order, State, Transition
 from piolet.fleet.planning import Seen
@@ -221,3 +222,18 @@ def test_an_explanation_names_evidence_cause_and_what_comes_next(kept) -> None:
     assert "piolet fleet apply" in told.next
     assert any("rule xid-fatal-again (act) asks for drained" in event.what for event in told.history)
     assert json.loads(center.entries(kept)[0].text)[2] == "evidence"
+
+
+def test_what_slurm_itself_says_of_a_node_is_evidence_once() -> None:
+    seen = [
+        Seen("n1", drained=True, reason="gres/gpu count reported lower than configured (3 < 4)", reason_ns=START_NS),
+        Seen("n2", usable=False, answers=False, reason="Not responding", reason_ns=START_NS),
+        Seen("n3", drained=True, reason="RAM, ask Ann", reason_ns=START_NS),
+    ]
+    found = gathering.from_slurm(FewNodes(), "lab", {}, seen)
+    assert [(one.node, one.group, one.source) for one in found] == [
+        ("n1", "node:gpus-missing", Source.SLURM),
+        ("n2", "node:not-responding", Source.SLURM),
+    ]
+    fleet = learned(*found, *gathering.from_slurm(FewNodes(), "lab", {}, seen))
+    assert [len(fleet.node(name).evidence) for name in ("n1", "n2", "n3")] == [1, 1, 0]

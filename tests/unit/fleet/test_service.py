@@ -37,7 +37,7 @@ def entries(running) -> int:
 
 
 def test_a_report_is_answered_when_it_is_kept_and_counts_once(shared) -> None:
-    first, second = xid("a", "n10", job="1"), xid("b", "n10", job="1")
+    first, second = xid("a", "n10", code="119"), xid("b", "n10", code="119")
     assert shared.report("reporter", first, second).json() == {"new": 2, "known": 0}
     assert shared.report("reporter", first, second).json() == {"new": 0, "known": 2}
     told = shared.ask("reader", "GET", "/v1/nodes/n10").json()
@@ -46,7 +46,7 @@ def test_a_report_is_answered_when_it_is_kept_and_counts_once(shared) -> None:
 
 @pytest.mark.parametrize(
     ("node", "rule", "errors"),
-    [("n11", "xid-fatal-again", [("119", "1"), ("119", "2")]), ("n12", "gpu-lost", [("79", "1")])],
+    [("n11", "xid-fatal-again", [("119", "1"), ("119", "2")]), ("n13", "gpu-lost", [("79", "1")])],
     ids=["the second in another job", "at once"],
 )
 def test_what_a_rule_asks_for_is_done_in_slurm_and_undone_when_it_is_returned(shared, node, rule, errors) -> None:
@@ -278,7 +278,7 @@ def test_the_database_stops_and_starts_under_load_and_nothing_is_lost_or_doubled
 def test_a_second_service_waits_and_takes_over(tmp_path) -> None:
     path = tmp_path / "fleet.db"
     with fleet_service.running(path) as first:
-        first.report("reporter", xid("a", "n4", job="1"))
+        first.report("reporter", xid("a", "n4", code="119"))
         second = fleet_service.Service(path, fleet_service.policy.load, fleet_service.FewNodes(), "lab")
         second.start()
         with pytest.raises(PioletError, match="away"):
