@@ -37,7 +37,7 @@ def entries(running) -> int:
 
 
 def test_a_report_is_answered_when_it_is_kept_and_counts_once(shared) -> None:
-    first, second = xid("a", "n10", code="119"), xid("b", "n10", code="119")
+    first, second = (xid(ident, "n10", code="119", job="1") for ident in "ab")
     assert shared.report("reporter", first, second).json() == {"new": 2, "known": 0}
     assert shared.report("reporter", first, second).json() == {"new": 0, "known": 2}
     told = shared.ask("reader", "GET", "/v1/nodes/n10").json()
