@@ -83,7 +83,7 @@ static int build(const struct plan *plan, const struct builder *builder, struct 
     if (!files) return fault_set(fault, "mount", CHECK_PLAN, "no memory");
     if (image_open(plan, &image, fault) || mounts_open(plan, files, fault) ||
         libraries_find(plan, libraries, fault) || namespaces_first(builder->owner, &root, fault) ||
-        (plan->image_kind == IMAGE_SQUASHFS && squashfs_serve(&image, builder->path, fault)) ||
+        image_serve(plan, &image, builder, fault) ||
         mounts_serve(plan, files, builder->path, fault) || namespaces_stage(plan->root_size, &root, fault) ||
         image_mount(plan, &image, builder->owner, &root, unmapped, fault))
         return -1;

@@ -54,7 +54,10 @@ struct builder {
     enum image_owner owner;
     int answer, release, ended;
     const char *path; /* where squashfuse is looked for */
+    const char *mounted; /* path of the image that root has mounted at TRUSTED_PLACE; NULL for none */
 };
+
+#define TRUSTED_PLACE "/run/piolet-image" /* of nodes, in the mount namespace that the builder is started in */
 
 /* In the builder: build, answer, wait until all have joined, exit. */
 __attribute__((noreturn)) void builder_main(const struct builder *builder);
@@ -141,6 +144,8 @@ int squashfs_mount(const char *path, struct squashfs *image, const char *at, str
                    struct fault *fault);
 
 int image_open(const struct plan *plan, struct squashfs *image, struct fault *fault);
+/* Have it served, unless root has mounted this very image. */
+int image_serve(const struct plan *plan, struct squashfs *image, const struct builder *builder, struct fault *fault);
 /* Mount the image at /image of the stage; *unmapped says that its files belong to somebody else. */
 int image_mount(const struct plan *plan, struct squashfs *image, enum image_owner owner, const struct root *root,
                 bool *unmapped, struct fault *fault);

@@ -5,7 +5,7 @@
  * The program takes this process's place, so its process id, signals and exit status are its own. The Slurm plugin
  * starts this program too, as the step's user, to build the container of a step:
  *
- *     piolet-enter --build OWNER ANSWER_FD RELEASE_FD ENDED_FD PLAN
+ *     piolet-enter --build OWNER ANSWER_FD RELEASE_FD ENDED_FD PLAN [MOUNTED]
  *
  * in a container that another runtime has made, to do what the plan says about programs:
  *
@@ -35,7 +35,7 @@ static pid_t program_pid;
 static void run_builder(enum image_owner owner, int answer, int release, void *plan) {
     const char *path = getenv("PATH");
     int ended = (int)syscall(SYS_pidfd_open, program_pid, 0);
-    builder_main(&(struct builder){plan, owner, answer, release, ended, path ? path : SYSTEM_PATH});
+    builder_main(&(struct builder){plan, owner, answer, release, ended, path ? path : SYSTEM_PATH, NULL});
 }
 
 static const char *get(void *data, const char *name) { return (void)data, getenv(name); }
@@ -120,9 +120,9 @@ int main(int count, char **words) {
     const char *records = getenv(TASK_VARIABLE);
     int self;
     if (records && sscanf(words[0], "/proc/self/fd/%d", &self) == 1) return task(self, atoi(records), words);
-    if (count == 7 && !strcmp(words[1], "--build"))
+    if (count >= 7 && !strcmp(words[1], "--build"))
         builder_main(&(struct builder){words[6], atoi(words[2]) ? OWNER_USER : OWNER_ROOT, atoi(words[3]),
-                                       atoi(words[4]), atoi(words[5]), SYSTEM_PATH});
+                                       atoi(words[4]), atoi(words[5]), SYSTEM_PATH, words[7]});
     if (count >= 4 && words[1][0] != '-' && !strcmp(words[2], "--")) return enter(words[1], words + 3);
     if (count >= 5 && !strcmp(words[1], "--within") && !strcmp(words[3], "--")) return within(words[2], words + 4);
     fprintf(stderr, "usage: piolet-enter PLAN -- PROGRAM [ARGUMENT...]\n");

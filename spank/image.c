@@ -135,12 +135,18 @@ int squashfs_mount(const char *path, struct squashfs *image, const char *at, str
     return wait_until_served(path, image, at, status, fault);
 }
 
+int image_serve(const struct plan *plan, struct squashfs *image, const struct builder *builder, struct fault *fault) {
+    if (plan->image_kind != IMAGE_SQUASHFS) return 0;
+    bool is_mounted = builder->mounted && !strcmp(builder->mounted, plan->image.path);
+    return is_mounted ? close(image->file) : squashfs_serve(image, builder->path, fault);
+}
+
 /* Opened again: the kernel copies trees of this mount namespace only. */
-static int bind_directory(const struct plan *plan, const struct root *root, struct fault *fault) {
-    int source = open_below(root->host, plan->image.path, O_PATH | O_DIRECTORY);
+static int bind_directory(const char *path, const struct root *root, struct fault *fault) {
+    int source = open_below(root->host, path, O_PATH | O_DIRECTORY);
     int stage = open("/image", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (source < 0 || stage < 0 || attach_copy(source, stage, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV))
-        return fault_set(fault, STAGE, CHECK_PATH, "cannot bind %s: %m", plan->image.path);
+        return fault_set(fault, STAGE, CHECK_PATH, "cannot bind %s: %m", path);
     close(source);
     close(stage);
     return 0;
@@ -150,7 +156,8 @@ int image_mount(const struct plan *plan, struct squashfs *image, enum image_owne
                 bool *unmapped, struct fault *fault) {
     struct stat status;
     *unmapped = false;
-    if (plan->image_kind == IMAGE_DIRECTORY) return bind_directory(plan, root, fault);
+    if (plan->image_kind == IMAGE_DIRECTORY) return bind_directory(plan->image.path, root, fault);
+    if (image->server < 0) return bind_directory(TRUSTED_PLACE, root, fault);
     if (squashfs_mount(plan->image.path, image, "/image", &status, fault)) return -1;
     *unmapped = owner == OWNER_ROOT && status.st_uid != 0;
     return 0;

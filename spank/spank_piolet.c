@@ -1,12 +1,13 @@
 /* The Slurm plugin: srun --environment=NAME runs every task of the step in one container per node.
  *
- *     required /path/spank_piolet.so [piolet=/path/piolet] [enter=/path/piolet-enter] [timeout_s=60]
+ *     required /path/spank_piolet.so [piolet=/path/piolet] [enter=/path/piolet-enter] [timeout_s=60] [images=/path]
  *
  * On the submitting host (srun) it has `piolet env compile` make a plan, once, and passes the path on; it takes the
  * last one if nothing has changed since. On the nodes
  * it works in the tasks alone, where Slurm has already made them the user's and put them in the step's cgroups: the
  * first task of a node starts the builder (another program: piolet-enter), and all tasks join what it has built.
- * slurmstepd itself reads nothing and does nothing. A task whose container is not there never runs: it reports
+ * slurmstepd itself reads nothing and does nothing; only where plugstack.conf names images of the site that the kernel
+ * may mount, the first task looks for the plan's among them while it still is root (trusted.c). A task whose container is not there never runs: it reports
  * and exits, whatever plugstack.conf says about failing plugins. */
 #include <dlfcn.h>
 #include <errno.h>
@@ -25,6 +26,7 @@
 
 #include "container.h"
 #include "recall.h"
+#include "trusted.h"
 
 #define EXPORT __attribute__((visibility("default")))
 #define PLAN_VARIABLE "SLURM_PIOLET_PLAN" /* SLURM_: passes --export=NONE */
@@ -36,7 +38,7 @@ EXPORT extern const unsigned int plugin_version, spank_plugin_version;
 SPANK_PLUGIN(piolet, 1)
 
 static struct {
-    char piolet[PATH_MAX], enter[PATH_MAX];
+    char piolet[PATH_MAX], enter[PATH_MAX], images[PATH_MAX];
     int timeout_s;
     char requested[PATH_MAX]; /* what --environment said */
     bool is_requested;
@@ -100,6 +102,7 @@ static int on_option_local(const char *name) {
         slurm_error("piolet: environment \"%s\" cannot be used; nothing was started", name);
         return -1;
     }
+    trusted_announce(state.images, plan);
     return setenv(PLAN_VARIABLE, plan, 1);
 }
 
@@ -129,6 +132,7 @@ static int refuse_option(int value, const char *name, int remote) {
 static void read_argument(const char *argument) {
     if (!strncmp(argument, "piolet=", 7)) snprintf(state.piolet, sizeof state.piolet, "%s", argument + 7);
     else if (!strncmp(argument, "enter=", 6)) snprintf(state.enter, sizeof state.enter, "%s", argument + 6);
+    else if (!strncmp(argument, "images=", 7)) snprintf(state.images, sizeof state.images, "%s", argument + 7);
     else if (!strncmp(argument, "timeout_s=", 10) && atoi(argument + 10) > 0) state.timeout_s = atoi(argument + 10);
     else slurm_error("piolet: plugstack.conf: unknown argument \"%s\"", argument);
 }
@@ -168,6 +172,7 @@ struct shared {
 static struct {
     struct shared *shared;
     char plan[PATH_MAX];
+    char mounted[PATH_MAX]; /* the image that the kernel has mounted for the first task */
     int built[2];   /* at its end: the first task has tried to build */
     int release[2]; /* at its end: all tasks have joined, and the builder may go */
     int ended[2];   /* at its end: all tasks have ended, and the builder stops what it started */
@@ -262,7 +267,8 @@ static int shed(const int kept[], size_t count) {
  * `stopped` for as long as it lives. */
 static void run_builder(enum image_owner owner, int answer, int release, void *plan) {
     char kind[16], fds[3][16], fault[PATH_MAX + 256], **environment;
-    char *words[] = {"piolet-enter", "--build", kind, fds[0], fds[1], fds[2], plan, NULL};
+    char *mounted = *step.mounted ? step.mounted : NULL;
+    char *words[] = {"piolet-enter", "--build", kind, fds[0], fds[1], fds[2], plan, mounted, NULL};
     const int kept[] = {answer, release, step.ended[0], step.stopped[1]};
     snprintf(kind, sizeof kind, "%d", owner == OWNER_USER);
     for (size_t i = 0; i < 3; i++) snprintf(fds[i], sizeof fds[i], "%d", kept[i]);
@@ -278,6 +284,21 @@ static void run_builder(enum image_owner owner, int answer, int release, void *p
 static const char *get(void *spank, const char *name) {
     static char value[4096];
     return spank_getenv(spank, name, value, sizeof value) == ESPANK_SUCCESS ? value : NULL;
+}
+
+/* In each task, while it is root. What fails here costs time: squashfuse then serves the image. */
+EXPORT int slurm_spank_task_init_privileged(spank_t spank, int count, char **arguments) {
+    int task = -1;
+    uid_t uid;
+    gid_t gid;
+    (void)count;
+    (void)arguments;
+    const char *image = state.is_requested && *state.images ? get(spank, TRUSTED_VARIABLE) : NULL;
+    if (image && spank_get_item(spank, S_TASK_ID, &task) == ESPANK_SUCCESS && !task &&
+        spank_get_item(spank, S_JOB_UID, &uid) == ESPANK_SUCCESS &&
+        spank_get_item(spank, S_JOB_GID, &gid) == ESPANK_SUCCESS && !trusted_mount(state.images, image, uid, gid))
+        snprintf(step.mounted, sizeof step.mounted, "%s", image);
+    return 0;
 }
 
 static void build(spank_t spank, struct shared *shared) {

@@ -162,7 +162,20 @@ def gc(keep_days: float, max_gb: float | None, *, dry_run: bool) -> None:
         click.echo(f"freed {(freed + sum(image.size_bytes for image in chosen)) / GB:.2f} GB")
 
 
-COMMANDS = (pull, import_command, build, images, rm, gc)
+@click.command()
+@click.argument("image", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("sha256")
+def trust(image: Path, sha256: str) -> None:
+    """Let nodes mount the squashfs file IMAGE in the kernel, once its digest is verified; for administrators.
+
+    Nodes do so with files below the `images=` of plugstack.conf that only root can change.
+    """
+    from piolet.env import trusting
+
+    click.echo(trusting.trust(image, sha256))
+
+
+COMMANDS = (pull, import_command, build, images, rm, gc, trust)
 
 
 def _store() -> Store:
