@@ -56,11 +56,9 @@ def stage(
 def _print(outcome: Outcome, target: Path) -> None:
     from piolet.core.text import plural, size
 
-    way = "each node read the source" if outcome.choice.direct else "passed from node to node"
     nodes = plural(len(outcome.there), "node")
     click.echo(f"{target}: {size(outcome.size_bytes)} on {nodes} in {outcome.duration_s:.1f} s")
-    passed = outcome.there != outcome.reused
-    click.echo(f"{way}: {outcome.choice.reason}" if passed else outcome.choice.reason)
+    click.echo(outcome.way)
     if outcome.reused:
         click.echo(f"there before: {outcome.reused}")
     for node, troubles in outcome.went_around.items():

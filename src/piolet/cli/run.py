@@ -18,6 +18,12 @@ import click
 @click.option("--env", "environment", default="", metavar="EDF", help="Container environment: a name, a path, a plan.")
 @click.option("--vet", "protocol", default="", metavar="PROTOCOL", help="Vet the nodes first; refuse the bad ones.")
 @click.option("--guard", is_flag=True, help="Refuse secrets in the command, its scripts and its environment.")
+@click.option(
+    "--stage",
+    multiple=True,
+    metavar="SRC[:DST]",
+    help="Copy onto every node for the time of the run: to memory, or to DST.",
+)
 @click.option("--record", is_flag=True, help="Record GPUs and hosts into the logbook.")
 @click.option("-p", "--partition", help="Partition to submit to.")
 @click.option("-A", "--account", help="Account to charge.")
@@ -66,6 +72,7 @@ def command(
     dry_run: bool,
     max_wait_s: float | None,
     abort_on: str,
+    stage: tuple[str, ...],
     **asked: Any,  # noqa: ANN401 - the other options are named after the fields of a RunRequest
 ) -> int:
     """Run a program on good nodes, in its container, recorded.
@@ -77,7 +84,7 @@ def command(
         piolet run -N 4 --spares 1 --env demo --vet ml-training --record -- python train.py
     """  # noqa: D301 - click's mark for a line that must not be wrapped
     from piolet.core import config
-    from piolet.launch import start
+    from piolet.launch import copies, start
     from piolet.launch.request import How, RunRequest
 
     given = {"partition": partition, "account": account, "time_limit": time_limit, "gpus_per_node": gpus_per_node}
@@ -90,6 +97,7 @@ def command(
         time_limit=settings.run.time_limit,
         gpus_per_node=settings.run.gpus_per_node,
         abort_on=tuple(filter(None, abort_on.split(","))),
+        copies=tuple(copies.parse(text, Path.cwd(), settings.data.local_directory) for text in stage),
         **asked,
     )
     how = How(local=local, simulate=simulate, detach=detach, dry_run=dry_run, max_wait_s=max_wait_s, guard=guard)

@@ -236,6 +236,11 @@ class DataSettings:
     """Storage for machine learning."""
 
     storage: Path | None = setting(None, path, "file that describes the site's file systems: tiers, quotas, purge")
+    local_directory: Path = setting(
+        Path("/dev/shm"),  # noqa: S108 - each node's own
+        path,
+        "memory or disk of each node's own, for `piolet run --stage` without a place",
+    )
     transfer_partition: str = setting("", text, "partition for `piolet data move`; empty for that of runs")
 
 

@@ -9,8 +9,10 @@ import tempfile
 import time
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from piolet import metrics, vet
 from piolet.core.config import Settings
@@ -18,6 +20,7 @@ from piolet.core.errors import PioletError
 from piolet.core.nodeset import NodeSet
 from piolet.core.run import DEVNULL, Process, SystemRunner
 from piolet.launch import batch, output, program
+from piolet.launch.copies import Copy
 from piolet.launch.doom import Doom
 from piolet.launch.program import Ended, Reason
 from piolet.launch.request import RunRequest
@@ -27,6 +30,9 @@ from piolet.record.step import recorders_argv
 from piolet.tools.slurm import allocation as allocations
 from piolet.tools.slurm import jobs, sbatch, scontrol, srun
 from piolet.tools.slurm.allocation import Allocation
+
+if TYPE_CHECKING:
+    from piolet.data.staging.stage import Outcome
 
 LAB_NODE = Path("/run/piolet-node")
 """Exists on the nodes of a lab only; there the nodes share one machine."""
@@ -89,6 +95,12 @@ class AllocatedMachine:
             say(f"{freed} could not be given back and stays idle: {error.what}")
             return NodeSet()
         return freed
+
+    def staged(self, used: NodeSet, copy: Copy) -> AbstractContextManager[Outcome]:
+        """Have a copy on each node of `used` inside the block, held by a step that shares the nodes."""
+        from piolet.data.staging import stage  # noqa: PLC0415 - needs a package that other runs do without
+
+        return stage.staged(stage.Request(copy.source, copy.target, used, keep=False), self._runner({}))
 
     def start_recorder(self, used: NodeSet, logbook: Path) -> Process:
         """Start one recorder a node, and another that stands by, in a step that shares the nodes with the program's."""

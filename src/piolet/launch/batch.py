@@ -75,6 +75,7 @@ def _arguments(request: RunRequest, plan: Path | None) -> list[str]:
         lines.append(f"--vet {shlex.quote(request.protocol)}")
     if request.record:
         lines.append("--record")
+    lines += [f"--stage {shlex.quote(str(copy))}" for copy in request.copies]
     if request.abort_on:
         lines.append(f"--abort-on {','.join(request.abort_on)}")
     if request.heartbeat_s is not None:

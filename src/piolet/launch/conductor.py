@@ -25,8 +25,9 @@ from piolet.core.run import Process, SystemRunner, end
 from piolet.core.stopping import Stopped, stoppable, undisturbed
 from piolet.core.text import plural
 from piolet.data import cadence
+from piolet.launch import copies, warning
 from piolet.launch import outcome as outcomes
-from piolet.launch import warning
+from piolet.launch.copies import NotStaged
 from piolet.launch.environment import VERIFIED
 from piolet.launch.machine import Machine
 from piolet.launch.program import Reason
@@ -126,7 +127,7 @@ def begin(
 
 def _carried_out(session: Session, protocol: VettingProtocol | None) -> records.Outcome:
     used = _ready_nodes(session, protocol)
-    with _recorded(session, used):
+    with _staged(session, used), _recorded(session, used):
         session.update(program_started_ns=time.time_ns())
         say(f"running {session.request.job_name} on {used}, {plural(session.request.ranks, 'task')}")
         try:
@@ -157,9 +158,11 @@ def _watched(session: Session, used: NodeSet) -> tuple[Reason, ...]:
 
 
 def _variables(session: Session, nodes: int) -> dict[str, str]:
-    """Return what the program needs to tell the recorder, its container the logbook, and when checkpoints are due."""
+    """Return what tells the program the recorder, its container's logbook, its copies, and when checkpoints are due."""
     found = {metrics.VARIABLE: record.metrics_name(session.logbook.path)} if session.request.record else {}
     found |= {VERIFIED: str(session.logbook.verified)} if session.request.environment else {}
+    wanted = session.request.copies
+    found |= {copies.VARIABLE: ":".join(str(copy.target) for copy in wanted)} if wanted else {}
     return found | _cadence(session, nodes)
 
 
@@ -215,6 +218,19 @@ def _note_allocation(session: Session, used: NodeSet, inventory: Mapping[str, tu
     ]
     simulated = any(gpu.simulated for gpus in inventory.values() for gpu in gpus)
     session.update(allocation=tuple(held), simulated=session.machine.simulated() + (("GPUs",) if simulated else ()))
+
+
+@contextlib.contextmanager
+def _staged(session: Session, used: NodeSet) -> Iterator[None]:
+    """Have the copies that were asked for on all nodes inside the block; a node without one is a bad node."""
+    try:
+        with copies.held(session.machine.staged, used, session.request.copies) as staged:
+            session.update(staged=staged)
+            yield
+    except NotStaged as failed:
+        refused = (records.Refusal(node, reason) for node, reason in failed.lost.items())
+        session.update(refused=(*session.job.refused, *refused))
+        raise
 
 
 @contextlib.contextmanager

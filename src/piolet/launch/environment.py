@@ -9,6 +9,7 @@ from piolet import env
 from piolet.core.config import Settings
 from piolet.core.files import read_json, write_json
 from piolet.core.redact import redacted
+from piolet.launch import copies
 from piolet.launch.request import RunRequest
 from piolet.logbook.layout import Logbook
 
@@ -32,6 +33,7 @@ def plan_file(request: RunRequest, settings: Settings, *, write: bool = True) ->
     plan = env.compile_environment(
         request.environment, environ=environ, cwd=request.cwd, settings=settings, fetch=write
     )
+    plan = copies.in_plan(plan, request.copies)
     directory = env.plan_directory(settings, os.environ)
     if not write:
         return directory / plan.file_name

@@ -9,8 +9,10 @@ import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from piolet import record, vet
 from piolet.core.errors import UsageError
@@ -19,8 +21,12 @@ from piolet.core.nodeset import NodeSet
 from piolet.core.run import Process, SystemRunner, end, exit_status
 from piolet.core.sockets import free_port
 from piolet.lab import gpus
+from piolet.launch.copies import Copy
 from piolet.launch.program import GRACE_S, Ended, Failure, Reason
 from piolet.launch.request import RunRequest
+
+if TYPE_CHECKING:
+    from piolet.data.staging.stage import Outcome
 
 _POLL_S = 0.05
 
@@ -57,6 +63,10 @@ class LocalMachine:
     def give_back(self, nodes: NodeSet) -> NodeSet:  # noqa: ARG002 - the interface of Machine
         """There is nothing to give back."""
         return NodeSet()
+
+    def staged(self, used: NodeSet, copy: Copy) -> AbstractContextManager[Outcome]:  # noqa: ARG002 - as above
+        """Refuse: what is on this machine is where the program finds it."""
+        raise UsageError("--stage is for jobs", where=f"--stage {copy}", remedy="leave it out with --local")
 
     def start_recorder(self, used: NodeSet, logbook: Path) -> Process:  # noqa: ARG002 - the interface of Machine
         """Start the recorder of this machine."""

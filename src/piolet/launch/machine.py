@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from piolet.core.nodeset import NodeSet
 from piolet.core.run import Process
+from piolet.launch.copies import Copy
 from piolet.launch.program import Ended, Reason
 from piolet.launch.request import RunRequest
 from piolet.vet import Protocol as VettingProtocol
 from piolet.vet import Verdict
+
+if TYPE_CHECKING:
+    from piolet.data.staging.stage import Outcome
 
 
 class Machine(Protocol):
@@ -37,6 +42,10 @@ class Machine(Protocol):
 
     def give_back(self, nodes: NodeSet) -> NodeSet:
         """Free `nodes`, as far as that is possible, and return those that were freed."""
+        ...
+
+    def staged(self, used: NodeSet, copy: Copy) -> AbstractContextManager[Outcome]:
+        """Have a copy on each node of `used` inside the block."""
         ...
 
     def start_recorder(self, used: NodeSet, logbook: Path) -> Process:

@@ -7,7 +7,8 @@ from pathlib import Path, PurePath
 
 from piolet.core.errors import UsageError
 from piolet.core.text import did_you_mean
-from piolet.launch import doom, warning, watching
+from piolet.launch import copies, doom, warning, watching
+from piolet.launch.copies import Copy
 from piolet.logbook import records
 
 
@@ -21,6 +22,7 @@ class RunRequest:
     job before in `previous_job`. `abort_on` names signs on which the program is ended early, and `heartbeat_s` how long
     it may give no sign of life. `signal` is what it gets before the time limit (``USR1@300``); `chain` is how many
     jobs may go on after this one where time was too short. `checkpoint_s` is how long training stands still for one.
+    `copies` are on every node while the program runs.
     """
 
     command: tuple[str, ...]
@@ -45,6 +47,7 @@ class RunRequest:
     signal: str = ""
     chain: int = 0
     checkpoint_s: float | None = None
+    copies: tuple[Copy, ...] = ()
 
     @property
     def job_name(self) -> str:
@@ -86,6 +89,7 @@ def check(request: RunRequest) -> RunRequest:
     if request.restarts < 0:
         raise UsageError(f"--restarts cannot be {request.restarts}", remedy="0 or more; 0 submits the job once")
     _check_signs(request)
+    copies.check(request.copies)
     if request.chain < 0:
         raise UsageError(f"--chain cannot be {request.chain}", remedy="0 or more jobs after the first")
     if request.signal:

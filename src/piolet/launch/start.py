@@ -59,8 +59,8 @@ def _run_allocated(asked: RunRequest, allocation: Allocation, settings: Settings
 def _run_locally(asked: RunRequest, how: How, settings: Settings) -> int:
     if asked.abort_on or asked.heartbeat_s is not None:
         raise UsageError("--abort-on and --heartbeat are for jobs", remedy="leave them out with --local")
-    if asked.restarts or asked.chain or asked.signal or how.max_wait_s is not None:
-        what = "--restarts, --chain, --signal and --max-wait are for jobs"
+    if asked.restarts or asked.chain or asked.signal or asked.copies or how.max_wait_s is not None:
+        what = "--restarts, --chain, --signal, --stage and --max-wait are for jobs"
         raise UsageError(what, remedy="leave them out with --local")
     if asked.spares:
         raise UsageError("there are no spares on one machine", remedy="leave --spares out with --local")

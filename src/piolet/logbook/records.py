@@ -53,6 +53,17 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class StagedCopy:
+    """What was copied to every node before the program began; `way` says how, and why so."""
+
+    source: str
+    target: str
+    size_bytes: int
+    duration_s: float
+    way: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobRecord:
     """job.json. `program_*` bound the program; `account` is Slurm's.
 
@@ -82,6 +93,7 @@ class JobRecord:
     version: int = 1
     attempt: int = 1
     previous_job: str = ""
+    staged: tuple[StagedCopy, ...] = ()
 
     @property
     def gpus(self) -> tuple[tuple[str, Gpu], ...]:

@@ -37,7 +37,10 @@ _MOST_ANCESTORS = 8
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is staged where; `toward` has the addresses of two nodes, by which this one finds its own."""
+    """What is staged where; `toward` has the addresses of two nodes, by which this one finds its own.
+
+    What is not to be kept is deleted when this process ends, unless it was there before.
+    """
 
     secret: bytes
     tree: Tree
@@ -45,18 +48,21 @@ class Order:
     target: Path
     toward: Mapping[str, str]
     interface: str = ""
+    keep: bool = True
 
     def to_json(self) -> str:
         """Return it as one line."""
-        told = {"secret": self.secret.hex(), "tree": self.tree.to_json(), "source": str(self.source)}
-        return json.dumps(told | {"target": str(self.target), "toward": dict(self.toward), "interface": self.interface})
+        told: dict[str, Any] = {"secret": self.secret.hex(), "tree": self.tree.to_json(), "source": str(self.source)}
+        told |= {"target": str(self.target), "toward": dict(self.toward), "interface": self.interface}
+        return json.dumps(told | {"keep": self.keep})
 
     @classmethod
     def from_json(cls, text: str) -> Order:
         """Return the order that `to_json` wrote."""
         told = json.loads(text)
         tree, secret = Tree.from_json(told["tree"]), bytes.fromhex(told["secret"])
-        return cls(secret, tree, Path(told["source"]), Path(told["target"]), told["toward"], told["interface"])
+        source, target = Path(told["source"]), Path(told["target"])
+        return cls(secret, tree, source, target, told["toward"], told["interface"], told["keep"])
 
 
 def main() -> None:
@@ -68,8 +74,8 @@ def main() -> None:
             _unstage(Path(words["unstage"]))
             return
         order = Order.from_json(told)
-        with _partial(order.target) as partial:
-            _Node(order, partial).obey(map(json.loads, sys.stdin))
+        with _partial(order.target) as partial, _Node(order, partial).holding() as node:
+            node.obey(map(json.loads, sys.stdin))
     except (OSError, PioletError) as error:
         say(failed=_said(error))
 
@@ -120,6 +126,17 @@ class _Node:
         root = order.target if self._there else partial
         self._store = Store(order.tree, root, order.secret, whole=self._there)
         self._peers: dict[str, wire.Address] = {}
+        self._named = False
+
+    @contextmanager
+    def holding(self) -> Iterator[_Node]:
+        """Delete in the end what was given its name here and is not to be kept."""
+        try:
+            yield self
+        finally:
+            if self._named and not self._order.keep:
+                for path in (self._order.target, room.record_of(self._order.target)):
+                    delete(path)
 
     def obey(self, commands: Iterable[dict[str, Any]]) -> None:
         """Listen, say so, and do what each command says."""
@@ -198,7 +215,7 @@ class _Node:
             self._store.add(next(found))
 
     def _tell(self) -> None:
-        while True:
+        while not self._store.whole:
             time.sleep(_TELL_S)
             say(at=self._store.count)
 
@@ -211,6 +228,7 @@ class _Node:
             old = self._partial.with_suffix(".old")
             if target.is_dir():
                 target.rename(old)
+            self._named = True
             self._partial.replace(target)
             room.note(target, tree, str(self._order.source))
             delete(old)

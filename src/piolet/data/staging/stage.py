@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -35,6 +36,7 @@ class Request:
 
     `seeds` nodes read the source, each at the head of a chain; `direct` says whether to (None: as measured).
     `interface` is the network interface between the nodes; empty for the one by which their names are reached.
+    Copies that are not to be kept are deleted when `staged` ends.
     """
 
     source: Path
@@ -44,6 +46,7 @@ class Request:
     seeds: int = 1
     direct: bool | None = None
     interface: str = ""
+    keep: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +62,29 @@ class Outcome:
     went_around: Mapping[str, Sequence[str]]
     """By node, whom it could not get the rest from, and why, before it got it from another."""
 
+    @property
+    def way(self) -> str:
+        """How it went from node to node, and why so."""
+        passed = "each node read the source" if self.choice.direct else "passed from node to node"
+        return f"{passed}: {self.choice.reason}" if self.there != self.reused else self.choice.reason
+
 
 def stage(
     request: Request, runner: SystemRunner | None = None, report: Callable[[str, float], None] = lambda *_: None
 ) -> Outcome:
-    """Stage on every node; `report` is shown what is done, and the share that the slowest node has.
+    """Stage on every node; `report` is shown what is done, and the share that the slowest node has; see `staged`."""
+    with staged(request, runner, report) as outcome:
+        return outcome
+
+
+@contextmanager
+def staged(
+    request: Request, runner: SystemRunner | None = None, report: Callable[[str, float], None] = lambda *_: None
+) -> Iterator[Outcome]:
+    """Stage on every node, and yield how that went.
+
+    A node holds what is not to be kept for as long as the step lives: it is gone after the block, and when Slurm ends
+    the job. What a node had before stays.
 
     Raises:
         UsageError, StorageError: the source is not there, or cannot be listed.
@@ -74,9 +95,8 @@ def stage(
     runner = runner or SystemRunner()
     source, target = request.source.absolute(), request.target.absolute()
     tree = scan(source)
-    order = Order(
-        secrets.token_bytes(SEAL_BYTES), tree, source, target, _toward(request.nodes, runner), request.interface
-    )
+    secret, toward = secrets.token_bytes(SEAL_BYTES), _toward(request.nodes, runner)
+    order = Order(secret, tree, source, target, toward, request.interface, request.keep)
     report("starting", 0.0)
     with session.opened(request.nodes, runner, request.job) as step:
         step.tell(order.to_json())
@@ -87,9 +107,8 @@ def stage(
         went_around = _fetched(step, tree.pieces, chains(readers, had, seeds), report)
         step.command("commit")
         there = NodeSet(step.hear("there", stall_s=_BEGIN_S))
-        lost = dict(step.lost)
-    reused = NodeSet(had) & there
-    return Outcome(tree.size_bytes, there, reused, lost, choice, time.monotonic() - began_s, went_around)
+        lost, duration_s = dict(step.lost), time.monotonic() - began_s
+        yield Outcome(tree.size_bytes, there, NodeSet(had) & there, lost, choice, duration_s, went_around)
 
 
 def _toward(nodes: NodeSet, runner: SystemRunner) -> dict[str, str]:
