@@ -27,12 +27,18 @@ if ATHERIS:
 with atheris.instrument_imports(include=["piolet"]) if ATHERIS else contextlib.nullcontext():
     from piolet.core import redact, toml
     from piolet.core.errors import PioletError
+    from piolet.core.nodeset import NodeSet
+    from piolet.data.staging.node import MARKER
+    from piolet.data.staging.session import Session
     from piolet.env import edf
     from piolet.guard import habits
     from piolet.guard.finding import Place
     from piolet.guard.models import Item, risks_of
     from piolet.guard.policy import ModelLimits
-    from piolet.tools import rpmdb, sockets
+    from piolet.guard.texts import in_lines
+    from piolet.logbook import records
+    from piolet.service import reading
+    from piolet.tools import kmsg, rpmdb, sockets, training_output
     from piolet.tools.oci import manifest
     from piolet.vet import yamlfile
 
@@ -53,19 +59,35 @@ def redaction(data: bytes) -> None:
         raise AssertionError("not redacted at once")
 
 
+def staging(data: bytes) -> None:
+    """Take a line of a step for an answer of one of its nodes, or for noise."""
+    session = Session(None, NodeSet("node[1-2]"))  # type: ignore[arg-type] # nothing is read of a process
+    for node, _ in session._parsed(MARKER + data.decode("utf-8", "replace")):  # noqa: SLF001 - what is fuzzed
+        if node not in session.nodes:
+            raise AssertionError(node)
+
+
 TARGETS: dict[str, Callable[[bytes], object]] = {
     "edf": lambda data: edf.from_document(toml.parse(data, HERE)),
     "protocol": lambda data: yamlfile.parse(data, HERE),
     "redaction": redaction,
     "script": lambda data: list(habits.habits(data.decode("utf-8", "replace"))),
+    "log": lambda data: list(in_lines(data.decode("utf-8", "replace"), "log", 1)),
     "pickle": model("a.pkl"),
     "safetensors": model("a.safetensors"),
     "gguf": lambda data: model("a.gguf")(b"GGUF\x03\0\0\0" + data),
     "onnx": model("a.onnx"),
     "archive": model("a.pt"),
+    "keras": model("a.keras"),
+    "hdf5": lambda data: model("a.h5")(b"\x89HDF\r\n\x1a\n" + data),
     "json": model("config.json"),
     "rpm": lambda data: rpmdb.packages(data, "rpmdb.sqlite"),
     "sockets": lambda data: sockets.parse(data.decode("latin-1")),
+    "service": lambda data: reading.parse(data, HERE),
+    "check": lambda data: records.parse_check(data.decode("utf-8", "replace"), "vet"),
+    "steps": lambda data: training_output.parse(data.decode("utf-8", "replace")),
+    "kernel": lambda data: kmsg.parse(data.decode("utf-8", "replace")),
+    "staging": staging,
     "oci": lambda data: manifest.parse_manifest(data, "image"),
 }
 

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from piolet.core.hints import hints
+
 LEAST_CHARS = 6
 """A shorter value of a name such as `token` is a setting, not a secret."""
 
@@ -92,11 +94,6 @@ _SECRET_NAME = re.compile(rf"(?i:-{{0,2}}[\w.\[\]-]{{0,64}}?{_KEYWORD})")
 
 _REFERENCE = re.compile(r"[$%<*@{\[]|\\\$|(?:~|\.{1,2})?/[\w./-]*$|(?i:none|null|true|false|x{3,}|changeme|your[_-])")
 _CODE = re.compile(r"[A-Za-z_]\w*(?:\.\w+)+$|\d{1,7}(?:\.\d*)?$")
-_HINTS = re.compile(
-    r"AKIA|ASIA|gh[pousr]_|github_pat|gl[a-z]{2,3}-|hf_|api_org|sk-|nvapi|wandb_v1|xox|xapp|AIza|pypi-|npm_|dckr_"
-    r"|k_live_|AGE-S|eyJ|://|PRIVATE|curl|wget|sshpass|(?i:authori|\"auth\")"
-    r"|(?i:(?:key|secret|token|passw(?:or)?d|passphrase|credentials?)[\"']?\s{0,8}[:=\s])"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,19 +108,16 @@ class Secret:
 
 def secrets(text: str) -> list[Secret]:
     """Return the secrets of `text` in order, without overlaps; a form tells more of a secret than its name does."""
-    if not _HINTS.search(text):
-        return []
+    return _all_secrets(text) if hints(text) else []
+
+
+def _all_secrets(text: str) -> list[Secret]:
     found = sorted({*_by_form(text), *_by_carrier(text), *_by_name(text)}, key=_most_telling)
     apart: list[Secret] = []
     for each in found:
         if not apart or each.start >= apart[-1].end:
             apart.append(each)
     return apart
-
-
-def hints(text: str) -> bool:
-    """Return whether `text` may hold a secret at all; quick, for those who read much."""
-    return bool(_HINTS.search(text))
 
 
 def names_secret(name: str) -> bool:

@@ -60,23 +60,24 @@ def pack_squashfs(source: Path, target: Path, runner: SystemRunner, report: Call
         argv = squashfs.make_argv(source, partial)
         process = runner.start(argv, stdout=PIPE, stderr=PIPE)
         try:
-            found = _hashed(source, report)
+            found, amount = _hashed(source, report)
             stdout, stderr = process.communicate()
         finally:
             end(process, _GRACE_S)
         if process.returncode:
             raise ToolError(argv, process.returncode, stderr, stdout=stdout)
-        write_text(checksums_of(target), digests.text_of(sorted(found.items())))
-    amount = sum((source / name).stat().st_size for name in found)
+        write_text(checksums_of(target), digests.text_of(found.items()))
     return Packed(target, len(found), amount, target.stat().st_size)
 
 
-def _hashed(directory: Path, report: Callable[[int], None] = lambda _: None) -> dict[str, str]:
-    found = {}
+def _hashed(directory: Path, report: Callable[[int], None] = lambda _: None) -> tuple[dict[str, str], int]:
+    """Return the digests of the files below `directory`, in order of their names, and the bytes of all."""
+    found, amount = {}, 0
     for name in digests.files_below(directory):
-        found[name] = digests.of_file(directory / name)
+        found[name], size_bytes = digests.measured(f"{directory}/{name}")
+        amount += size_bytes
         report(len(found))
-    return found
+    return found, amount
 
 
 def checksums_of(image: Path) -> Path:
@@ -106,5 +107,5 @@ def verify_squashfs(image: Path, runner: Runner) -> tuple[int, list[str]]:
     ):
         unpacked = Path(work) / "root"
         runner.run(squashfs.unpack_argv(image, unpacked), timeout=_UNPACK_TIMEOUT_S)
-        found = _hashed(unpacked)
+        found, _ = _hashed(unpacked)
     return len(found), digests.differences(expected, found)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from piolet.core.errors import UsageError, storage_errors
-from piolet.core.redact import Secret, hints, secrets
+from piolet.core.hints import hinting_lines
+from piolet.core.redact import Secret, secrets
 from piolet.guard import rules
 from piolet.guard.finding import Place, Risk, Scan, joined, risk
 from piolet.guard.habits import habits, is_shell, loaders
@@ -78,9 +79,11 @@ def in_lines(
     if "PRIVATE KEY-----" in text:
         yield from secrets_in(text, path, first_line, inside=inside, only=only)
         return
-    for number, line in enumerate(text.split("\n"), first_line):
-        if hints(line):
-            yield from secrets_in(line, path, number, inside=inside, only=only)
+    seen, number = 0, first_line
+    for begin, end in hinting_lines(text):
+        number += text.count("\n", seen, begin)
+        seen = begin
+        yield from secrets_in(text[begin:end], path, number, inside=inside, only=only)
 
 
 def _scan_whole(path: Path, risks_of: Callable[[str, str], Iterator[Risk]]) -> Scan:

@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from leaking import SECRETS
 
-from piolet.core.redact import redact, redacted, secrets
-from piolet.guard.texts import scan_log, scan_script
+from piolet.core.hints import hinting_lines
+from piolet.core.redact import _all_secrets, redact, redacted, secrets
+from piolet.guard.texts import in_lines, scan_log, scan_script, secrets_in
 
 PIECES = st.sampled_from(
     [
@@ -37,6 +38,17 @@ def test_twice_is_once_and_places_are_in_order(text):
     for each in secrets(text):
         assert ends <= each.start < each.end <= len(text)
         ends = each.end
+
+
+@given(
+    st.lists(st.one_of(PIECES, st.sampled_from([*SECRETS, "\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}"]))).map("".join)
+)
+def test_to_look_first_where_a_secret_may_stand_misses_none(text):
+    assert secrets(text) == _all_secrets(text)
+    lines = text.split("\n")
+    assert [text[begin:end] for begin, end in hinting_lines(text)] == [line for line in lines if hinting_lines(line)]
+    each = {risk for number, line in enumerate(lines, 1) for risk in secrets_in(line, "x", number)}
+    assert "PRIVATE KEY" in text or set(in_lines(text, "x", 1)) == each
 
 
 @given(

@@ -90,6 +90,8 @@ def _send_noise(connection: socket.socket) -> None:
 
 
 def _send_pieces(connection: socket.socket, store: Store, first: int) -> None:
+    if first < 0:
+        raise ConnectionError(f"there is no piece {first}")
     index = first
     while index < store.tree.pieces:
         piece = store.get(index, _BEAT_S)
