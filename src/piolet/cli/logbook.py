@@ -78,6 +78,20 @@ def compact(job: str) -> None:
 
 @command.command()
 @click.argument("job")
+@click.option("--dry-run", is_flag=True, help="Show what would be rewritten.")
+def upgrade(job: str, *, dry_run: bool) -> None:
+    """Bring the logbook of JOB, written by an older version, to the schema of this one, in place."""
+    from piolet.logbook import upgrading
+
+    found = upgrading.upgrade(_find(job), dry_run=dry_run)
+    for path in found:
+        click.echo(f"{'would rewrite' if dry_run else 'rewrote'} {path}")
+    if not found:
+        click.echo("it is as this version writes it")
+
+
+@command.command()
+@click.argument("job")
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--as", "form", type=click.Choice(["parquet", "csv", "arrow"]), default="parquet", show_default=True)
 def export(job: str, directory: Path, form: str) -> None:

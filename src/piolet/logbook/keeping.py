@@ -92,7 +92,7 @@ def compact(logbook: Logbook) -> list[Path]:
     Raises:
         Refused: the job still runs, and its recorders merge themselves.
     """
-    _ended(logbook, "merge")
+    ended(logbook, "merge")
     nodes = {each.node for name in FAMILIES for each in segments.all_segments(logbook.family(name))}
     return [path for node in sorted(nodes) for path in merging.merge_node(logbook, node)]
 
@@ -139,14 +139,14 @@ def remove(logbooks: Sequence[Logbook], *, dry_run: bool = False) -> None:
         StorageError: the file system refused.
     """
     for logbook in logbooks:
-        _ended(logbook, "remove")
+        ended(logbook, "remove")
     for logbook in () if dry_run else logbooks:
         with storage_errors(logbook.path, "remove the logbook"):
             shutil.rmtree(logbook.path)
 
 
-def _ended(logbook: Logbook, doing: str) -> None:
-    """Refuse to touch a job that runs; one whose job.json is torn is nobody's any more."""
+def ended(logbook: Logbook, doing: str) -> None:
+    """Raise Refused if the job still runs; one whose job.json is torn is nobody's any more."""
     try:
         running = read_outcome(logbook.outcome) is None and read_job(logbook.job).program_ended_ns is None
     except ParseError:

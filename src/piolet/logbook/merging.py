@@ -52,19 +52,25 @@ def merge(
 ) -> list[Path]:
     """Merge the intact segments of `node` and remove what they cover; return the merged segments that were written.
 
-    A torn segment is never covered, so that a reader still sees that something is missing there.
+    Of `new` ones, those that this merge covers stay until the next: whoever is reading them reads on. A torn segment is
+    never covered, so that a reader still sees that something is missing there.
 
     Raises:
         StorageError: the file system refused; every row is still in some segment.
     """
+    covered = _covered(directory, node)
     runs = _runs(segments.list_segments(directory), node, new=new)
     written = [_merge_run(database, directory, family, run) for run in runs if len(run) > 1]
-    kept = set(segments.list_segments(directory))
-    for each in segments.all_segments(directory):
-        if each.node == node and each not in kept:
-            with storage_errors(each.path, "remove a merged segment"):
-                each.path.unlink(missing_ok=True)
+    for path in covered if new else _covered(directory, node):
+        with storage_errors(path, "remove a merged segment"):
+            path.unlink(missing_ok=True)
     return written
+
+
+def _covered(directory: Path, node: str) -> list[Path]:
+    """Return the segments of a node all of whose rows are in a merged one."""
+    kept = set(segments.list_segments(directory))
+    return [each.path for each in segments.all_segments(directory) if each.node == node and each not in kept]
 
 
 def _runs(found: Iterable[Segment], node: str, *, new: bool) -> Iterator[list[Segment]]:

@@ -6,7 +6,8 @@ running job merges segments now and then, and removes what it merged: who reads 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -20,6 +21,10 @@ from piolet.logbook.schema import FAMILIES, Family
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+MOST_REREADS = 4
+"""Each node's recorder merges every ten minutes: a reader of many nodes may meet several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,50 +56,57 @@ class Reader:
 
 
 def rereading(use: Callable[P, T]) -> Callable[P, T]:
-    """Decorate a function that opens a logbook and reads it: it begins anew, once, if a segment went away meanwhile."""
+    """Decorate a function that opens a logbook and reads it: it begins anew when a segment went away meanwhile."""
 
     @wraps(use)
     def again(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return use(*args, **kwargs)
-        except duckdb.IOException:
-            return use(*args, **kwargs)
+        for _ in range(MOST_REREADS):
+            with suppress(duckdb.IOException):
+                return use(*args, **kwargs)
+        return use(*args, **kwargs)
 
     return again
 
 
-def read(logbook: Logbook, *, owner: int | None = None, config: Mapping[str, Any] | None = None) -> Reader:
-    """Open the segments of `logbook` as they are now.
+def read(
+    logbook: Logbook,
+    *,
+    owner: int | None = None,
+    config: Mapping[str, Any] | None = None,
+    families: Collection[str] = FAMILIES.keys(),
+    nodes: Collection[str] = (),
+) -> Reader:
+    """Open the segments of `logbook` as they are now; of `families` and `nodes` alone, if not of all.
 
     With `owner`, a user id, files that are not the logbook's own count as torn (see ownership). `config` is DuckDB's.
     """
     reader = Reader(logbook, duckdb.connect(":memory:", config=dict(config or {})), (), (), owner)
     torn: list[Path] = []
     paths: list[Path] = []
-    for family in FAMILIES.values():
-        found, readable = _open(reader, family)
+    for family in map(FAMILIES.__getitem__, families):
+        found, readable = _open(reader, family, nodes)
         if any(not path.exists() for path in found - readable):  # merged between the listing and the reading
-            found, readable = _open(reader, family)
+            found, readable = _open(reader, family, nodes)
         paths += sorted(readable)
         torn += sorted(found - readable)
     return replace(reader, torn=tuple(torn), paths=tuple(paths))
 
 
-def _open(reader: Reader, family: Family) -> tuple[set[Path], set[Path]]:
+def _open(reader: Reader, family: Family, nodes: Collection[str]) -> tuple[set[Path], set[Path]]:
     """Make the view of a family; return its segments, and those that can be read."""
-    found = segments.list_segments(reader.logbook.family(family.name))
+    found = segments.list_segments(reader.logbook.family(family.name), nodes)
     own = reader.own(segment.path for segment in found if segment.intact())
-    readable = _view_of_readable(reader.database, family, own)
+    readable = readable_view(reader.database, family, own)
     return {segment.path for segment in found}, set(readable)
 
 
-def _view_of_readable(database: duckdb.DuckDBPyConnection, family: Family, paths: list[Path]) -> list[Path]:
-    """Make the view; if DuckDB refuses a file, leave out those whose metadata it cannot read. Return what is left."""
+def readable_view(database: duckdb.DuckDBPyConnection, family: Family, paths: list[Path]) -> list[Path]:
+    """Make the view of a family without the files whose metadata DuckDB cannot read; return the others."""
     try:
-        _view(database, family, paths)
+        view(database, family, paths)
     except duckdb.Error:
         paths = [path for path in paths if _has_metadata(database, path)]
-        _view(database, family, paths)
+        view(database, family, paths)
     return paths
 
 
@@ -106,7 +118,8 @@ def _has_metadata(database: duckdb.DuckDBPyConnection, path: Path) -> bool:
     return True
 
 
-def _view(database: duckdb.DuckDBPyConnection, family: Family, paths: list[Path]) -> None:
+def view(database: duckdb.DuckDBPyConnection, family: Family, paths: Collection[Path]) -> None:
+    """Make the view of a family over segments; it has every column, null where they have it not."""
     name = _identifier(family.name)
     columns = ", ".join(f"NULL::{column.kind} AS {_identifier(column.name)}" for column in family.columns)
     empty = f"SELECT {columns} WHERE false"

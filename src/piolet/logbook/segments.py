@@ -7,7 +7,7 @@ then removes what it covers. A reader that finds both takes the merged one, so a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,9 +56,9 @@ def parse(path: Path) -> Segment | None:
     return Segment(match["node"], first, int(match["last"] or first), path)
 
 
-def list_segments(directory: Path) -> list[Segment]:
-    """Return the segments of a family in order, without those that an intact merged one covers."""
-    found = all_segments(directory)
+def list_segments(directory: Path, nodes: Collection[str] = ()) -> list[Segment]:
+    """Return the segments of a family (of `nodes`) in order, without those that an intact merged one covers."""
+    found = [each for each in all_segments(directory) if not nodes or each.node in nodes]
     merged: dict[str, list[Segment]] = {}
     for segment in found:
         if segment.first != segment.last and segment.intact():

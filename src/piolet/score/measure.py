@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import duckdb
+
 from piolet.core.nouns import Gpu
 from piolet.logbook.quality import GAP_PERIODS
 from piolet.logbook.reader import Reader
@@ -45,10 +47,7 @@ def prepare(reader: Reader, job: JobRecord) -> Window | None:
     window = window_of(reader, job)
     if window is None:
         return None
-    gpus = list(job.gpus) or _seen(reader)
-    _allocate(reader, gpus)
-    for macro in _MACROS:
-        reader.database.execute(f"CREATE OR REPLACE TEMP MACRO {macro}")
+    allocate(reader.database, job.gpus or seen(reader.database))
     often = (job.period_s("gpu") or 0.0) < window.bin_s
     reader.database.execute(_seconds(window, average=often))
     doubled = 0 if often else _doubled(reader)
@@ -82,14 +81,18 @@ def window_of(reader: Reader, job: JobRecord) -> Window | None:
     return Window(start_ns, end_ns, max(1.0, period_s)) if end_ns > start_ns else None
 
 
-def _seen(reader: Reader) -> list[tuple[str, Gpu]]:
-    found = reader.database.execute("SELECT DISTINCT node, gpu, uuid FROM gpu ORDER BY ALL").fetchall()
+def seen(database: duckdb.DuckDBPyConnection) -> list[tuple[str, Gpu]]:
+    """Return the GPUs that have samples, for a job that does not say which it was given."""
+    found = database.execute("SELECT DISTINCT node, gpu, uuid FROM gpu ORDER BY ALL").fetchall()
     return [(str(node), Gpu(int(index or 0), str(uuid or ""))) for node, index, uuid in found]
 
 
-def _allocate(reader: Reader, gpus: Sequence[tuple[str, Gpu]]) -> None:
+def allocate(database: duckdb.DuckDBPyConnection, gpus: Sequence[tuple[str, Gpu]]) -> None:
+    """Make the table `allocated`, numbered as `gpus` are, and the macros of `samples`."""
+    for macro in _MACROS:
+        database.execute(f"CREATE OR REPLACE TEMP MACRO {macro}")
     columns = ", ".join(f'"{key}" DOUBLE' for key in KEYS)
-    reader.database.execute(
+    database.execute(
         "CREATE OR REPLACE TEMP TABLE allocated "
         f"(id INTEGER, node VARCHAR, gpu INTEGER, uuid VARCHAR, model VARCHAR, key VARCHAR, {columns})"
     )
@@ -103,7 +106,7 @@ def _allocate(reader: Reader, gpus: Sequence[tuple[str, Gpu]]) -> None:
     ]
     if table:
         marks = ", ".join("unnest(?)" for _ in table[0])
-        reader.database.execute(
+        database.execute(
             f"INSERT INTO allocated SELECT {marks}",
             [list(column) for column in zip(*table, strict=True)],
         )
@@ -118,13 +121,20 @@ _MACROS = (
 
 
 def _seconds(window: Window, *, average: bool) -> str:
-    """Return the query that makes `seconds`. To `average` samples of one second costs as much as all the rest."""
+    """Return the statement that makes `seconds`."""
+    return f"CREATE OR REPLACE TEMP TABLE seconds AS {samples(window, average=average)}"
+
+
+def samples(window: Window, *, average: bool, more: str = "") -> str:
+    """Return the query of all GPU-seconds with their saturations, over `gpu` and `allocated`.
+
+    To `average` samples of one second costs as much as all the rest. `more` are further columns of `gpu` (AS a name).
+    """
     period_ns = round(window.bin_s * 1e9)
     avg, most, least, bits = ("avg", "max", "min", "bit_or") if average else ("", "", "", "")
     pipes = ", ".join(f"{avg}(as_ratio(g.{pipe}_active_ratio)) AS {pipe}" for pipe in PIPES)
     highest_pipe = ", ".join(f"m.{pipe} / a.{pipe}" for pipe in PIPES)
     return f"""
-    CREATE OR REPLACE TEMP TABLE seconds AS
     WITH means AS (
         SELECT a.id, g.time_ns // {period_ns} AS bin, {least}(g.time_ns) AS time_ns, {pipes},
             {avg}(as_ratio(g.dram_active_ratio)) AS dram,
@@ -136,7 +146,7 @@ def _seconds(window: Window, *, average: bool) -> str:
             {avg}(greatest(g.pcie_rx_bytes_per_s, g.pcie_tx_bytes_per_s))::FLOAT AS pcie,
             {avg}(g.power_w)::FLOAT AS power_w, {most}(g.temperature_c) AS temperature_c,
             {most}(g.energy_j) AS energy_j, {most}(g.memory_used_bytes) AS memory_used_bytes,
-            {bits}(g.throttle_reasons) AS throttle
+            {bits}(g.throttle_reasons) AS throttle{more}
         FROM gpu g JOIN allocated a
             ON a.node = g.node AND a.key = coalesce(nullif(g.uuid, ''), g.node || ':' || g.gpu)
         WHERE g.time_ns >= {window.start_ns - period_ns} AND g.time_ns < {window.end_ns + period_ns}

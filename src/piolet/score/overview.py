@@ -57,7 +57,10 @@ class NodeStory:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """A logbook as people want to see it. `never_collected` names families and columns without any value."""
+    """A logbook as people want to see it. `never_collected` names families and columns without any value.
+
+    `stacks` are the nodes whose stacks were collected when a hang was suspected.
+    """
 
     logbook: Logbook
     job: JobRecord
@@ -72,6 +75,7 @@ class Overview:
     work: Work = NOTHING_TOLD
     resources: Resources | None = None
     verified: tuple[Verified, ...] = ()
+    stacks: tuple[str, ...] = ()
 
     @property
     def advice(self) -> tuple[Advice, ...]:
@@ -107,6 +111,7 @@ def overview(reader: Reader, parameters: float | None = None) -> Overview:
         work=work(reader, score, parameters),
         resources=resources(reader, window, score) if window else None,
         verified=verified(reader.own(verified_files(logbook))),
+        stacks=tuple(path.stem for path in reader.own(sorted(logbook.stacks.glob("*.txt")))),
     )
 
 
@@ -126,6 +131,9 @@ def node_stories(job: JobRecord, checks: Sequence[CheckResult]) -> tuple[NodeSto
     The first `request.nodes` of the allocation are those asked for, the rest are spares; used spares take the places
     of refused nodes in order.
     """
+    vetted: dict[str, list[CheckResult]] = {}
+    for check in checks:
+        vetted.setdefault(check.node, []).append(check)
     reasons = {refusal.node: refusal.reason for refusal in job.refused}
     held = [each.node for each in job.allocation]
     spares = set(held[job.request.nodes :]) if job.request.spares else set()
@@ -135,9 +143,9 @@ def node_stories(job: JobRecord, checks: Sequence[CheckResult]) -> tuple[NodeSto
         role = _role(each.used, each.node in reasons, each.node in spares)
         place = next(gone, "") if role is Role.SPARE_USED else ""
         reason = reasons.get(each.node, "")
-        stories.append(NodeStory(each.node, role, len(each.gpus), *_vetted(each.node, checks), reason, place))
+        stories.append(NodeStory(each.node, role, len(each.gpus), *_vetted(vetted.get(each.node, ())), reason, place))
     stories += [
-        NodeStory(node, Role.REFUSED, 0, *_vetted(node, checks), reason)
+        NodeStory(node, Role.REFUSED, 0, *_vetted(vetted.get(node, ())), reason)
         for node, reason in reasons.items()
         if node not in held
     ]
@@ -152,11 +160,10 @@ def _role(used: bool, refused: bool, spare: bool) -> Role:  # noqa: FBT001 - thr
     return Role.SPARE_USED if spare else Role.USED
 
 
-def _vetted(node: str, checks: Sequence[CheckResult]) -> tuple[int, tuple[str, ...]]:
+def _vetted(checks: Sequence[CheckResult]) -> tuple[int, tuple[str, ...]]:
     """Return how many checks passed, and what the others said."""
-    own = [check for check in checks if check.node == node]
-    passed = sum(1 for check in own if check.status is Status.PASS)
-    return passed, tuple(f"{check.check}: {check.reason}" for check in own if check.status is not Status.PASS)
+    passed = sum(1 for check in checks if check.status is Status.PASS)
+    return passed, tuple(f"{check.check}: {check.reason}" for check in checks if check.status is not Status.PASS)
 
 
 def never_collected(reader: Reader) -> tuple[str, ...]:

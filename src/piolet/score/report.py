@@ -157,6 +157,7 @@ def page(
             command=shlex.join(view.job.command),
             facts=facts(view),
             held=held(view.job),
+            stacks=NodeSet(view.stacks),
             steps=waterfall(score),
             time=over_time,
             panels=panels(over_time, weights),

@@ -11,8 +11,9 @@ from typing import Any, Self
 from piolet.core.errors import UsageError
 from piolet.core.nouns import CheckResult, Interval
 from piolet.core.text import did_you_mean
-from piolet.logbook import ownership, reader, records
+from piolet.logbook import environments, ownership, records
 from piolet.logbook.layout import Logbook
+from piolet.logbook.reader import Reader, read
 from piolet.logbook.schema import FAMILIES
 from piolet.watch import quality, series
 from piolet.watch.access import Grant
@@ -20,7 +21,12 @@ from piolet.watch.quality import DataQuality
 from piolet.watch.series import SECOND_NS, Metric, Series, Split
 from piolet.watch.tables import Table
 
-CONFIG = {"memory_limit": "2GB", "threads": 2, "temp_directory": "", "python_enable_replacements": "false"}
+CONFIG: Mapping[str, str | int] = {
+    "memory_limit": "2GB",
+    "threads": 2,
+    "temp_directory": "",
+    "python_enable_replacements": "false",
+}
 """DuckDB's limits for one open job."""
 
 DOCUMENTS = ("report.html", "job.json", "outcome.json", "findings.json", "environment.lock.json")
@@ -48,7 +54,7 @@ class Book:
     def __init__(self, grant: Grant, config: Mapping[str, Any] = CONFIG) -> None:
         self.grant = grant
         self._config = config
-        self._opened: reader.Reader | None = None
+        self._opened: dict[tuple[tuple[str, ...], tuple[str, ...]], Reader] = {}
 
     @property
     def logbook(self) -> Logbook:
@@ -61,14 +67,21 @@ class Book:
         return records.read_job(self.logbook.job)
 
     @property
-    def reader(self) -> reader.Reader:
+    def reader(self) -> Reader:
         """The views over the segments, for queries of our own; what users type goes to `piolet.watch.console`.
 
         They are opened when they are asked for first: most of what a page shows is known without them.
         """
-        if self._opened is None:
-            self._opened = reader.read(self.logbook, owner=self.grant.job.owner, config=self._config)
-        return self._opened
+        return self._open()
+
+    def _open(self, families: tuple[str, ...] = tuple(FAMILIES), nodes: tuple[str, ...] = ()) -> Reader:
+        """Open the segments of some families and nodes: of a large job all take seconds."""
+        key = families, nodes
+        if key not in self._opened:
+            self._opened[key] = read(
+                self.logbook, owner=self.grant.job.owner, config=self._config, families=families, nodes=nodes
+            )
+        return self._opened[key]
 
     @property
     def period_s(self) -> float:
@@ -108,13 +121,13 @@ class Book:
         metric: Metric,
         *,
         split: Split = Split.JOB,
-        node: str = "",
+        nodes: tuple[str, ...] = (),
         interval: Interval | None = None,
         points: int = 400,
     ) -> Series:
         """Return a metric over `interval` (default: all of it) in at most `points` bins that keep every peak.
 
-        `node` restricts it to one node.
+        `nodes` restricts it to some nodes.
 
         Raises:
             UsageError: there is no such metric, or nothing was recorded yet.
@@ -122,10 +135,15 @@ class Book:
         span = interval or self.interval
         if span is None:
             raise UsageError("nothing was recorded yet", where=str(self.logbook.path), remedy="wait, or see its events")
-        expected = self._expected(metric.family, node)
-        period_s = self.job.period_s(metric.family) or self.period_s
+        metric.check()
         return series.read_series(
-            self.reader, metric, span, split, node=node, points=points, period_s=period_s, expected=expected
+            self._open((metric.family,), nodes),
+            metric,
+            span,
+            split,
+            points=points,
+            period_s=self.job.period_s(metric.family) or self.period_s,
+            expected=self._expected(metric.family, nodes),
         )
 
     def events(
@@ -137,7 +155,8 @@ class Book:
         most: int = MOST_EVENTS,
     ) -> tuple[Event, ...]:
         """Return what happened, on `node` if one is given, in order; of more than `most`, errors and warnings first."""
-        found = self.reader.database.execute(
+        opened = self._open(("events",))
+        found = opened.database.execute(
             """
             SELECT time_ns, node, gpu, coalesce(kind, ''), coalesce(code, ''), coalesce(severity, ''),
                 coalesce(message, '')
@@ -178,6 +197,16 @@ class Book:
         own = ownership.own_files(self.logbook, paths, self.grant.job.owner)
         return records.read_checks(self.logbook.vet) if paths == own else ()
 
+    def verified(self) -> tuple[environments.Verified, ...]:
+        """Return what held in the containers of the job."""
+        paths = environments.verified_files(self.logbook)
+        return environments.verified(ownership.own_files(self.logbook, paths, self.grant.job.owner))
+
+    def stacks(self) -> tuple[str, ...]:
+        """Return the nodes whose stacks were collected when a hang was suspected."""
+        paths = sorted(self.logbook.stacks.glob("*.txt"))
+        return tuple(path.stem for path in ownership.own_files(self.logbook, paths, self.grant.job.owner))
+
     def output(self) -> Path | None:
         """Return the file of the job's output, which `piolet run` keeps beside the logbook; None if there is none."""
         path = self.logbook.path.with_name(f"{self.logbook.path.name}.log")
@@ -199,9 +228,9 @@ class Book:
 
     def close(self) -> None:
         """Close the database."""
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
+        for each in self._opened.values():
+            each.close()
+        self._opened.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -219,9 +248,9 @@ class Book:
         ).fetchall()[0]
         return found
 
-    def _expected(self, family: str, node: str) -> int | None:
-        """Return how many rows a period should bring, of all nodes or of one."""
+    def _expected(self, family: str, nodes: tuple[str, ...]) -> int | None:
+        """Return how many rows a period should bring, of all nodes or of some."""
         if family == "gpu":
-            return sum(node in {"", name} for name, _ in self.job.gpus) or None
-        used = (held for held in self.job.allocation if held.used and node in {"", held.node})
+            return sum(not nodes or name in nodes for name, _ in self.job.gpus) or None
+        used = (held for held in self.job.allocation if held.used and (not nodes or held.node in nodes))
         return sum(1 for _ in used) or None if family == "host" else None

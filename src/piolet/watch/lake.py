@@ -6,7 +6,7 @@ both engines over the same files. The tables are the families, with the job besi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import duckdb
 
 from piolet.core.errors import ToolMissing, UsageError
 from piolet.core.text import did_you_mean
+from piolet.logbook import segments
 from piolet.logbook.schema import FAMILIES
 from piolet.watch.console import Answer, only_select
 from piolet.watch.rollups import ROLLUPS
@@ -193,13 +194,24 @@ def _exact(node: exp.Expression) -> exp.Expression:
 def _in_duckdb(root: Path, source: Source) -> str:
     columns = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in source.columns)
     job = f"split_part(filename, '/', -{source.job_part}) AS job, " if source.job_part else ""
-    if not any(root.glob(source.pattern)):
-        return f"SELECT {job}* EXCLUDE (filename) FROM (SELECT {columns}, '' AS filename WHERE false)"  # noqa: S608 - known columns
-    path = _escaped(str(root / source.pattern))
-    return (
-        f"SELECT {job}* EXCLUDE (filename) FROM (SELECT {columns}, '' AS filename WHERE false "  # noqa: S608 - quoted
-        f"UNION ALL BY NAME SELECT * FROM read_parquet('{path}', union_by_name = true, filename = true))"
+    none = f"SELECT {columns}, '' AS filename WHERE false"
+    files = ", ".join(f"'{_escaped(str(path))}'" for path in _files(root, source))
+    rows = (
+        f"SELECT * FROM read_parquet([{files}], union_by_name = true, filename = true)"  # noqa: S608 - quoted
+        if files
+        else none
     )
+    return f"SELECT {job}* EXCLUDE (filename) FROM ({none} UNION ALL BY NAME {rows})"  # noqa: S608 - quoted
+
+
+def _files(root: Path, source: Source) -> Iterator[Path]:
+    """Yield the files of a table; of segments not those that a merged one covers, as a running job has."""
+    directory, _, pattern = source.pattern.rpartition("/")
+    for each in sorted(root.glob(directory)):
+        if source.job_part:
+            yield from (segment.path for segment in segments.list_segments(each))
+        else:
+            yield from sorted(each.glob(pattern))
 
 
 def _in_clickhouse(root: str, source: Source, files: str) -> str:

@@ -111,20 +111,19 @@ def value(metric: Metric) -> str:
     return f"CASE WHEN {column} BETWEEN 0 AND 1 THEN {column} END" if metric.unit == "1" else column
 
 
-def statement(metric: Metric, split: Split, node: str = "") -> str:
-    """Return the query of a series: parameters start, end, width (ns), and name (family `user`), node."""
+def statement(metric: Metric, split: Split) -> str:
+    """Return the query of a series: parameters start, end, width (ns), and name (family `user`)."""
     family = FAMILIES[metric.family]
     line_node = "''" if split is Split.JOB else "node"
     line = device(family) if split is Split.DEVICE else "''"
     named = " AND name = $name" if metric.family == "user" else ""
-    there = " AND node = $node" if node else ""
     return f"""
         SELECT line_node, line_device, bin, avg(value) AS mean, min(value) AS low, max(value) AS high,
             count(value) AS samples
         FROM (
             SELECT {line_node} AS line_node, {line} AS line_device,
                 CAST(floor((time_ns - $start) / $width) AS BIGINT) AS bin, CAST({value(metric)} AS DOUBLE) AS value
-            FROM {_quoted(family.name)} WHERE time_ns >= $start AND time_ns < $end{named}{there}
+            FROM {_quoted(family.name)} WHERE time_ns >= $start AND time_ns < $end{named}
         ) AS samples
         WHERE value IS NOT NULL
         GROUP BY line_node, line_device, bin ORDER BY line_node, line_device, bin
@@ -137,7 +136,6 @@ def read_series(
     interval: Interval,
     split: Split,
     *,
-    node: str = "",
     points: int,
     period_s: float,
     expected: int | None,
@@ -146,14 +144,11 @@ def read_series(
 
     `expected` is the number of lines that should report every period.
     """
-    metric.check()
     width_ns = bin_width_ns(interval, points, period_s)
     parameters: dict[str, Any] = {"start": interval.start_ns, "end": interval.end_ns, "width": width_ns}
     if metric.family == "user":
         parameters["name"] = metric.column
-    if node:
-        parameters["node"] = node
-    found = reader.database.execute(statement(metric, split, node), parameters).fetchall()
+    found = reader.database.execute(statement(metric, split), parameters).fetchall()
     lines = tuple(
         _line(node, name, list(rows), interval, width_ns) for (node, name), rows in groupby(found, key=_line_of)
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
@@ -24,6 +25,7 @@ from piolet.logbook import layout
 from piolet.watch import Archive
 from piolet.web.editors import Editors
 from piolet.web.gate import Gate, Headers
+from piolet.web.glance import Glances
 from piolet.web.kept import Kept
 from piolet.web.limits import Limits
 from piolet.web.login import Login, TokenLogin, login_of
@@ -48,6 +50,7 @@ def build(settings: Settings, *, login: Login | None = None, root: Path | None =
         routes=[*login.routes, *routes()],
         middleware=[
             Middleware(Headers),
+            Middleware(GZipMiddleware, minimum_size=1000, compresslevel=4),
             Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, *settings.web.hosts], www_redirect=False),
             Middleware(
                 SessionMiddleware,
@@ -64,6 +67,7 @@ def build(settings: Settings, *, login: Login | None = None, root: Path | None =
     application.state.kept = Kept()
     application.state.editors = Editors() if isinstance(login, TokenLogin) else None
     application.state.fleet = fleet.Desk(settings.fleet)
+    application.state.glances = Glances(lambda: application.state.fleet.policy().racks)
     return application
 
 
@@ -89,6 +93,7 @@ def routes() -> list[Route | Mount]:
         Route(f"{one}/report", job.report),
         Route(f"{one}/logbook.tar", job.logbook),
         Route(f"{one}/files/{{name}}", job.document),
+        Route(f"{one}/stacks/{{node}}", job.stacks),
         Route(f"{one}/notebook.py", notebooks.source),
         Route(f"{one}/notebook", notebooks.editor, methods=["POST"]),
         Route("/nodes/{cluster}/{node}", nodes.node),

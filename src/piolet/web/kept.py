@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,7 +28,7 @@ T = TypeVar("T")
 
 MOST_KEPT = 256
 AT_ONCE = 2
-"""Answers that are computed at the same time; each may use as much memory as DuckDB is given."""
+"""Answers that are computed at the same time, of quick questions and of others; each may use what DuckDB is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,34 +57,48 @@ class Kept:
     def __init__(self) -> None:
         self._asked: OrderedDict[tuple[object, ...], _Asked] = OrderedDict()
         self._lock = Lock()
-        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="kept")
+        self._pools = {quick: ThreadPoolExecutor(AT_ONCE, thread_name_prefix="kept") for quick in (True, False)}
 
-    async def answer(self, grant: Grant, question: Callable[[Book], T], wait_s: float | None = None) -> Answer[T]:
+    async def answer(
+        self, grant: Grant, question: Callable[[Book], T], wait_s: float | None = None, *, quick: bool = False
+    ) -> Answer[T]:
         """Return the answer to `question` about a job, waiting for it as long as `wait_s` (None: until it is there).
 
-        A question that is a `partial` looks at more than the job, so that its answer is this viewer's alone.
+        A question that is a `partial` looks at more than the job, so that its answer is this viewer's alone. Those that
+        are `quick` do not wait for others, with which a large job may be busy for a minute.
 
         Raises:
             PioletError: the logbook cannot be read.
         """
-        asked = self._ask(grant, question)
-        try:
-            found = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(asked.future)), wait_s)
-        except TimeoutError:
-            return Answer(asked.before, "")
-        return Answer(found, asked.stamp)
+        until = None if wait_s is None else time.monotonic() + wait_s
+        asked = self._ask(grant, question, self._pools[quick])
+        found = await _result(asked, until)
+        if found and asked.stamp != stamp(grant.job.logbook):  # it was under way already, and is older than the request
+            newer = self._ask(grant, question, self._pools[quick])
+            found = await _result(newer, until) or found
+        return found or Answer(asked.before, "")
 
-    def _ask(self, grant: Grant, question: Callable[[Book], T]) -> _Asked:
+    def _ask(self, grant: Grant, question: Callable[[Book], T], pool: ThreadPoolExecutor) -> _Asked:
         key, now = _key(grant, question), stamp(grant.job.logbook)
         with self._lock:
             kept = self._asked.get(key)
             if kept is None or (kept.stamp != now and kept.future.done()) or _failed(kept.future):
                 before = None if kept is None or _failed(kept.future) else kept.future.result()
-                kept = self._asked[key] = _Asked(now, self._pool.submit(_answered, grant, question), before)
+                kept = self._asked[key] = _Asked(now, pool.submit(_answered, grant, question), before)
             self._asked.move_to_end(key)
             while len(self._asked) > MOST_KEPT:
                 self._asked.popitem(last=False)
         return kept
+
+
+async def _result(asked: _Asked, until: float | None) -> Answer[Any] | None:
+    """Wait for an answer until a time of the clock; None if it is not there by then."""
+    wait_s = None if until is None else max(0.0, until - time.monotonic())
+    try:
+        found = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(asked.future)), wait_s)
+    except TimeoutError:
+        return None
+    return Answer(found, asked.stamp)
 
 
 def _key(grant: Grant, question: Callable[[Book], Any]) -> tuple[object, ...]:

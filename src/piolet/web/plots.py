@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from piolet.core.errors import UsageError
@@ -11,27 +12,45 @@ from piolet.core.text import plural
 from piolet.score import words
 from piolet.watch import Book, Line, Metric, Series, Split
 from piolet.watch.book import Event
+from piolet.watch.series import bin_width_ns
+from piolet.web.digest import Digest
 
 POINTS = 420
+FEW_POINTS = 210
+"""Points of each of many lines."""
+
+LEAST_POINTS = 200
+"""A digest that has fewer in a range is too coarse for it."""
+
 MOST_LINES = 64
 """Lines of a plot; more is a heat map's business."""
 
-_SIGNIFICANT = 5
+_SIGNIFICANT = 4
 _SECOND_NS = 1e9
 
 
-def plot(
-    book: Book, metric: Metric, *, split: Split, node: str = "", from_s: float | None = None, to_s: float | None = None
-) -> dict[str, Any]:
-    """Return the plot of a metric between two times, in seconds since the program's start.
+@dataclass(frozen=True, slots=True)
+class Plotted:
+    """What a plot shows: a metric of some nodes (none: all) between two times, in seconds since the program's start."""
+
+    metric: Metric
+    split: Split = Split.JOB
+    nodes: tuple[str, ...] = ()
+    from_s: float | None = None
+    to_s: float | None = None
+
+
+def plot(book: Book, digest: Digest | None, wanted: Plotted) -> dict[str, Any]:
+    """Return a plot's data.
 
     Raises:
         UsageError: no such metric, nothing recorded, or more lines than a plot can show.
     """
-    whole = book.interval
+    wanted.metric.check()
+    whole = digest.interval if digest else book.interval
     if whole is None:
         return {"times": [], "lines": [], "unit": "", "marks": [], "summary": "nothing was recorded yet"}
-    series = book.series(metric, split=split, node=node, interval=_within(whole, from_s, to_s), points=POINTS)
+    series = _series(book, digest, wanted, _within(whole, wanted.from_s, wanted.to_s))
     if len(series.lines) > MOST_LINES:
         raise UsageError(
             f"{len(series.lines)} lines are more than a plot can show", remedy="split by job, or look at one node"
@@ -40,11 +59,26 @@ def plot(
     return {
         "times": [round((time - whole.start_ns) / _SECOND_NS, 3) for time in bins],
         "lines": [_line(line, bins) for line in series.lines],
-        "unit": "%" if metric.unit == "1" else metric.unit,
+        "band": _band(series.lines, bins),
+        "unit": "%" if wanted.metric.unit == "1" else wanted.metric.unit,
         "coverage": series.coverage_ratio,
-        "marks": [_mark(event, whole) for event in book.events(kinds=("xid", "throttle")) if node in {"", event.node}],
+        "marks": [_mark(event, whole) for event in _marking(book, wanted.nodes)],
         "summary": summary(series),
     }
+
+
+def _series(book: Book, digest: Digest | None, wanted: Plotted, interval: Interval) -> Series:
+    """Return what the digest keeps, where that is fine enough; else what was recorded."""
+    points = POINTS if wanted.split is Split.JOB or len(wanted.nodes) == 1 else FEW_POINTS
+    period_s = book.job.period_s(wanted.metric.family) or book.period_s
+    if digest and digest.fine_enough(wanted.metric, wanted.split, bin_width_ns(interval, LEAST_POINTS, period_s)):
+        return digest.series(wanted.metric, interval, wanted.split, wanted.nodes, points=points)
+    return book.series(wanted.metric, split=wanted.split, nodes=wanted.nodes, interval=interval, points=points)
+
+
+def _marking(book: Book, nodes: Sequence[str]) -> Iterator[Event]:
+    found = book.events(kinds=("xid", "throttle"))
+    return (event for event in found if not nodes or event.node in nodes)
 
 
 def plot_of_answer(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, Any] | None:
@@ -109,20 +143,26 @@ def _within(whole: Interval, from_s: float | None, to_s: float | None) -> Interv
 
 
 def _line(line: Line, bins: Sequence[int]) -> dict[str, Any]:
-    place = {time: number for number, time in enumerate(line.times_ns)}
+    mean = dict(zip(line.times_ns, line.mean, strict=True))
+    return {"name": line.name, "mean": [_short(mean.get(time)) for time in bins]}
 
-    def spread(values: Sequence[float]) -> list[float | None]:
-        return [_short(values[place[time]]) if time in place else None for time in bins]
 
-    return {"name": line.name, "mean": spread(line.mean), "low": spread(line.low), "high": spread(line.high)}
+def _band(lines: Sequence[Line], bins: Sequence[int]) -> dict[str, list[float | None]]:
+    """Return the lowest and the highest value of all lines at each time: no peak is lost, however many they are."""
+    low: dict[int, float] = {}
+    high: dict[int, float] = {}
+    for line in lines:
+        for time, lowest, highest in zip(line.times_ns, line.low, line.high, strict=True):
+            low[time], high[time] = min(lowest, low.get(time, lowest)), max(highest, high.get(time, highest))
+    return {"low": [_short(low.get(time)) for time in bins], "high": [_short(high.get(time)) for time in bins]}
 
 
 def _mark(event: Event, whole: Interval) -> dict[str, Any]:
     return {"at": (event.time_ns - whole.start_ns) / _SECOND_NS, "severity": event.severity}
 
 
-def _short(value: float) -> float:
-    return float(f"{value:.{_SIGNIFICANT}g}")
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.{_SIGNIFICANT}g}")
 
 
 def _said(value: float, unit: str) -> str:

@@ -8,8 +8,10 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from piolet.logbook.records import Evidence
+from piolet.score.advice import gain
 from piolet.score.drawing import clock
-from piolet.score.words import NOTHING, duration, energy, percent
+from piolet.score.stages import summed
+from piolet.score.words import NOTHING, duration, energy, percent, phase_times
 from piolet.watch import JobSummary, words
 
 _LEAST_MARGIN_S = 30.0
@@ -57,14 +59,17 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "address": address,
     "clock": clock,
     "fact": words.fact,
+    "gain": gain,
     "never": words.never,
     "plotted": plotted,
     "duration": duration,
     "energy": energy,
     "took": took,
     "percent": percent,
+    "phase_times": phase_times,
     "shares": words.shares,
     "stamp": stamp,
+    "summed": lambda score: summed(score.phases),
     "tone": tone,
     "troubles": lambda found: list(words.troubles(found)),
 }

@@ -9,7 +9,10 @@ import pyarrow as pa
 import pytest
 
 from piolet.cli.main import run_command
+from piolet.core.errors import Refused, StorageError
+from piolet.logbook import keeping, merging, upgrading
 from piolet.logbook.layout import Logbook
+from piolet.logbook.records import Outcome, write_outcome
 from piolet.logbook.writer import SegmentWriter
 
 
@@ -93,3 +96,41 @@ def test_rm_shows_what_it_would_remove_then_removes_it(book: Logbook, capsys: py
     assert book.job.exists()
     assert run_command(["logbook", "rm", "4711"]) == 0
     assert not book.path.exists()
+
+
+def test_a_logbook_of_a_newer_version_is_left_as_it_is(tmp_path: Path) -> None:
+    record = made_logbooks.job()
+    logbook = made_logbooks.write(tmp_path, record, made_logbooks.constant(record, 3, power_w=1.0))
+    write_outcome(logbook.outcome, Outcome("COMPLETED", 0))
+    [segment] = logbook.family("gpu").glob("*.parquet")
+    columns = f"SELECT 1 AS colour, * EXCLUDE (source) FROM read_parquet({merging.quoted(segment)})"  # noqa: S608 - quoted
+    with merging.connect() as database:
+        merging.copy(database, columns, segment)
+    content = segment.read_bytes()
+    with pytest.raises(Refused, match="newer version"):
+        upgrading.upgrade(logbook)
+    assert segment.read_bytes() == content
+
+
+def test_an_upgrade_that_stopped_half_way_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = made_logbooks.job(["node1", "node2"])
+    logbook = made_logbooks.write(tmp_path, record, made_logbooks.constant(record, 3, power_w=1.0))
+    write_outcome(logbook.outcome, Outcome("COMPLETED", 0))
+    paths = sorted(logbook.family("gpu").glob("*.parquet"))
+    with merging.connect() as database:
+        for path in paths:
+            merging.copy(database, f"SELECT * EXCLUDE (source) FROM read_parquet({merging.quoted(path)})", path)  # noqa: S608 - same
+    real, allowed = merging.copy, iter([True])
+
+    def once(database: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
+        if not next(allowed, False):
+            raise StorageError("no space left", where=str(path), remedy="free some")
+        real(database, query, path)
+
+    monkeypatch.setattr(merging, "copy", once)
+    with pytest.raises(StorageError):
+        upgrading.upgrade(logbook)
+    monkeypatch.undo()
+    assert keeping.verify(logbook) == []
+    assert upgrading.upgrade(logbook) == paths[1:]
+    assert upgrading.upgrade(logbook) == []

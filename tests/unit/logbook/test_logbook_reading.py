@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -186,8 +187,8 @@ def test_a_segment_merged_between_listing_and_reading_is_read_in_its_other_place
     writer = _flushed(logbook, 2)
     listed = segments.list_segments
 
-    def then_merge(directory: Path) -> list[segments.Segment]:
-        found = listed(directory)
+    def then_merge(directory: Path, nodes: Collection[str]) -> list[segments.Segment]:
+        found = listed(directory, nodes)
         monkeypatch.setattr(segments, "list_segments", listed)
         writer.close()
         return found

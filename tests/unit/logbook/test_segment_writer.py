@@ -220,8 +220,12 @@ def test_merging_only_what_is_new_leaves_merged_segments_alone(logbook: Logbook)
         later.append("host", _row(second))
         later.flush()
     merge(connect(), directory, FAMILIES["host"], "n1", new=True)
-    assert _names(logbook) == ["n1-000001+000003.parquet", "n1-000004+000005.parquet"]
+    merged = ["n1-000001+000003.parquet", "n1-000004+000005.parquet"]
+    read_meanwhile = ["n1-000004.parquet", "n1-000005.parquet"]
+    assert sorted(path.name for path in directory.iterdir()) == sorted([*merged, *read_meanwhile])
     assert _seconds(logbook) == [0, 1, 2, 7, 8]
+    merge(connect(), directory, FAMILIES["host"], "n1", new=True)
+    assert sorted(path.name for path in directory.iterdir()) == merged
 
 
 def test_a_merged_segment_stays_small(logbook: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:

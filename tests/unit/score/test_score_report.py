@@ -11,9 +11,10 @@ import made_logbooks
 import pytest
 
 from piolet.core.errors import StorageError
+from piolet.core.files import write_text
 from piolet.core.nouns import Severity
 from piolet.logbook.layout import Logbook
-from piolet.logbook.records import Diagnosis, Findings, write_findings
+from piolet.logbook.records import Diagnosis, Findings, Outcome, write_findings, write_outcome
 from piolet.score import drawing, words, write_report
 from piolet.score.drawing import heat_image, holes, plot, time_ticks
 from piolet.score.timeline import HeatRow, Series
@@ -78,6 +79,17 @@ def test_the_page_tells_the_story(page: str) -> None:
         "no InfiniBand device on this node",
     ):
         assert words_ in page
+
+
+def test_an_early_end_and_its_stacks_are_told(tmp_path: Path) -> None:
+    job = made_logbooks.job()
+    logbook = made_logbooks.write(tmp_path, job, made_logbooks.constant(job, 5, tensor_active=0.5, dram_active=0.1))
+    write_outcome(logbook.outcome, Outcome("FAILED", 143, "no work for 300 s", aborted_on="hang"))
+    for node in ("node1", "node2"):
+        write_text(logbook.stacks / f"{node}.txt", "== rank 0")
+    page = write_report(logbook).read_text(encoding="utf-8")
+    assert "Ended early by Piolet, on hang." in page
+    assert "of node[1-2]." in page
 
 
 def test_text_of_the_job_is_escaped(tmp_path: Path) -> None:

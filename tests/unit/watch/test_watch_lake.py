@@ -16,7 +16,9 @@ from made_logbooks import SECOND_NS, START_NS
 
 from piolet.cli.main import run_command
 from piolet.core.errors import UsageError
+from piolet.logbook import merging
 from piolet.logbook.records import Outcome, write_outcome
+from piolet.logbook.writer import SegmentWriter
 from piolet.watch import Archive, Metric, Split, Viewer, lake, rollups, series
 
 DAY = datetime.fromtimestamp(START_NS / SECOND_NS, UTC).date()
@@ -121,6 +123,18 @@ def test_the_questions_find_what_is_there(root: Path) -> None:
     assert {row[:2] for row in rows_of("throttled")} == {("n3", 1), ("n5", 1), ("n7", 1)}
     assert {row[2] for row in rows_of("errors")} == {1}
     assert len(rows_of("errors")) == 8, "those of the running job too"
+
+
+def test_what_is_being_merged_counts_once(tmp_path: Path) -> None:
+    record = made_logbooks.job(program_ended_ns=None)
+    logbook = made_logbooks.write(tmp_path, record, [])
+    writer = SegmentWriter(logbook, "node1")
+    for second in range(4):
+        writer.append("gpu", made_logbooks.row("node1", 0, second, power_w=400.0))
+        writer.flush()
+    merging.merge_node(logbook, "node1", new=True)
+    assert len(list(logbook.family("gpu").iterdir())) == 5, "readers of the small segments may go on"
+    assert lake.ask(tmp_path, "lab", "SELECT count(*) FROM gpu").rows == ((4,),)
 
 
 def test_days_without_roll_ups_are_found(root: Path) -> None:

@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from piolet.core.config import Settings, WebSettings
+from piolet.core.files import write_text
 from piolet.logbook.layout import Logbook
 from piolet.logbook.records import Outcome, write_outcome
 from piolet.web.app import build
@@ -59,6 +60,7 @@ def small_job(root: Path, job_id: str, *, user: str, name: str = "train", accoun
     )
     logbook = made_logbooks.write(root, record, rows)
     write_outcome(logbook.outcome, Outcome("COMPLETED", 0, ended_ns=record.program_ended_ns))
+    write_text(logbook.stacks / "node1.txt", "== rank 0")
     return logbook
 
 

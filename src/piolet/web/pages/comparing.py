@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from piolet.core.errors import UsageError
+from piolet.logbook.reader import rereading
 from piolet.score import words
 from piolet.score.compare import Comparison, compare_readers
 from piolet.watch import JobFilter
@@ -33,6 +34,7 @@ class Row:
         return self.before != self.after
 
 
+@rereading
 def compare(request: Request) -> Response:
     """The page: a choice of two jobs, and what differs between them."""
     first, second = request.query_params.get("a", ""), request.query_params.get("b", "")

@@ -68,16 +68,15 @@
 
   const options = (plot, data) => {
     const one = data.lines.length === 1, series = [{ label: "time", value: (_, at) => (at == null ? "–" : clock(at)) }], bands = [];
+    const said = (_, value) => shown(value, data.unit);
     data.lines.forEach((line, number) => {
       const stroke = colour(PALETTE[number % PALETTE.length]);
-      const said = (_, value) => shown(value, data.unit);
       series.push({ label: line.name, stroke, width: one ? 1.7 : 1.3, value: said, points: { show: false }, spanGaps: false });
-      if (one && line.high) {
-        series.push({ label: "highest", stroke: "transparent", value: said, points: { show: false } });
-        series.push({ label: "lowest", stroke: "transparent", value: said, points: { show: false } });
-        bands.push({ series: [2, 3], fill: `color-mix(in srgb, ${stroke} 22%, transparent)` });
-      }
     });
+    if (data.band) {
+      for (const label of ["highest", "lowest"]) series.push({ label, stroke: "transparent", value: said, points: { show: false } });
+      bands.push({ series: [series.length - 2, series.length - 1], fill: `color-mix(in srgb, ${colour(one ? PALETTE[0] : "soft")} ${one ? 22 : 14}%, transparent)` });
+    }
     const axis = { stroke: colour("soft"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, font: "11.5px system-ui, sans-serif" };
     return {
       width: plot.element.clientWidth, height: plot.element.dataset.height ? Number(plot.element.dataset.height) : 150,
@@ -113,15 +112,7 @@
     }
     ctx.restore();
   };
-  const columns = (data) => {
-    const found = [data.times];
-    const one = data.lines.length === 1;
-    for (const line of data.lines) {
-      found.push(line.mean);
-      if (one && line.high) found.push(line.high, line.low);
-    }
-    return found;
-  };
+  const columns = (data) => [data.times, ...data.lines.map((line) => line.mean), ...(data.band ? [data.band.high, data.band.low] : [])];
   const draw = (plot) => {
     if (!plot.data) return;
     plot.drawn?.destroy();
@@ -177,16 +168,15 @@
     if (!heat) return null;
     const names = JSON.parse(heat.dataset.names), box = heat.getBoundingClientRect();
     const row = Math.floor(((event.clientY - box.top) / box.height) * names.length);
-    const time = ((event.clientX - box.left) / box.width) * Number(heat.dataset.length);
-    return { heat, name: names[Math.min(Math.max(row, 0), names.length - 1)], time };
+    return { heat, names, row: Math.min(Math.max(row, 0), names.length - 1), time: ((event.clientX - box.left) / box.width) * Number(heat.dataset.length) };
   };
   document.addEventListener("pointermove", (event) => {
     const at = heatAt(event);
-    if (at) at.heat.nextElementSibling.textContent = `${at.name} at ${clock(at.time)}`;
+    if (at) at.heat.nextElementSibling.textContent = `${at.names[at.row]} at ${clock(at.time)}`;
   });
   document.addEventListener("click", (event) => {
     const at = heatAt(event);
-    if (at) location.href = at.heat.dataset.heat + encodeURIComponent(at.name.split(":")[0]);
+    if (at) location.href = at.heat.dataset.base + JSON.parse(at.heat.dataset.heat)[at.row];
   });
 
   // ---- fragments: a form that answers while one types, and a page that follows its job
@@ -207,8 +197,13 @@
     });
   }
   for (const part of all("[data-follow]")) {
+    let following = false;
     const follow = async () => {
-      await replace(part, location.href);
+      if (following) return;
+      following = true;
+      do await replace(part, location.href);
+      while (part.querySelector("[data-missing]"));  // the server waits for what is missing
+      following = false;
       if (!range()) loadAll();
     };
     if (part.dataset.follow === "reload") replace(part, location.href).then(() => location.reload());
