@@ -1,32 +1,27 @@
-"""Throughput of `piolet guard` on logs, scripts and images, each beside what the same bytes cost without it.
+"""Throughput of `piolet guard` on logs, scripts and images, beside detect-secrets and what reading alone costs.
 
-    python bench/guard_scan.py [--peers PYTHON] [--rounds 15] [--json FILE]
+    python bench/guard_scan.py [--rounds 15]
 
-PYTHON of --peers is an environment with detect-secrets, which looks for secrets in texts too; of a log it sees 1 MB,
-since it takes seconds for that. The log is that of a training run: every fiftieth line has an address or a name that
-secrets are given to, seven have a secret. The image has one gzip layer with the packages of this environment and the
-host's database of dpkg; its floor is Python's tarfile reading every member and looking at nothing. trivy and grype
-answer other questions of an image (vulnerabilities alone) and are in none of the registries of Python, Debian and npm,
-so the image has no peer beside it. Rounds alternate; the machine's other load meets all alike.
+The log is that of a training run: every fiftieth line has an address or a name that secrets are given to, some have a
+secret; detect-secrets sees its beginning, since it takes seconds for a megabyte. The image has one gzip layer with
+packages of this Python and the host's database of dpkg; its peer is Python's tarfile, which reads every member and
+looks at nothing. trivy and grype are in none of the registries of Python, Debian and npm, so no scanner is beside it.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import random
-import statistics
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
+from common import Result, in_turns, measured, peer, peer_help, report, timed
 from leaking import SCRIPT, SECRETS
 from oci_images import layout
 
@@ -34,13 +29,11 @@ from piolet.guard.image.scan import scan_image
 from piolet.guard.policy import ImageLimits
 from piolet.guard.texts import scan_logs, scan_scripts
 
-LOG_LINES = 80_000
-PEER_LINES = 6_000
+LOG_LINES, BEGINNING_LINES = 80_000, 4_000
 SCRIPTS = 400
 LARGEST_PACKAGE, IMAGE_BYTES = 30 << 20, 120 << 20
 PEER = """
 import sys, time
-from pathlib import Path
 from detect_secrets import SecretsCollection
 from detect_secrets.settings import default_settings
 began = time.perf_counter()
@@ -48,63 +41,75 @@ with default_settings():
     found = SecretsCollection()
     for name in sys.stdin.read().splitlines():
         found.scan_file(name)
-print(time.perf_counter() - began, sum(len(each) for each in found.data.values()))
+print(time.perf_counter() - began)
 """
 
 
 def main() -> None:
-    """Measure, print a table, and write JSON if asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", help="python of an environment with detect-secrets")
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         made = Path(name)
-        log, short = written_log(made / "run.log", LOG_LINES), written_log(made / "short.log", PEER_LINES)
-        scripts = written_scripts(made / "scripts")
-        image = written_image(made / "image")
-        work: dict[str, tuple[Callable[[], object], int]] = {
-            "piolet log": (lambda: scan_logs([log]), log.stat().st_size),
-            "read log": (log.read_text, log.stat().st_size),
-            "piolet scripts": (lambda: scan_scripts([scripts]), size_of(scripts)),
-            "piolet image": (lambda: scan_image(image, ImageLimits()), unpacked(image)),
-            "read image": (lambda: unpacked(image), unpacked(image)),
-        }
-        if options.peers:
-            work["detect-secrets log"] = (lambda: peer(options.peers, [short]), short.stat().st_size)
-            work["detect-secrets scripts"] = (lambda: peer(options.peers, scripts.iterdir()), size_of(scripts))
-        seconds = measured(work, options.rounds)
-        packages = len(scan_image(image, ImageLimits())[1].packages)
-    print(
-        f"{os.cpu_count()} cpus · kernel {platform.release()} · python {platform.python_version()} · n {options.rounds}"
-    )
-    for each, taken in seconds.items():
-        rates = sorted(work[each][1] / 1e6 / value for value in taken)
-        low, median, high = statistics.quantiles(rates, n=4)
-        said = f", {packages / statistics.median(taken):.0f} packages/s" if each == "piolet image" else ""
-        print(f"{each:<24} {work[each][1] / 1e6:7.1f} MB {median:8.1f} MB/s ({low:.1f}-{high:.1f}){said}")
-    if options.json:
-        options.json.write_text(json.dumps(seconds, indent=2) + "\n")
+        results = texts(made, options.rounds) + images(written_image(made / "image"), options.rounds)
+    absent = [] if peer("detect-secrets") else [peer_help("detect-secrets")]
+    report(__file__, results, absent=absent)
 
 
-def measured(work: dict[str, tuple[Callable[[], object], int]], rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of each in each round; every other round goes backwards."""
-    seconds: dict[str, list[float]] = {name: [] for name in work}
-    for turn in range(rounds):
-        for name in sorted(work, reverse=bool(turn % 2)):
-            began = time.perf_counter()
-            told = work[name][0]()
-            taken = time.perf_counter() - began
-            seconds[name].append(told if isinstance(told, float) else taken)
-    return seconds
+def texts(made: Path, rounds: int) -> list[Result]:
+    """Measure logs and scripts."""
+    log, beginning = written_log(made / "run.log", LOG_LINES), written_log(made / "begin.log", BEGINNING_LINES)
+    scripts = sorted(written_scripts(made / "scripts").iterdir())
+    ways: dict[str, Callable[[], float]] = {
+        "log": lambda: rate([log], timed(lambda: scan_logs([log]))),
+        "scripts": lambda: rate(scripts, timed(lambda: scan_scripts(scripts))),
+    }
+    if peer("detect-secrets"):
+        ways["log beside"] = lambda: rate([beginning], detect_secrets([beginning]))
+        ways["scripts beside"] = lambda: rate(scripts, detect_secrets(scripts))
+    rates = in_turns(rounds, ways)
+    return [
+        measured(
+            f"{each}, {size(files):.0f} MB", "MB/s", rates[each], rates.get(f"{each} beside", ()), peer="detect-secrets"
+        )
+        for each, files in (("log", [log]), ("scripts", scripts))
+    ]
 
 
-def peer(python: str, files: object) -> float:
+def images(image: Path, rounds: int) -> list[Result]:
+    """Measure an image."""
+    scan, inventory = scan_image(image, ImageLimits())
+    ways = {
+        "scan": lambda: timed(lambda: scan_image(image, ImageLimits())),
+        "read": lambda: timed(lambda: read_members(image)),
+    }
+    seconds = in_turns(rounds, ways)
+    amount, count = scan.size_bytes / 1e6, len(inventory.packages)
+    rates = {name: [amount / each for each in taken] for name, taken in seconds.items()}
+    what = f"image of {amount:.0f} MB in {scan.files} files"
+    return [
+        measured(what, "MB/s", rates["scan"], rates["read"], peer="tarfile, reading alone"),
+        measured(f"{what}, {count} packages", "packages/s", [count / each for each in seconds["scan"]]),
+    ]
+
+
+def rate(files: Iterable[Path], seconds: float) -> float:
+    """Return MB/s."""
+    return size(files) / seconds
+
+
+def size(files: Iterable[Path]) -> float:
+    """Return the MB of some files."""
+    return sum(each.stat().st_size for each in files) / 1e6
+
+
+def detect_secrets(files: Sequence[Path]) -> float:
     """Return the seconds that detect-secrets takes for the files, without its start."""
-    listed = "\n".join(map(str, files))  # type: ignore[call-overload]
+    python = f"{peer('detect-secrets')}/bin/python"
+    listed = "\n".join(map(str, files))
     done = subprocess.run([python, "-c", PEER], check=True, capture_output=True, input=listed, text=True)
-    return float(done.stdout.split()[0])
+    return float(done.stdout)
 
 
 def written_log(path: Path, lines: int) -> Path:
@@ -138,28 +143,20 @@ def written_image(directory: Path) -> Path:
     with tarfile.open(tar, "w") as layer:
         for path in ("/etc/os-release", "/var/lib/dpkg/status"):
             layer.add(Path(path).resolve(), path)
-        site = next(Path(each) for each in sys.path if each.endswith("site-packages"))
-        for each in sorted(site.iterdir()):
+        for each in sorted(Path(sysconfig.get_path("purelib")).iterdir()):
             amount = sum(path.stat().st_size for path in each.rglob("*") if path.is_file())
             if amount < LARGEST_PACKAGE and layer.offset + amount < IMAGE_BYTES:
                 layer.add(each, f"usr/lib/python3/dist-packages/{each.name}")
     return layout(directory, [tar.read_bytes()], machines=("amd64",))
 
 
-def unpacked(image: Path) -> int:
-    """Read every member of the image's layer, and return the bytes of all."""
+def read_members(image: Path) -> None:
+    """Read every member of the image's layer."""
     layer = max((image / "blobs/sha256").iterdir(), key=lambda blob: blob.stat().st_size)
-    amount = 0
     with tarfile.open(layer, "r|gz") as members:
         for member in members:
-            content = members.extractfile(member) if member.isreg() else None
-            amount += len(content.read()) if content else 0
-    return amount
-
-
-def size_of(directory: Path) -> int:
-    """Return the bytes of the files in a directory."""
-    return sum(each.stat().st_size for each in directory.iterdir())
+            if content := members.extractfile(member):
+                content.read()
 
 
 if __name__ == "__main__":

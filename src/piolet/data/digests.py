@@ -15,23 +15,41 @@ _BLOCK_BYTES = 1 << 20
 
 
 class Hashed:
-    """A file that is read by somebody else, with the digest of what was read so far."""
+    """A file that is read or written by somebody else, with the bytes and the digest of what went by so far."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._state = blake3()
+        self.size_bytes = 0
 
     def read(self, most: int = _BLOCK_BYTES) -> bytes:
         """Read as the file does."""
         block = self._file.read(most)
-        self._state.update(block)
+        self._pass(block)
         return block
+
+    def write(self, block: bytes) -> int:
+        """Write as the file does."""
+        self._pass(block)
+        return self._file.write(block)
+
+    def tell(self) -> int:
+        """Return how many bytes went by."""
+        return self.size_bytes
+
+    def hexdigest(self) -> str:
+        """Return the digest of what went by, in hexadecimal."""
+        return self._state.hexdigest()
 
     def digest(self) -> str:
         """Read what is left and return the digest of all, in hexadecimal."""
         while self.read():
             pass
-        return self._state.hexdigest()
+        return self.hexdigest()
+
+    def _pass(self, block: bytes) -> None:
+        self._state.update(block)
+        self.size_bytes += len(block)
 
 
 def of_file(path: Path) -> str:

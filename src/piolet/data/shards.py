@@ -7,6 +7,7 @@ content, shard size and seed give the same bytes.
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import tarfile
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from piolet.core.errors import ParseError, UsageError, storage_errors
 from piolet.core.files import read_json, write_text
@@ -23,6 +25,7 @@ from piolet.data.packing import Packed, checked_target, read_checksums
 
 INDEX, CHECKSUMS = "index.json", "checksums.b3"
 _BLOCK_BYTES = 512
+_COPIED_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,43 +86,46 @@ def pack_shards(
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial"))
         try:
-            found = _written(source, partial, list(divided(every, shard_bytes)), report)
+            found, amount = _written(source, partial, list(divided(every, shard_bytes)), report)
             partial.chmod(0o755)
             partial.rename(target)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-    amount = sum((source / name).stat().st_size for name in found)
     return Packed(target, len(found), amount, sum(each.stat().st_size for each in target.glob("*.tar")))
 
 
 def _written(
     source: Path, directory: Path, parts: Sequence[Sequence[Sample]], report: Callable[[int], None]
-) -> dict[str, str]:
-    """Write shards, index and checksums; return the digests of the files."""
+) -> tuple[dict[str, str], int]:
+    """Write shards, index and checksums; return the digests of the files, and their bytes."""
     found: dict[str, str] = {}
-    rows = []
+    amount, rows = 0, []
     for number, part in enumerate(parts):
         path = directory / f"shard-{number:06d}.tar"
-        with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as shard:
-            for name in (name for sample in part for name in sample.files):
-                found[name] = _added(shard, source / name, name)
-                report(len(found))
-        rows.append({"url": path.name, "nsamples": len(part), "blake3": digests.of_file(path)})
+        with path.open("wb") as file:
+            whole = digests.Hashed(file)
+            out = cast("BinaryIO", whole)  # it only writes
+            with tarfile.TarFile(fileobj=out, mode="w", format=tarfile.PAX_FORMAT, copybufsize=_COPIED_BYTES) as shard:
+                for name in (name for sample in part for name in sample.files):
+                    added = _added(shard, source / name, name)
+                    found[name], amount = added.hexdigest(), amount + added.size_bytes
+                    report(len(found))
+        rows.append({"url": path.name, "nsamples": len(part), "blake3": whole.hexdigest()})
     index = {"__kind__": "wids-shard-index", "wids_version": 1, "shardlist": rows}
     write_text(directory / INDEX, json.dumps(index, indent=2) + "\n")
     write_text(directory / CHECKSUMS, digests.text_of(sorted(found.items())))
-    return found
+    return found, amount
 
 
-def _added(shard: tarfile.TarFile, path: Path, name: str) -> str:
-    """Add a file without owner and time, and return its digest."""
-    with path.open("rb") as file:
+def _added(shard: tarfile.TarFile, path: Path, name: str) -> digests.Hashed:
+    """Add a file without owner and time, and return what went by."""
+    with path.open("rb", buffering=0) as file:
         entry = tarfile.TarInfo(name)
-        entry.size, entry.mode = path.stat().st_size, 0o644
+        entry.size, entry.mode = os.fstat(file.fileno()).st_size, 0o644
         hashed = digests.Hashed(file)
         shard.addfile(entry, hashed)
-        return hashed.digest()
+        return hashed
 
 
 def verify_shards(directory: Path) -> tuple[int, list[str]]:

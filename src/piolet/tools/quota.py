@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from piolet.core.errors import ParseError
+from piolet.core.errors import ParseError, ToolError
 from piolet.core.run import Runner
 from piolet.tools.mountinfo import Mount
 
@@ -16,6 +16,7 @@ _TIMEOUT_S = 30.0
 _BLOCK_BYTES = 1024
 _NUMBER = re.compile(r"\[?(\d+)\]?\*?")
 _COLUMNS = 8
+_NO_QUOTAS = "has no quota enabled"
 LINUX_KINDS = frozenset({"ext2", "ext3", "ext4", "xfs", "nfs", "nfs4"})
 """File systems whose quotas quota(1) tells."""
 
@@ -49,7 +50,8 @@ def argv(mount: Mount, user: str) -> list[str]:
     if mount.kind == "lustre":
         return ["lfs", "quota", "-q", "-u", user, mount.path]
     if mount.kind in LINUX_KINDS:
-        return ["quota", "--raw-grace", "--no-wrap", "--hide-device", "--show-mntpoint", f"-f{mount.path}", user]
+        form = ("--raw-grace", "--no-wrap", "--hide-device", "--show-mntpoint")
+        return ["quota", *form, f"--filesystem={mount.path}", user]
     return []
 
 
@@ -77,11 +79,14 @@ def of(mount: Mount, user: str, runner: Runner) -> Quota | None:
 
     Raises:
         ToolMissing: the tool of this file system is not installed, so nothing is known.
-        ToolTimeout: it did not answer.
+        ToolTimeout, ToolError: it did not answer, or failed.
         ParseError: it printed something else.
     """
     asked = argv(mount, user)
     if not asked:
         return None
-    # quota(1) ends with 1 where a limit is exceeded, and prints it all the same.
-    return parse(runner.run(asked, timeout=_TIMEOUT_S, ok=(0, 1)).stdout, " ".join(asked[:2]))
+    result = runner.run(asked, timeout=_TIMEOUT_S, ok=(0, 1))
+    # quota(1) ends with 1 where a limit is exceeded, and prints it all the same; also where there are no quotas.
+    if result.rc and not result.stdout and _NO_QUOTAS not in result.stderr:
+        raise ToolError(asked, result.rc, result.stderr)
+    return parse(result.stdout, " ".join(asked[:2]))

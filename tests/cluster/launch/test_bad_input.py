@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import leaking
 import pytest
 
 from piolet.lab import Spec, up
@@ -45,6 +46,16 @@ def written(directory, name, text):
 def test_an_unknown_edf_key(piolet_run, root):
     edf = written(root, "wrong.toml", 'image = "demo.sqsh"\nmount = ["/scratch"]\n')
     refused(piolet_run, 2, "--env", edf, "--", "true", says=["mount", f"{edf}:2", 'did you mean "mounts"?'])
+
+
+def test_a_secret_in_what_is_run(piolet_run, root):
+    script = written(root, "job.sh", leaking.SCRIPT)
+    done = refused(piolet_run, 2, "-N", "2", "--guard", "--", "bash", script, says=["secret/value", "job.sh:5"])
+    assert not [secret for secret in leaking.SECRETS if secret in done.stderr + done.stdout]
+
+
+def test_copies_of_what_is_not_there(piolet_run, root):
+    refused(piolet_run, 2, "--stage", root / "absent", "--", "true", says=["nothing to stage", "absent"])
 
 
 def test_an_environment_that_does_not_exist(piolet_run):

@@ -33,6 +33,7 @@ def test_the_copy_is_there_on_each_node_and_gone_after_the_run(piolet_run, on_la
     [staged] = piolet_run.read("job.json")["staged"]
     assert (staged["source"], staged["target"]) == (str(source), f"{MEMORY}/staged-set.bin")
     assert staged["size_bytes"] == 3 << 20
+    assert "On every node" in (piolet_run.logbook / "report.html").read_text()
     assert copies_left(on_lab) == ["0", "0"]
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from piolet.core.errors import ParseError
-from piolet.core.run import Result
+from piolet.core.errors import ParseError, ToolError
+from piolet.core.run import Result, SystemRunner
 from piolet.core.text import count, parse_size, size
 from piolet.tools import lustre, mountinfo, quota
 from piolet.tools.lustre import Component
@@ -85,6 +85,12 @@ def test_each_file_system_is_asked_with_its_own_tool():
 
     assert quota.of(Mount("/home", "nfs4"), "ann", Saying(LINUX_QUOTA)).inodes.limit == 20
     assert quota.of(Mount("/memory", "tmpfs"), "ann", Saying("garbage")) is None
+
+
+def test_the_real_quota_takes_its_options_and_what_it_cannot_tell_is_an_error():
+    assert quota.of(Mount("/proc", "ext4"), "root", SystemRunner()) is None, "it has no quotas"
+    with pytest.raises(ToolError, match="does not exist"):
+        quota.of(Mount("/proc", "ext4"), "nobody-of-this-name", SystemRunner())
 
 
 @pytest.mark.parametrize(
