@@ -1,13 +1,16 @@
 """Strict schemas for rendered objects: those of Kubernetes, and ours for the few custom kinds that are rendered.
 
 The custom ones are written from the documentation of Argo CD, external-secrets, the Prometheus operator and the Gateway
-API, for the fields that are rendered; anything else is an error.
+API, for the fields that are rendered; anything else is an error. `defined_problems` asks the definitions themselves,
+which npm packages carry (Argo CD 2.14); they say nothing of unknown fields, so that both are asked.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -135,3 +138,14 @@ def problems(each: dict[str, Any], version: str) -> list[str]:
     else:
         checker, value = validator(version, each["kind"], each["apiVersion"]), each
     return [f"{each['kind']}: {error.json_path}: {error.message}" for error in checker.iter_errors(value)]
+
+
+DEFINITIONS = Path(__file__).parents[2] / "build/definitions"
+has_definitions = shutil.which("node") is not None and (DEFINITIONS / "node_modules").is_dir()
+
+
+def defined_problems(objects: list[dict[str, Any]]) -> list[str]:
+    """What the published definitions of custom kinds say against each object; nothing where all is right."""
+    argv = ["node", str(Path(__file__).parent / "validate_custom.mjs"), str(DEFINITIONS)]
+    done = subprocess.run(argv, input=json.dumps(objects), capture_output=True, text=True, check=True)
+    return list(json.loads(done.stdout))

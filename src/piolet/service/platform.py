@@ -87,6 +87,11 @@ class Cluster(Table):
     egress: list[Cidr] = Field(default_factory=list)
     argocd_namespace: Name = "argocd"
 
+    @property
+    def release(self) -> int:
+        """The minor number of the release: 34 of 1.34."""
+        return int(self.version.partition(".")[2])
+
 
 class Platform(Table):
     """Everything about a site that services depend on."""

@@ -53,6 +53,13 @@ class Policy:
     slurm: bool = False
     nested: bool = False
 
+    @property
+    def expression(self) -> str:
+        """The policy in one expression, which is true of an object that keeps it."""
+        if self.nested:
+            return f"({self.each}).all(inner, inner.all(it, {self.rule}))"
+        return f"({self.each}).all(it, {self.rule})"
+
     def is_about(self, kind: str) -> bool:
         """Tell whether the policy is about objects of `kind`."""
         return "*" in self.kinds or kind in self.kinds
@@ -120,6 +127,7 @@ def constants(platform: Platform) -> dict[str, Any]:
         "site_namespace_prefix": platform.namespace_prefix,
         "site_pool_labels": {name: dict(pool.labels) for name, pool in pools},
         "site_pool_taints": {name: [taint.key for taint in pool.taints] for name, pool in pools},
+        "site_release": platform.cluster.release,
         "site_registries": [registry.rstrip("/") for registry in platform.registries],
         "site_secret_store": platform.secret_store,
         "site_sources": sorted({*ways, platform.gateway_namespace, platform.monitoring_namespace}),
@@ -134,26 +142,27 @@ def violations(
 
     A rule that cannot be evaluated is broken.
     """
+    facts = _cel().Context(variables=_facts(each, project, platform, today))
     for policy in policies():
         if policy.is_about(each["kind"]) and (policy.slurm or not slurm):
-            facts = _facts(policy, each, project, platform, today)
             for element in _broken(policy, facts):
                 name = each.get("metadata", {}).get("name", "")
                 yield Violation(policy, each["kind"], name, element, _filled(policy.fix, project, platform, today))
 
 
-def _facts(policy: Policy, each: Object, project: str, platform: Platform, today: date) -> dict[str, Any]:
+def _facts(each: Object, project: str, platform: Platform, today: date) -> dict[str, Any]:
+    """Return the object, and all variables but those that have no value for it."""
     known: dict[str, Any] = constants(platform) | {
         "project": project,
         "today": today.isoformat(),
         "latest": (today + timedelta(days=platform.lease_days)).isoformat(),
     }
-    facts: dict[str, Any] = {"object": each, "variables": known}
-    for name in (name for name in used_variables(policy) if name in variables()):
-        value = _evaluated(variables()[name], facts)
+    for name, expression in variables().items():
+        used = {other: known[other] for other in _named(expression) if other in known}
+        value = _evaluated(expression, {"object": each, "variables": used})
         if not isinstance(value, Exception):
             known[name] = value
-    return facts
+    return {"object": each, "variables": known}
 
 
 @cache
@@ -162,23 +171,35 @@ def used_variables(policy: Policy) -> tuple[str, ...]:
     wanted: set[str] = set()
     texts = [policy.each, policy.rule]
     while texts:
-        found = set(re.findall(r"variables\.(\w+)", texts.pop())) - wanted
+        found = _named(texts.pop()) - wanted
         wanted |= found
         texts += [variables()[name] for name in found if name in variables()]
     return tuple(sorted(wanted - set(variables())) + [name for name in variables() if name in wanted])
 
 
-def _broken(policy: Policy, facts: dict[str, Any]) -> Iterator[Any]:
-    elements = _evaluated(policy.each, facts)
-    if isinstance(elements, Exception):
-        yield f"cannot be evaluated: {elements}"
+@cache
+def _named(expression: str) -> frozenset[str]:
+    """Return the variables that an expression names."""
+    return frozenset(re.findall(r"variables\.(\w+)", expression))
+
+
+def _broken(policy: Policy, facts: Any) -> Iterator[Any]:  # noqa: ANN401 - a context of cel, which has no types
+    """Yield the elements that break the policy, one by one only where the whole is not right."""
+    if _evaluated(policy.expression, facts) is True:
         return
-    for element in [inner for each in elements for inner in each] if policy.nested else elements:
-        if _evaluated(policy.rule, facts | {"it": element}) is not True:
-            yield element
+    broken = False
+    elements = _evaluated(policy.each, facts)
+    if not isinstance(elements, Exception):
+        for element in [inner for each in elements for inner in each] if policy.nested else elements:
+            facts.add_variable("it", element)
+            if _evaluated(policy.rule, facts) is not True:
+                broken = True
+                yield element
+    if not broken:
+        yield f"cannot be evaluated: {elements}"
 
 
-def _evaluated(expression: str, facts: dict[str, Any]) -> Any:  # noqa: ANN401 - CEL has many types
+def _evaluated(expression: str, facts: Any) -> Any:  # noqa: ANN401 - as above
     try:
         return _compiled(expression).execute(facts)
     except (ValueError, KeyError, TypeError, RuntimeError, IndexError) as error:  # what cel raises for an evaluation
@@ -187,11 +208,15 @@ def _evaluated(expression: str, facts: dict[str, Any]) -> Any:  # noqa: ANN401 -
 
 @cache
 def _compiled(expression: str) -> Any:  # noqa: ANN401 - a program of cel, which has no types
+    return _cel().compile(expression)
+
+
+def _cel() -> Any:  # noqa: ANN401 - it has no types
     try:
         import cel  # noqa: PLC0415 - slow to import, and only checks need it
     except ImportError as error:
         raise ToolMissing("the CEL evaluator", remedy="install it with: pip install 'piolet[service]'") from error
-    return cel.compile(expression)
+    return cel
 
 
 def _filled(fix: str, project: str, platform: Platform, today: date) -> str:

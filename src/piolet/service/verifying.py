@@ -22,6 +22,16 @@ SUFFIXES = frozenset({".json", ".yaml", ".yml"})
 _UNREADABLE = "what cannot be read cannot be judged, and must not reach the cluster"
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads YAML as Kubernetes does: a date is text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in known if not tag.endswith(":timestamp")]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def verified(directory: Path, platform: Platform, today: date) -> tuple[int, list[Breach]]:
     """Return how many objects there are below `directory`, and every policy that one of them breaks.
 
@@ -43,24 +53,32 @@ def _documents(path: Path) -> Iterator[dict[str, Any] | Breach]:
     with storage_errors(path, "read"):
         content = path.read_bytes()
     try:
-        documents = [each for each in yaml.safe_load_all(content) if each is not None]
+        documents = [_as_json(each) for each in yaml.load_all(content, _Loader) if each is not None]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         what = " ".join(str(error).split())[:200]
         yield Breach("readable", "", str(path), f"not YAML: {what}", _UNREADABLE, "correct the file")
         return
     for each in documents:
-        yield (
-            each
-            if _is_object(each)
-            else Breach(
-                "readable",
-                "",
-                str(path),
-                "not a Kubernetes object",
-                _UNREADABLE,
-                "give it kind and metadata, or remove it",
-            )
-        )
+        if _is_object(each):
+            yield each
+        else:
+            what, fix = "not a Kubernetes object", "give it kind and metadata, or remove it"
+            yield Breach("readable", "", str(path), what, _UNREADABLE, fix)
+
+
+def _as_json(value: Any) -> Any:  # noqa: ANN401 - as in YAML
+    """Return the value as the cluster takes it: names are text, and what is null is not there.
+
+    Raises:
+        ValueError: JSON has no such value.
+    """
+    if isinstance(value, dict):
+        return {str(key): _as_json(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, list):
+        return [_as_json(inner) for inner in value]
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise ValueError(f"JSON has no {type(value).__name__}")
 
 
 def _is_object(each: object) -> bool:

@@ -3,16 +3,17 @@
 from datetime import date
 from pathlib import Path
 
-import cel
 import pytest
 import yaml
 from click.testing import CliRunner
-from service_schemas import VERSIONS, problems
+from service_admission import asked_by_the_cluster
+from service_schemas import CUSTOM, VERSIONS, defined_problems, has_definitions, problems
 
 from piolet.cli.main import command
 from piolet.core.errors import UsageError
 from piolet.service import read, rendered
 from piolet.service.cluster import admission, tenancy, tree
+from piolet.service.platform import Exposure
 from piolet.service.policies import KINDS, policies, violations
 
 EXAMPLES = Path(__file__).parents[3] / "examples/04-services"
@@ -28,6 +29,25 @@ def test_every_object_is_valid_for_every_release(files):
     objects = [each for name, found in files.items() if not name.startswith("rke2/") for each in found]
     assert len(objects) > 80
     assert [said for version in VERSIONS for each in objects for said in problems(each, version)] == []
+
+
+@pytest.mark.skipif(
+    not has_definitions, reason="needs node and npm's packages: scripts/setup test; our schemas were asked"
+)
+def test_custom_objects_are_right_by_their_own_definitions(files, platform):
+    way = {"project": Exposure(kind="httproute", class_name="public", namespace="gateways")}
+    by_route = platform.model_copy(update={"exposure": way})
+    objects = list(files["argocd.yaml"])
+    for path in sorted(EXAMPLES.glob("*/service.toml")):
+        file = read(path)
+        objects += rendered(file.service, by_route, file.contents).objects
+    custom = [each for each in objects if each["kind"] in CUSTOM]
+    assert {each["kind"] for each in custom} == set(CUSTOM)
+    assert [said for said in defined_problems(custom) if said] == []
+    spoilt_ones = [
+        each | {"spec": {"sourceRepos": 1, "hostnames": ["A"], "endpoints": [{}], "data": {}}} for each in custom
+    ]
+    assert all(defined_problems(spoilt_ones))
 
 
 def test_the_same_platform_gives_the_same_bytes(platform):
@@ -76,17 +96,6 @@ def test_rke2_has_the_profile_and_the_pools(files):
 
 def _name(each):
     return each["metadata"]["name"]
-
-
-def asked_by_the_cluster(policy, platform, each, project):
-    """What the rendered expression says of an object; an error is a refusal, as `failurePolicy: Fail` makes it."""
-    facts = {"object": each, "namespaceObject": {"metadata": {"labels": {"piolet/project": project}}}, "variables": {}}
-    try:
-        for variable in admission.composed(policy, platform):
-            facts["variables"][variable["name"]] = cel.compile(variable["expression"]).execute(facts)
-        return cel.compile(admission.expression(policy)).execute(facts) is True
-    except (ValueError, KeyError, TypeError, RuntimeError, IndexError):
-        return False
 
 
 @pytest.mark.parametrize("project", ["climate", "genome"])

@@ -1,5 +1,6 @@
 """`verify`: the manifests of a repository, rendered or written by hand."""
 
+import re
 from datetime import date
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def test_what_is_rendered_is_right(repository, platform):
         ("nodeSelector:", "nodeName: gpu-1\n      nodeSelector:", "placement"),
         ("piolet/expires:", "piolet/expired:", "lease"),
         ("@sha256:", "@sha512:", "image-digest"),
+        ("emptyDir:", "hostPath: {path: /}\n          emptyDir: null\n          unused:", "pss-volumes"),
     ],
 )
 def test_an_edit_by_hand_is_refused(repository, platform, old, new, policy):
@@ -53,8 +55,26 @@ def test_an_edit_by_hand_is_refused(repository, platform, old, new, policy):
     assert policy in broken(repository, platform)
 
 
+def test_a_date_is_text_as_for_the_cluster(repository, platform):
+    path = repository / "climate/chat/deployment.yaml"
+    unquoted, count = re.subn(r'piolet/expires: "(.*)"', r"piolet/expires: \1", path.read_text())
+    assert count == 1
+    path.write_text(unquoted)
+    assert broken(repository, platform) == set()
+
+
 @pytest.mark.parametrize(
-    "text", ["a: [", "- a", "just text", "kind: Service", "kind: {}\nmetadata: {}", "\x00", "a: 1\n" * 2 + "? ["]
+    "text",
+    [
+        "a: [",
+        "- a",
+        "just text",
+        "kind: Service",
+        "kind: {}\nmetadata: {}",
+        "\x00",
+        "a: 1\n" * 2 + "? [",
+        "kind: !!set {a}",
+    ],
 )
 def test_what_is_no_object_is_refused(repository, platform, text):
     (repository / "climate/chat/more.yml").write_text(text)

@@ -31,13 +31,6 @@ def objects(platform: Platform) -> Iterator[Object]:
             yield _binding(policy)
 
 
-def expression(policy: Policy) -> str:
-    """Return the policy in one expression, which is true of an object that keeps it."""
-    if policy.nested:
-        return f"({policy.each}).all(inner, inner.all(it, {policy.rule}))"
-    return f"({policy.each}).all(it, {policy.rule})"
-
-
 def literal(value: Any) -> str:  # noqa: ANN401 - text, numbers, lists and maps
     """Return a value as CEL writes it: for these, as JSON does."""
     return json.dumps(value, ensure_ascii=False)
@@ -63,7 +56,7 @@ def _policy(policy: Policy, platform: Platform) -> Object:
             "matchConstraints": {"resourceRules": list(_rules(policy))},
             "matchConditions": [{"name": "asked-by-somebody", "expression": _ASKED_BY_SOMEBODY}],
             "variables": composed(policy, platform),
-            "validations": [{"expression": expression(policy), "message": f"{policy.id}: {policy.title}"}],
+            "validations": [{"expression": policy.expression, "message": f"{policy.id}: {policy.title}"}],
         },
     }
 
