@@ -62,10 +62,11 @@ def wait_for(port, process):
 
 @dataclass
 class Running:
-    """A gateway that runs; `place` is the directory of its service climate/chat."""
+    """A gateway that runs; `place` is the directory of its service climate/chat, `head` more keys of its file."""
 
     directory: Path
     port: int
+    head: str = ""
     process: subprocess.Popen | None = None
     log: Path = field(init=False)
 
@@ -74,7 +75,7 @@ class Running:
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if 'certificate' in self.head else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def place(self):
@@ -84,6 +85,7 @@ class Running:
         """Write the gateway's file; a gateway that runs takes it over."""
         digest = settings.digest(KEY)
         text = f"""listen = "127.0.0.1:{self.port}"
+{self.head}
 nodes = "127.0.0.1"
 patience_s = 1
 [services."climate/chat"]
@@ -121,9 +123,9 @@ requests_per_minute = 0
 
 
 @contextmanager
-def gateway(directory: Path):
+def gateway(directory: Path, head=""):
     """Start a gateway with the service climate/chat, which has no replica yet."""
-    running = Running(directory, free_port())
+    running = Running(directory, free_port(), head)
     running.configure()
     running.start()
     try:

@@ -140,12 +140,13 @@ def problems(each: dict[str, Any], version: str) -> list[str]:
     return [f"{each['kind']}: {error.json_path}: {error.message}" for error in checker.iter_errors(value)]
 
 
+VALIDATE = Path(__file__).parent / "validate_custom.mjs"
 DEFINITIONS = Path(__file__).parents[2] / "build/definitions"
 has_definitions = shutil.which("node") is not None and (DEFINITIONS / "node_modules").is_dir()
 
 
 def defined_problems(objects: list[dict[str, Any]]) -> list[str]:
     """What the published definitions of custom kinds say against each object; nothing where all is right."""
-    argv = ["node", str(Path(__file__).parent / "validate_custom.mjs"), str(DEFINITIONS)]
-    done = subprocess.run(argv, input=json.dumps(objects), capture_output=True, text=True, check=True)
+    argv = ["node", "--input-type=module", "--eval", VALIDATE.read_text()]
+    done = subprocess.run(argv, input=json.dumps(objects), cwd=DEFINITIONS, capture_output=True, text=True, check=True)
     return list(json.loads(done.stdout))

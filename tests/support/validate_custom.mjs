@@ -1,17 +1,15 @@
 // Objects in, what the published definitions of their kinds say against them out: JSON on both sides.
 import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 
-const require = createRequire(process.argv[2] + "/");
-const packages = {
-  "argoproj.io/v1alpha1": "@kubernetes-models/argo-cd/argoproj.io/v1alpha1",
-  "external-secrets.io/v1": "@kubernetes-models/external-secrets/external-secrets.io/v1",
-  "gateway.networking.k8s.io/v1": "@kubernetes-models/gateway-api/gateway.networking.k8s.io/v1",
-  "monitoring.coreos.com/v1": "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1",
+const modules = {
+  "argoproj.io/v1alpha1": await import("@kubernetes-models/argo-cd/argoproj.io/v1alpha1"),
+  "external-secrets.io/v1": await import("@kubernetes-models/external-secrets/external-secrets.io/v1"),
+  "gateway.networking.k8s.io/v1": await import("@kubernetes-models/gateway-api/gateway.networking.k8s.io/v1"),
+  "monitoring.coreos.com/v1": await import("@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1"),
 };
 
 function problem(object) {
-  const Kind = require(packages[object.apiVersion])[object.kind];
+  const Kind = modules[object.apiVersion][object.kind];
   try {
     new Kind(object).validate();
     return "";

@@ -6,7 +6,7 @@ import ipaddress
 import socket
 from pathlib import Path
 
-from piolet.core.errors import PioletError, Refused
+from piolet.core.errors import PioletError, Refused, UsageError
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -38,6 +38,26 @@ def secured(host: str, port: int, certificate: Path | None, setting: str) -> tup
     listening = bound(host, port)
     scheme = "https" if certificate else "http"
     return listening, f"{scheme}://{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}"
+
+
+def check_certificate(certificate: Path, key: Path) -> None:
+    """Check that a server can use a certificate and its key, before it listens.
+
+    Raises:
+        UsageError: one of them cannot be read, is none, or they do not belong together.
+    """
+    import ssl  # noqa: PLC0415 - only servers need it
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=lambda: "")
+    except ssl.SSLError as error:
+        apart = error.reason == "KEY_VALUES_MISMATCH"
+        what = "the key is not that of the certificate" if apart else "not a certificate and a key without a password"
+        remedy = "give the files that belong together, in PEM"
+        raise UsageError(what, where=f"{certificate}, {key}", remedy=remedy) from error
+    except OSError as error:
+        what = f"cannot read the certificate or its key: {error.strerror}"
+        raise UsageError(what, where=f"{certificate}, {key}", remedy="check the paths and permissions") from error
 
 
 def is_loopback(host: str) -> bool:

@@ -1,13 +1,19 @@
 """The gateway, as it runs, in front of real engines that work, hang, break off and die."""
 
+import asyncio
 import json
 import socket
 import sqlite3
+import ssl
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import httpx2
 import pytest
+from model_clients import Tally, keep_asking
 from model_servers import KEY, engines, gateway
 
 from piolet.core.errors import ConfigError
@@ -226,3 +232,96 @@ def test_an_open_address_needs_tls_and_a_service_one_place(tmp_path):
     path.write_text('[services."a/b"]\n')
     with pytest.raises(ConfigError, match="a directory"):
         settings.read(path)
+
+
+def connections(port):
+    """How many connections there are to a port of this machine."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[1].endswith(f":{port:04X}") and row[3] == "01" for row in rows)
+
+
+def test_engines_that_die_under_load_cut_no_answer_silently(front, engine):
+    """The small form of bench/gateway.py: 30 streams from two engines, of which one after the other is killed."""
+    tally = Tally()
+    with engines(2, pause_ms=40) as fleet:
+        for job, each in enumerate(fleet, start=2):
+            each.announce(front.place, job)
+        front.place.endpoint(1).unlink()
+
+        def more_whole():
+            whole = tally.ended["whole"]
+            eventually(lambda: tally.ended["whole"] > whole + 30)
+
+        def kill_each():
+            for job, victim in enumerate(fleet, start=2):
+                eventually(lambda victim=victim: connections(victim.port) >= 5)
+                more_whole()
+                broken = tally.ended["broken"]
+                victim.process.kill()
+                eventually(lambda broken=broken: tally.ended["broken"] > broken)
+                front.place.endpoint(job).unlink()
+                engine.announce(front.place, 1)
+            more_whole()
+            over.set()
+
+        over = threading.Event()
+        killing = threading.Thread(target=kill_each)
+        killing.start()
+        asyncio.run(keep_asking(front.url, KEY, 30, over.is_set, tally, words=10))
+        killing.join()
+    assert set(tally.ended) == {"whole", "broken"}
+    assert tally.ended["broken"] <= 60
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """A directory with two certificates for 127.0.0.1 and their keys, and one file that is neither."""
+    place = tmp_path_factory.mktemp("tls")
+    for name in ("mine", "other"):
+        words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=gateway"
+        argv = ["openssl", *words.split(), "-addext", "subjectAltName=IP:127.0.0.1"]
+        argv += ["-keyout", place / f"{name}.key", "-out", place / f"{name}.pem"]
+        subprocess.run(argv, check=True, capture_output=True)
+    (place / "text.pem").write_text("no certificate\n")
+    return place
+
+
+def tls(certificates, certificate="mine.pem", key="mine.key"):
+    return f'certificate = "{certificates}/{certificate}"\nkey = "{certificates}/{key}"'
+
+
+def test_over_tls_a_client_verifies_the_gateway_and_streams_come_whole(certificates, engine, tmp_path):
+    trusted = ssl.create_default_context(cafile=str(certificates / "mine.pem"))
+    with gateway(tmp_path, tls(certificates)) as running:
+        engine.announce(running.place, 1)
+        headers = {"Authorization": f"Bearer {KEY}"}
+        with httpx2.Client(verify=trusted, headers=headers, trust_env=False) as client:
+            eventually(lambda: client.get(f"{running.url}/v1/models").json()["data"])
+            body = {"model": "climate/chat", "stream": True, "max_tokens": 3, "messages": [{"content": "a"}]}
+            answer = client.post(f"{running.url}/v1/chat/completions", json=body)
+            assert answer.text.endswith("data: [DONE]\n\n")
+        stranger = ssl.create_default_context(cafile=str(certificates / "other.pem"))
+        with pytest.raises(httpx2.ConnectError, match="certificate verify failed"):
+            httpx2.get(f"{running.url}/health", verify=stranger, trust_env=False)
+        with pytest.raises(httpx2.TransportError):
+            httpx2.get(f"{running.url}/health".replace("https", "http"), trust_env=False)
+        assert f"address=https://127.0.0.1:{running.port}/v1" in running.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key", "says"),
+    [
+        ("mine.pem", "other.key", "the key is not that of the certificate"),
+        ("text.pem", "mine.key", "not a certificate"),
+        ("gone.pem", "mine.key", "cannot read the certificate or its key: No such file"),
+    ],
+)
+def test_a_wrong_certificate_is_one_error_before_anything_listens(certificates, tmp_path, certificate, key, says):
+    path = tmp_path / "gateway.toml"
+    path.write_text(f'listen = "127.0.0.1:0"\n{tls(certificates, certificate, key)}\n')
+    argv = [sys.executable, "-m", "piolet", "service", "gateway", str(path)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "next:" in done.stderr
+    assert "Traceback" not in done.stderr

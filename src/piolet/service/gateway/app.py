@@ -23,7 +23,7 @@ from starlette.routing import Route
 
 from piolet.core.errors import PioletError
 from piolet.core.log import logger
-from piolet.core.sockets import bound
+from piolet.core.sockets import bound, check_certificate
 from piolet.service.gateway import replicas, requests, settings, usage
 from piolet.service.gateway.asking import Answer, Asking
 from piolet.service.gateway.counters import Counters
@@ -206,11 +206,14 @@ def serve(path: Path) -> None:
     """Serve until interrupted.
 
     Raises:
-        ConfigError, UsageError: the file is wrong.
+        ConfigError, UsageError: the file is wrong, or its certificate cannot be used.
         PioletError: the address is taken or not this machine's.
     """
     gateway = front(path)
     host, port = settings.split(gateway.gateway.listen)
+    certificate, key = _beside(path, gateway.gateway.certificate), _beside(path, gateway.gateway.key)
+    if certificate and key:
+        check_certificate(certificate, key)
     listening = uvicorn.Config(
         application(gateway),
         http="httptools",
@@ -219,14 +222,14 @@ def serve(path: Path) -> None:
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=GRACE_S,
-        ssl_certfile=_beside(path, gateway.gateway.certificate),
-        ssl_keyfile=_beside(path, gateway.gateway.key),
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
     )
     with bound(host, port) as socket:
         if gateway.gateway.metrics:
             metrics_host, metrics_port = settings.split(gateway.gateway.metrics)
             start_http_server(metrics_port, metrics_host, gateway.counters.registry)
-        address = f"{'https' if gateway.gateway.certificate else 'http'}://{host}:{socket.getsockname()[1]}/v1"
+        address = f"{'https' if certificate else 'http'}://{host}:{socket.getsockname()[1]}/v1"
         logger("gateway").info("serving", address=address, services=len(gateway.gateway.services))
         uvicorn.Server(listening).run(sockets=[socket])
 
