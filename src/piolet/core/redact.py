@@ -96,6 +96,10 @@ _REFERENCE = re.compile(r"[$%<*@{\[]|\\\$|(?:~|\.{1,2})?/[\w./-]*$|(?i:none|null
 _CODE = re.compile(r"[A-Za-z_]\w*(?:\.\w+)+$|\d{1,7}(?:\.\d*)?$")
 
 
+Known = Sequence[tuple[str, str]]
+"""Names of variables that hold secrets, and their values."""
+
+
 @dataclass(frozen=True, slots=True)
 class Secret:
     """A secret of `kind` at [start, end) of a text, in characters; `name` is what it is given to, if anything."""
@@ -127,7 +131,11 @@ def names_secret(name: str) -> bool:
 
 def redact(text: str, environ: Mapping[str, str] | None = None) -> str:
     """Return `text` with every secret replaced; `environ` (this process's by default) tells values to look for."""
-    for name, value in _values(os.environ if environ is None else environ):
+    return _redact(text, _values(os.environ if environ is None else environ))
+
+
+def _redact(text: str, known: Known) -> str:
+    for name, value in known:
         text = text.replace(value, f"{_MARK}{name}]")
     while found := secrets(text):  # what one leaves may show another, so until there is none
         for each in reversed(found):
@@ -140,24 +148,28 @@ def redacted(value: Any, environ: Mapping[str, str] | None = None) -> Any:  # no
 
     A neighbour is the key of a mapping, the `key` of a mapping that has a `value`, or the option before an argument.
     """
+    return _redacted(value, _values(os.environ if environ is None else environ))
+
+
+def _redacted(value: Any, known: Known) -> Any:  # noqa: ANN401 - any JSON value
     if isinstance(value, str):
-        return redact(value, environ)
+        return _redact(value, known)
     if isinstance(value, Mapping):
         named = str(value.get("key", ""))
-        return {key: _neighbour(str(key) if key != "value" else named, each, environ) for key, each in value.items()}
+        return {key: _neighbour(str(key) if key != "value" else named, each, known) for key, each in value.items()}
     if isinstance(value, list | tuple):
         before = ("", *(each if isinstance(each, str) and each.startswith("-") else "" for each in value))
-        return type(value)(_neighbour(name, each, environ) for name, each in zip(before, value, strict=False))
+        return type(value)(_neighbour(name, each, known) for name, each in zip(before, value, strict=False))
     return value
 
 
-def _neighbour(name: str, value: Any, environ: Mapping[str, str] | None) -> Any:  # noqa: ANN401 - any JSON value
+def _neighbour(name: str, value: Any, known: Known) -> Any:  # noqa: ANN401 - any JSON value
     if isinstance(value, str) and names_secret(name) and _plausible(name, value):
         return f"{_MARK}{_NAMED}]"
-    return redacted(value, environ)
+    return _redacted(value, known)
 
 
-def _values(environ: Mapping[str, str]) -> Sequence[tuple[str, str]]:
+def _values(environ: Mapping[str, str]) -> Known:
     """Return name and value of the variables that hold secrets, the longest value first."""
     found = [
         (name, value)
