@@ -284,11 +284,10 @@ def _print_new(written: Sequence[Entry]) -> None:
     from piolet.fleet import views
     from piolet.fleet.evidence import Evidence
 
-    new = [entry for entry in written if isinstance(entry.content, Evidence)]
-    for entry in written:
-        if entry not in new:
-            click.echo(views.words(entry))
-    click.echo(f"{len(new)} new pieces of evidence")
+    decided = [entry for entry in written if not isinstance(entry.content, Evidence)]
+    for entry in decided:
+        click.echo(views.words(entry))
+    click.echo(f"{len(written) - len(decided)} new pieces of evidence")
 
 
 def _print_plan(found: Plan) -> None:

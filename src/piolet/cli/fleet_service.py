@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -37,8 +40,9 @@ def serve(host: str, port: int, logbooks: tuple[Path, ...]) -> None:
 
 
 @click.command()
+@click.option("--gpus", "look", is_flag=True, help="And what this node's GPUs and kernel log tell of them; as root.")
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def report(files: tuple[Path, ...]) -> int:
+def report(files: tuple[Path, ...], *, look: bool) -> int:
     """Report the evidence in FILES to the service, and what is left from before. Exit status 1 if some still waits.
 
     On a node: reports are kept in the setting fleet.spool until the service has them on its disk.
@@ -48,6 +52,8 @@ def report(files: tuple[Path, ...]) -> int:
     settings = config.load().settings.fleet
     for path in files:
         spool.keep(settings.spool, spool.read_items(path))
+    if look:
+        spool.keep(settings.spool, _gpus())
     sent = spool.deliver(settings.spool, spool.poster(settings, SystemRunner()))
     click.echo(f"{sent.new} new to the fleet, {plural(sent.waiting, 'report')} waiting, {sent.refused} refused")
     if sent.refused:
@@ -55,6 +61,14 @@ def report(files: tuple[Path, ...]) -> int:
     if sent.waiting:
         click.echo(f"piolet: {sent.why}", err=True)
     return NOT_DELIVERED if sent.waiting or sent.refused else 0
+
+
+def _gpus() -> list[dict[str, Any]]:
+    """Return what this node sees of its GPUs; in an Epilog Slurm names the node and the job."""
+    from piolet.fleet import gpus
+
+    node = os.environ.get("SLURMD_NODENAME") or socket.gethostname().partition(".")[0]
+    return gpus.items(gpus.look(config.load().settings.record.kernel_log), node, os.environ.get("SLURM_JOB_ID", ""))
 
 
 @click.group()

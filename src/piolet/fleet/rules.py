@@ -17,9 +17,11 @@ from piolet.core.nouns import Severity
 from piolet.fleet.evidence import Evidence, Kind
 from piolet.fleet.ledger import Mode, State
 
+_HOUR_NS = 3_600_000_000_000
+
 
 class Independent(StrEnum):
-    """What must differ for two observations to count as two."""
+    """What must differ for two observations to count as two; without a job it is the hour that must."""
 
     NOTHING = "nothing"
     JOB = "job"
@@ -138,8 +140,8 @@ def _independent(what: Independent, found: Sequence[Evidence]) -> list[Evidence]
     for one in found:
         key = {
             Independent.NOTHING: one.id,
-            Independent.JOB: one.job or one.id,
-            Independent.HOUR: one.time_ns // 3_600_000_000_000,
+            Independent.JOB: one.job or one.time_ns // _HOUR_NS,
+            Independent.HOUR: one.time_ns // _HOUR_NS,
         }[what]
         latest.pop(key, None)
         latest[key] = one

@@ -79,6 +79,28 @@ def bus_id(text: str) -> str:
     return ":".join(f"{int(each or '0', 16):x}" for each in (*domain, bus, device))
 
 
+def read_log(path: Path | str) -> str:
+    """Return all records of a kernel log, a device or a file, without waiting for more."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    parts = []
+    try:
+        while part := _record(descriptor):
+            parts.append(part)
+    finally:
+        os.close(descriptor)
+    return b"".join(parts).decode("utf-8", "replace")
+
+
+def _record(descriptor: int) -> bytes:
+    while True:
+        try:
+            return os.read(descriptor, 1 << 16)
+        except BlockingIOError:
+            return b""
+        except BrokenPipeError:
+            continue  # records were overwritten before they were read; the next one is good
+
+
 class KernelLog:
     """A kernel log opened at its end: `read_new` gives what was logged since.
 

@@ -16,7 +16,7 @@ import pytest
 from fleet_kills import steps
 
 from piolet.fleet import center
-from piolet.fleet.evidence import Evidence, made_id
+from piolet.fleet.evidence import Evidence, Kind, Source, made_id
 from piolet.fleet.ledger import Verb
 
 pytestmark = pytest.mark.cluster
@@ -77,10 +77,15 @@ def test_what_a_node_reports_with_munge_over_tls_waits_while_nobody_listens_and_
             time.sleep(0.1)  # it begins, and Slurm has not told yet which nodes there are
         while steps(path, Verb.DRAIN) != ["begun", "done"]:
             time.sleep(0.1)
+        run("piolet", "lab", "gpu", "--name", small_lab.name, "node4:0", "--xid", "79")
+        for said in ("1 new to the fleet", "0 new to the fleet"):
+            assert said in run("srun", "--nodelist=node4", "piolet", "fleet", "report", "--gpus", env=secure).stdout
+        run("piolet", "lab", "gpu", "--name", small_lab.name, "node4:0", "--clear")
     assert [*(tmp_path / "spool").glob("*.json")] == []
-    wanted = {"x1", "x2"}
-    contents = [entry.content for entry in center.entries(path)]
-    assert {one.id for one in contents if isinstance(one, Evidence)} >= {made_id("node2", one) for one in wanted}
+    found = [entry.content for entry in center.entries(path) if isinstance(entry.content, Evidence)]
+    assert {one.id for one in found} >= {made_id("node2", one) for one in ("x1", "x2")}
+    (seen,) = [one for one in found if one.node == "node4" and one.kind is Kind.XID]
+    assert (seen.code, seen.source, bool(seen.job)) == ("79", Source.NODE, True)
 
 
 def test_credentials_of_users_of_other_requests_and_from_before_open_nothing(

@@ -3,6 +3,7 @@
 import pytest
 
 from piolet.core.nouns import Status
+from piolet.tools import kmsg
 from piolet.vet import gpus
 from piolet.vet.checks import (
     gpu_clocks,
@@ -162,7 +163,7 @@ def test_a_kernel_log_larger_than_one_read_is_read_whole(tmp_path):
     log = tmp_path / "kmsg"
     log.write_text("6,1,1,-;x\n" * 50_000, encoding="utf-8")
 
-    assert len(gpu_xid.read_log(log)) == log.stat().st_size
+    assert len(kmsg.read_log(log)) == log.stat().st_size
 
 
 @pytest.mark.parametrize("check", [gpu_clocks, gpu_ecc, gpu_memory, gpu_nvlink, gpu_temperature, gpu_throttle, pcie])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Gt
@@ -86,7 +84,7 @@ def observe(parameters: Parameters, context: Context) -> Observation:  # noqa: A
     """Ask the GPUs whether they are lost, and read the kernel log."""
     found = gpus.observe(context, gpus.answers)
     try:
-        text = read_log(context.kernel_log)
+        text = kmsg.read_log(context.kernel_log)
     except OSError as error:
         return Observation(found, log_error=f"{context.kernel_log}: {error.strerror}")
     return Observation(found, logged(text, time.monotonic()))
@@ -100,28 +98,6 @@ def logged(text: str, now_s: float) -> tuple[Logged, ...]:
         if xid:
             found.append(Logged(xid.code, xid.bus_id, now_s - message.time_us / 1e6, xid.detail))
     return tuple(found)
-
-
-def read_log(path: Path | str) -> str:
-    """Return all records of a kernel log, a device or a file, without waiting for more."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    parts = []
-    try:
-        while part := _record(descriptor):
-            parts.append(part)
-    finally:
-        os.close(descriptor)
-    return b"".join(parts).decode("utf-8", "replace")
-
-
-def _record(descriptor: int) -> bytes:
-    while True:
-        try:
-            return os.read(descriptor, 1 << 16)
-        except BlockingIOError:
-            return b""
-        except BrokenPipeError:
-            continue  # records were overwritten before they were read; the next one is good
 
 
 def judge(observation: Observation, parameters: Parameters) -> Judgement:

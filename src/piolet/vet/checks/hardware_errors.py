@@ -15,7 +15,6 @@ from annotated_types import Ge, Gt
 from piolet.core.nouns import Status
 from piolet.tools import kmsg, sysfs
 from piolet.vet.check import Check, Context, Judgement
-from piolet.vet.checks.gpu_xid import read_log
 
 CONTROLLERS = Path("/sys/devices/system/edac/mc")
 RASDAEMON = Path("/var/lib/rasdaemon/ras-mc_event.db")
@@ -55,7 +54,7 @@ def observe(parameters: Parameters, context: Context) -> tuple[Errors, ...]:
     since_s = time.time() - parameters.window_s
     found = [*controllers(CONTROLLERS), *recorded(RASDAEMON, since_s)]
     try:
-        text = read_log(context.kernel_log)
+        text = kmsg.read_log(context.kernel_log)
     except OSError:
         return tuple(found)
     return (*found, *logged(text, time.monotonic() - parameters.window_s))
