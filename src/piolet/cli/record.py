@@ -96,6 +96,7 @@ def _run_agent(logbook: Path | None, node: str, settings: config.Settings, *, st
             kernel_log=record.kernel_log,
             dcgm=record.dcgm,
             intervals_s=intervals(record.rates),
+            exporter=record.metrics,
             follow=(os.pidfd_open(os.getppid()),),  # so that none outlives the step that it was started in
             standby=standby,
             whole_job=whole_job,

@@ -188,6 +188,9 @@ class RecordSettings:
     )
     flush_s: float = setting(5.0, number(least=1, most=300), "seconds of samples that a kill may lose")
     kernel_log: Path = setting(Path("/dev/kmsg"), path, "kernel log to read Xid messages from")
+    metrics: str = setting(
+        "", text, "HOST:PORT at which the recorder serves /metrics to Prometheus on each node; empty: nowhere"
+    )
     dcgm: str = setting("auto", text, "DCGM for GPUs without GPM: auto, off, or the address of a dcgm-exporter")
 
 

@@ -42,6 +42,17 @@ class Family:
         return tuple(column.name for column in self.columns)
 
     @property
+    def numbers(self) -> tuple[str, ...]:
+        """The names of the numeric columns that are no part of the key."""
+        kinds = {"FLOAT", "DOUBLE", "BIGINT", "INTEGER"}
+        return tuple(column.name for column in self.columns if column.kind in kinds and column.name not in self.key)
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        """What every column holds."""
+        return {column.name: column.meaning for column in self.columns}
+
+    @property
     def order(self) -> tuple[str, ...]:
         """The key as merged segments are sorted by it: device first, then time, so that neighbours are alike."""
         return (*self.key[1:], self.key[0])

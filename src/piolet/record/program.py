@@ -97,6 +97,7 @@ def record_program(
         kernel_log=settings.record.kernel_log,
         dcgm=settings.record.dcgm,
         intervals_s=chosen,
+        exporter=settings.record.metrics,
         owns_job=owns_job,
     )
     if start_agent(spec):

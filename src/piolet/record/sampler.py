@@ -21,6 +21,7 @@ from piolet.logbook.writer import SegmentWriter
 from piolet.record import job
 from piolet.record.collector import Collector, Context, Entry, event
 from piolet.record.devices import select
+from piolet.record.exporter import Exporter, Holder, Latest
 from piolet.record.rates import interval_s
 from piolet.record.spec import AgentSpec
 from piolet.record.wakeup import Wakeup
@@ -48,10 +49,12 @@ class Sampler:
         self._stop = threading.Event()
         self._workers = [self._worker(name, factory) for name, factory in self._collectors().items()]
         self._output = Output(spec)
+        self._latest = Latest(spec.node) if spec.exporter else None
         self._job_lacks_gpus = spec.owns_job
 
     def run(self) -> bool:
         """Sample until asked to end (True) or until the supervisor is gone (False)."""
+        self._export()
         self._note("agent", "restart" if self._spec.restarted else "start", self._spec.restarted or "recording begins")
         for worker in self._workers:
             worker.start()
@@ -74,7 +77,29 @@ class Sampler:
             self._job_lacks_gpus = not self._complete_job()
         entries, dropped = self._mailbox.take()
         self._output.append(entries, dropped)
+        if self._latest:
+            self._latest.take(entries)
         return any(row.get("severity") == Severity.ERROR for _, row in entries)
+
+    def _export(self) -> None:
+        """Serve /metrics, as long as this process lives, if that is wanted; that it cannot be stops no recording."""
+        if self._latest:
+            try:
+                Exporter(self._spec.exporter, self._latest, self._holders)
+            except PioletError as error:
+                self._note("collector", "metrics", str(error), Severity.WARNING)
+
+    def _holders(self) -> list[Holder]:
+        environ, logbook = self._context.environ, self._spec.logbook
+        about = {
+            "slurm_job": logbook.name,
+            "cluster": logbook.parent.name,
+            "user": environ.get("SLURM_JOB_USER") or environ.get("USER", ""),
+            "account": environ.get("SLURM_JOB_ACCOUNT", ""),
+            "name": environ.get("SLURM_JOB_NAME", ""),
+        }
+        gpus = [device.gpu for device in select(self._context.devices, environ)]
+        return [Holder(about, [(gpu.index, gpu.uuid) for gpu in gpus])]
 
     def _complete_job(self) -> bool:
         gpus = [device.gpu for device in select(self._context.devices, self._context.environ)]

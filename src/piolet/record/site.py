@@ -26,6 +26,7 @@ from piolet.core.errors import PioletError, UsageError
 from piolet.core.log import logger
 from piolet.core.run import PIPE, Process, Runner, SystemRunner
 from piolet.record.collector import Context, Entry
+from piolet.record.exporter import Exporter, Holder, Latest
 from piolet.record.rates import interval_s, intervals
 from piolet.record.sampler import GROUP
 from piolet.record.site_writer import WriterSpec
@@ -107,12 +108,16 @@ class Site:
     waiting: deque[Entry] = field(default_factory=deque)
     ending: list[Pipe] = field(default_factory=list)
     mailbox: Mailbox = field(default_factory=Mailbox)
+    latest: Latest | None = None
 
     def run(self) -> None:
         """Record until asked to end."""
         stop = threading.Event()
         for worker in self._workers(stop):
             worker.start()
+        if self.settings.record.metrics:
+            self.latest = Latest(self.node)
+            Exporter(self.settings.record.metrics, self.latest, self._holders)
         wakeup = Wakeup()
         while not wakeup.asked_to_end:
             wakeup.wait(POLL_S)
@@ -152,11 +157,24 @@ class Site:
         """Look which jobs are here, and give out what has waited long enough."""
         entries, _ = self.mailbox.take()
         self.waiting.extend(entries)
+        if self.latest:
+            self.latest.take(entries)
         try:
             self._look(now_ns)
         except PioletError as error:  # slurmd restarts, the controller is away: samples wait for the next time
             logger("record").warning("cannot tell which jobs are here", reason=str(error))
         self.give(now_ns)
+
+    def _holders(self) -> list[Holder]:
+        """Return whose the node and its GPUs are now."""
+        return [
+            Holder(
+                {"slurm_job": str(each.job.id), "cluster": self.cluster, "user": each.job.user, "name": each.job.name},
+                [(device.index, device.uuid) for device in self.context.devices if device.uuid in each.uuids],
+            )
+            for each in list(self.held.values())
+            if each.end_ns is None
+        ]
 
     def give(self, now_ns: int) -> None:
         """Give every sample that is old enough to its jobs, and let go of jobs whose last sample that was."""

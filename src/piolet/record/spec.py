@@ -29,7 +29,7 @@ class AgentSpec:
     `restarted` says why an earlier sampler of this recording ended. A `standby` that is not elected waits until it is.
     `whole_job` says that all processes of the Slurm job are looked at, also those that nobody told of the recorder.
     `dcgm` is the setting: auto, off, or the address of an exporter. `intervals_s` are those of families that the user
-    gave a rate of their own; see rates.
+    gave a rate of their own; see rates. `exporter` is the address (HOST:PORT) at which it serves /metrics; "": nowhere.
     """
 
     logbook: Path
@@ -46,6 +46,7 @@ class AgentSpec:
     whole_job: bool = False
     dcgm: str = "auto"
     intervals_s: dict[str, float] = field(default_factory=dict)
+    exporter: str = ""
 
     @property
     def address(self) -> str:

@@ -110,7 +110,7 @@ class Book:
         known = [
             Metric(name, column)
             for name in quality.SAMPLED
-            for column in series.numeric(FAMILIES[name])
+            for column in FAMILIES[name].numbers
             if not {(name, ""), (name, column)} & absent
         ]
         told = self.reader.database.execute("SELECT DISTINCT name FROM user WHERE value IS NOT NULL ORDER BY 1")

@@ -13,11 +13,11 @@ import duckdb
 
 from piolet.core.errors import PioletError, UsageError
 from piolet.core.log import logger
+from piolet.logbook.openmetrics import CONTENT_TYPE
 from piolet.logbook.reader import rereading
 from piolet.watch.book import Book
 from piolet.watch.export import exposition
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LOOK_S = 20.0
 LINGER_S = 60.0
 """How long the samples of a job's end can still be fetched: Prometheus comes once a minute unless told otherwise."""

@@ -13,10 +13,11 @@ import httpx2
 from piolet import __version__
 from piolet.core.errors import PioletError, UsageError, storage_errors
 from piolet.core.log import logger
+from piolet.logbook.openmetrics import Block, Sample
 from piolet.logbook.reader import rereading
 from piolet.watch import wire
 from piolet.watch.book import Book
-from piolet.watch.export import Block, Sample, blocks
+from piolet.watch.export import blocks
 
 LATE_NS = 120 * 1_000_000_000
 """How much later than others a node may flush and still lose nothing."""

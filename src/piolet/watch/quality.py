@@ -12,7 +12,7 @@ from piolet.logbook.quality import GAP_PERIODS, not_applicable, unavailable
 from piolet.logbook.reader import Reader
 from piolet.logbook.records import JobRecord
 from piolet.logbook.schema import FAMILIES, Family
-from piolet.watch.series import SECOND_NS, Metric, device, numeric, value
+from piolet.watch.series import SECOND_NS, Metric, device, value
 
 SAMPLED = tuple(name for name in FAMILIES if name not in {"clock", "inventory", "user", "events"})
 """Families with a row every sampling period."""
@@ -212,7 +212,7 @@ def _gaps(reader: Reader, family: Family, interval: Interval, period_s: float) -
 
 def _filled(reader: Reader, family: Family) -> dict[str, int]:
     """Return how many rows have a value, by column; under "" how many rows there are."""
-    names = numeric(family)
+    names = family.numbers
     counts = ", ".join(f"count({value(Metric(family.name, name))})" for name in names)
     found = reader.database.execute(f'SELECT count(*), {counts} FROM "{family.name}"').fetchall()[0]  # noqa: S608 - same
     return dict(zip(("", *names), found, strict=True))

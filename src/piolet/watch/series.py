@@ -19,7 +19,6 @@ from piolet.logbook.reader import Reader
 from piolet.logbook.schema import FAMILIES, Family
 from piolet.logbook.units import unit
 
-_NUMBERS = {"FLOAT", "DOUBLE", "BIGINT", "INTEGER"}
 SECOND_NS = 1_000_000_000
 
 
@@ -46,14 +45,13 @@ class Metric:
     @property
     def meaning(self) -> str:
         """What the column holds, in the schema's words."""
-        found = (each.meaning for each in FAMILIES[self.family].columns if each.name == self.column)
-        return next(found, "reported by the program")
+        return FAMILIES[self.family].meanings.get(self.column, "reported by the program")
 
     def check(self) -> None:
         """Raise a UsageError that names what is known, unless there is such a column."""
         if self.family not in FAMILIES:
             raise UsageError(f"no family {self.family}", remedy=did_you_mean(self.family, FAMILIES))
-        if self.family != "user" and self.column not in (names := numeric(FAMILIES[self.family])):
+        if self.family != "user" and self.column not in (names := FAMILIES[self.family].numbers):
             raise UsageError(f"{self.family} has no metric {self.column}", remedy=did_you_mean(self.column, names))
 
 
@@ -87,12 +85,6 @@ class Series:
     width_ns: int
     lines: tuple[Line, ...]
     coverage_ratio: float | None
-
-
-def numeric(family: Family) -> tuple[str, ...]:
-    """Return the names of a family's numeric columns, without its keys."""
-    names = (column.name for column in family.columns if column.kind in _NUMBERS and column.name not in family.key)
-    return tuple(names)
 
 
 def device(family: Family) -> str:

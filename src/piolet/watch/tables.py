@@ -31,7 +31,7 @@ class Table:
     @property
     def meanings(self) -> dict[str, str]:
         """What every column holds."""
-        return {column.name: column.meaning for column in self.family.columns}
+        return self.family.meanings
 
     @property
     def coverage_ratio(self) -> float | None:

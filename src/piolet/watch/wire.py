@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from itertools import groupby
 
 from piolet.core.errors import ToolMissing
-from piolet.watch.export import Block, Sample, label_text
+from piolet.logbook.openmetrics import Block, Sample, label_text
 
 _VARINT, _FIXED64, _BYTES = 0, 1, 2
 """Protobuf's wire types."""

@@ -74,17 +74,15 @@ class Node:
         return process
 
     def agent(self, logbook: Logbook, **options: Any) -> subprocess.Popen[str]:
-        """Start an agent that flushes five times a second, so that tests are short."""
-        log = options.pop("kernel_log", self.path / "kmsg")
-        spec = AgentSpec(
-            logbook.path,
-            options.pop("name", "n1"),
-            interval_s=options.pop("interval_s", 0.1),
-            flush_s=0.2,
-            kernel_log=log,
-            standby=options.pop("standby", False),
-        )
-        return self.start(*spec.argv(), **options)
+        """Start an agent; see `spec`."""
+        names = {"name", "kernel_log", "interval_s", "standby"} & options.keys()
+        chosen = {each: options.pop(each) for each in names}
+        return self.start(*self.spec(logbook, **chosen).argv(), **options)
+
+    def spec(self, logbook: Logbook, *, name: str = "n1", kernel_log: Path | None = None, **chosen: Any) -> AgentSpec:
+        """An agent that flushes five times a second, so that tests are short."""
+        log = kernel_log or self.path / "kmsg"
+        return AgentSpec(logbook.path, name, flush_s=0.2, kernel_log=log, **{"interval_s": 0.1} | chosen)
 
     def record(self, *command: str | Path, options: tuple[str, ...] = (), **more: Any) -> subprocess.Popen[str]:
         return self.start(sys.executable, "-P", "-m", "piolet", "record", *options, "--", *command, **more)

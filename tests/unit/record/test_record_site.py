@@ -17,6 +17,7 @@ from piolet.logbook.layout import Logbook
 from piolet.logbook.reader import read
 from piolet.record import election, site
 from piolet.record.collector import Context
+from piolet.record.exporter import Holder
 from piolet.record.site import HOLD_NS, Held, Site, belongs, uuids_of
 from piolet.record.site_writer import JobWriter, WriterSpec
 from piolet.tools.nvml import Device
@@ -52,6 +53,18 @@ def test_a_node_without_jobs_is_no_error_and_a_silent_one_is() -> None:
     assert listpids.pids(Runner(1, "No job steps exist on this node."), "n1") == {}
     with pytest.raises(ToolError):
         listpids.pids(Runner(1, "Unable to open step list"), "n1")
+
+
+def test_the_service_tells_prometheus_whose_the_node_and_its_gpus_are() -> None:
+    service = Site(Settings(), "n1", "alps")
+    devices = [Device(None, index, uuid, "", None, "", None, simulated=False) for index, uuid in enumerate("ABC")]
+    service.context = Context({}, StorageError("none"), devices=devices)
+    service.held = {
+        7: Held(JOB, frozenset({"A", "C"}), 100),
+        8: Held(replace(JOB, id=8), frozenset({"B"}), 100, end_ns=200),
+    }
+    [holder] = service._holders()
+    assert holder == Holder({"slurm_job": "7", "cluster": "alps", "user": "ana", "name": ""}, [(0, "A"), (2, "C")])
 
 
 @given(

@@ -11,8 +11,8 @@ from metric_stores import Store
 from running_jobs import RunningJob
 
 from piolet.cli.main import run_command
+from piolet.logbook.openmetrics import exported
 from piolet.watch.dashboards import COLUMNS, DASHBOARDS, METRIC, document
-from piolet.watch.export import exported
 
 LABELS = re.compile(r"(?:by|on|group_left) \(([^)]*)\)")
 CHOSEN = {"$slurm_job": "4711", "$node": "node1"}

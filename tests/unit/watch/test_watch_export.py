@@ -16,11 +16,11 @@ from piolet.cli.main import run_command
 from piolet.core.errors import PioletError, UsageError
 from piolet.logbook.layout import Logbook
 from piolet.logbook.merging import merge_node
+from piolet.logbook.openmetrics import LATEST_S, exported
 from piolet.logbook.records import Outcome, write_outcome
 from piolet.logbook.writer import SegmentWriter
 from piolet.watch import exporter
 from piolet.watch.book import Book
-from piolet.watch.export import LATEST_S, exported
 
 TWELVE_DIGITS = 1e-11
 """VictoriaMetrics keeps no more."""
