@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Self
 
-from piolet.core.errors import UsageError
+from piolet.core.errors import UsageError, storage_errors
 from piolet.core.nouns import CheckResult, Interval
 from piolet.core.text import did_you_mean
 from piolet.logbook import environments, ownership, records
@@ -33,6 +33,12 @@ DOCUMENTS = ("report.html", "job.json", "outcome.json", "findings.json", "enviro
 """The files of a logbook that people take away as they are."""
 
 MOST_EVENTS = 1000
+
+
+@lru_cache(maxsize=64)
+def _job(path: Path, *_: int) -> records.JobRecord:
+    """Read job.json once as long as it stays as it is: of thousands of nodes it takes a fifth of a second."""
+    return records.read_job(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,10 @@ class Book:
     @cached_property
     def job(self) -> records.JobRecord:
         """What job.json says."""
-        return records.read_job(self.logbook.job)
+        path = self.logbook.job
+        with storage_errors(path, "read"):
+            found = path.stat()
+        return _job(path, found.st_ino, found.st_mtime_ns, found.st_size)
 
     @property
     def reader(self) -> Reader:

@@ -111,7 +111,7 @@ def test_segments_that_are_merged_while_they_are_read_are_read_anew(job: Running
         opened.append(job.open())
         assert opened[-1].reader.paths, "the segments are listed before they are merged"
         for node in NODES:
-            merge_node(job.logbook, node, new=True)
+            merge_node(job.logbook, node)
         return opened[-1]
 
     with exporter.serving(open_then_merge, 0) as address:

@@ -44,6 +44,9 @@ FIRST_S = 0.9
 MISSING_S = 25.0
 """How long a page's script waits for what the page was sent without, before it asks again."""
 
+FEW = 16
+"""Rows of the tables of nodes and GPUs of a job that is shown by groups."""
+
 T = TypeVar("T")
 
 _CHUNK = 1 << 20
@@ -156,7 +159,7 @@ async def _told(answer: Awaitable[Answer[T]]) -> Told[T]:
 
 def _job(request: Request, grant: Grant, known: Known) -> Response:
     chosen = [_metric(text) for text in request.query_params.getlist("plot")]
-    plotted = views.first_plots(known.metrics)
+    plotted, glance = views.first_plots(known.metrics), known.glance.value
     found = known.judged.value.findings if known.judged.value else None
     with opened(request) as book:
         return page(
@@ -170,7 +173,8 @@ def _job(request: Request, grant: Grant, known: Known) -> Response:
             notes=notes.read(grant.job.logbook, grant.job.owner),
             verified=book.verified(),
             stacks=book.stacks(),
-            gpus=lowest(known.gpus),
+            gpus=lowest(known.gpus)[: FEW if glance and glance.groups else None],
+            most_nodes=FEW if glance and glance.groups else None,
             notebooks=request.app.state.editors is not None,
             plots=[*plotted, *(metric for metric in chosen if metric not in plotted)],
             query=request.query_params,
