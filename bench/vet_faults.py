@@ -15,10 +15,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from common import measured, report
@@ -83,6 +84,7 @@ class Bench:
 
     lab: Lab
     directory: Path
+    seconds: dict[str, list[float]] = field(default_factory=lambda: {"piolet": [], "vetnode": []})
 
     def environment(self, **changed: str) -> dict[str, str]:
         """Return the environment of both tools: vetnode's nvidia-smi comes first."""
@@ -92,7 +94,8 @@ class Bench:
     def ours(self, protocol: str, **changed: str) -> tuple[str, str]:
         """Return our verdict and reason."""
         argv = [sys.executable, "-m", "piolet", "vet", "run", "--protocol", self.written("ours.yaml", protocol)]
-        done = self._run(["salloc", "--quiet", "-N1", "--gpus-per-node=4", *argv, "--format", "json"], changed)
+        argv = ["salloc", "--quiet", "-N1", "--gpus-per-node=4", *argv, "--format", "json"]
+        done = self._run("piolet", argv, changed)
         if not done.stdout:
             return UNKNOWN, done.stderr.strip().splitlines()[0].removeprefix("piolet: ")
         found = json.loads(done.stdout)
@@ -104,7 +107,8 @@ class Bench:
         """Return vetnode's verdict, which is its exit status."""
         argv = [self.directory / "vetnode/bin/vetnode", "diagnose", self.written("theirs.yaml", protocol)]
         try:
-            done = self._run(["srun", "--quiet", "-N1", "--gpus-per-node=4", *argv, "--skip-install"], changed)
+            argv = ["srun", "--quiet", "-N1", "--gpus-per-node=4", *argv, "--skip-install"]
+            done = self._run("vetnode", argv, changed)
         except subprocess.TimeoutExpired:
             return f"no answer within {LIMIT_S} s"
         return READY if done.returncode == 0 else REFUSED
@@ -115,9 +119,12 @@ class Bench:
         path.write_text(text, encoding="utf-8")
         return str(path)
 
-    def _run(self, argv: list[str | Path], changed: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        environment = self.environment(**changed)
-        return subprocess.run(argv, capture_output=True, check=False, env=environment, text=True, timeout=LIMIT_S)
+    def _run(self, tool: str, argv: list[str | Path], changed: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        environment, started_s = self.environment(**changed), time.monotonic()
+        try:
+            return subprocess.run(argv, capture_output=True, check=False, env=environment, text=True, timeout=LIMIT_S)
+        finally:
+            self.seconds[tool].append(time.monotonic() - started_s)
 
 
 @contextmanager
@@ -142,6 +149,20 @@ def no_driver(lab: Lab) -> Iterator[None]:
         yield
     finally:
         away.rename(library)
+
+
+@contextmanager
+def machine_check(lab: Lab) -> Iterator[None]:
+    """Log an uncorrected machine check in the node's kernel log."""
+    log = lab.node_directory("node1") / "kmsg"
+    before = log.read_bytes()
+    error = "mce: [Hardware Error]: CPU 0: Machine Check: 0 Bank 5: be00000000800400"
+    record = f"3,9999,{time.monotonic_ns() // 1000},-;{error}"
+    log.write_text(f"{before.decode()}{record}\n", encoding="utf-8")
+    try:
+        yield
+    finally:
+        log.write_bytes(before)
 
 
 @contextmanager
@@ -176,6 +197,9 @@ def rows(bench: Bench, port: int) -> Iterator[tuple[str, str, tuple[str, str], s
     with mounted(bench.lab, "size=1m,ro"):
         yield both("a file system is read-only")
     yield both("a variable has another value", SITE="elsewhere")
+    with machine_check(bench.lab):
+        machine = "evals:\n- {type: hardware_errors}\n"
+        yield "a machine check is logged", REFUSED, bench.ours(machine), bench.theirs(theirs)
     closed = _closed_port()
     yield (
         "a service does not answer",
@@ -201,6 +225,7 @@ def odd_checks(bench: Bench, theirs: str) -> Iterator[tuple[str, str, tuple[str,
         "a directory cannot be written": "{type: filesystem, path: /proc, measure: write}",
         "a mount is missing": "{type: mounts, paths: [/scratch]}",
         "a network adapter is missing": "{type: nic, devices: [hsn0]}",
+        "a service does not run": "{type: services, programs: [slurmctld-of-another]}",
         "a check hangs": script.format("sleep 60"),
         "a check crashes": script.format("kill -9 $$"),
         "a check prints garbage": script.format("echo {"),
@@ -232,7 +257,8 @@ def main() -> None:
         found, right_ours, right_theirs = 0, 0, 0
         try:
             print("| Fault | Piolet | vetnode | Piolet's reason |\n|---|---|---|---|")
-            for fault, right, (verdict, reason), peer in rows(Bench(lab, Path(name)), service.getsockname()[1]):
+            bench = Bench(lab, Path(name))
+            for fault, right, (verdict, reason), peer in rows(bench, service.getsockname()[1]):
                 print(f"| {fault} | {verdict} | {peer} | {reason} |", flush=True)
                 found += 1
                 right_ours += (verdict == READY) == (right == READY)
@@ -240,7 +266,8 @@ def main() -> None:
         finally:
             lab.down()
     what = f"right verdicts on {found} faults and healthy nodes"
-    report(__file__, [measured(what, "", [right_ours], [right_theirs], peer=PEER, aim=f"ours >= {found}")])
+    right = measured(what, "", [right_ours], [right_theirs], peer=PEER, aim=f"ours >= {found}")
+    report(__file__, [right, measured("a verdict on a node", "s", *bench.seconds.values(), peer=PEER)])
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from piolet.core.config import Settings
 from piolet.core.errors import PioletError, ToolTimeout
 from piolet.core.nodeset import NodeSet
 from piolet.core.nouns import CheckResult, Status
-from piolet.launch import conductor
+from piolet.launch import conductor, session
 from piolet.launch.doom import Sign
 from piolet.launch.program import Ended, Failure
 from piolet.launch.request import RunRequest
@@ -141,9 +141,9 @@ def conducted(cluster: Cluster, request: RunRequest, root: Path) -> list[records
         job = str(len(cluster.allocations))
         machine = MadeUp(cluster, nodes, cluster.ends[len(outcomes)])
         logbook = layout.create(root, "made-up", job)
-        session = conductor.begin(asked, machine, logbook, Settings(), cluster="made-up", job_id=job)
+        run = session.begin(asked, machine, logbook, Settings(), cluster="made-up", job_id=job)
         try:
-            status = conductor.conduct(session, PROTOCOL)
+            status = conductor.conduct(run, PROTOCOL)
         except PioletError as error:
             status = error.exit_status
         outcome = records.read_outcome(logbook.outcome)

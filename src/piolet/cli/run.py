@@ -55,6 +55,7 @@ import click
 @click.option("-J", "--job-name", "name", default="", help="Name of the job. [default: the program's]")
 @click.option("--local", is_flag=True, help="Run on this machine alone, without Slurm.")
 @click.option("--simulate", metavar="MODEL:COUNT", default="", help="With --local: simulate GPUs, as in h100:4.")
+@click.option("--het-group", type=int, help="Component of the heterogeneous job that this is called in.")
 @click.option("--detach", is_flag=True, help="Submit, print the job id, and do not wait.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the batch script, submit nothing.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
@@ -71,6 +72,7 @@ def command(
     detach: bool,
     dry_run: bool,
     max_wait_s: float | None,
+    het_group: int | None,
     abort_on: str,
     stage: tuple[str, ...],
     **asked: Any,  # noqa: ANN401 - the other options are named after the fields of a RunRequest
@@ -100,5 +102,5 @@ def command(
         copies=tuple(copies.parse(text, Path.cwd(), settings.data.local_directory) for text in stage),
         **asked,
     )
-    how = How(local=local, simulate=simulate, detach=detach, dry_run=dry_run, max_wait_s=max_wait_s, guard=guard)
+    how = How(local, simulate, detach, dry_run, guard, max_wait_s, het_group)
     return start.run(request, how, settings)

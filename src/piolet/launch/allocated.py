@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 import tempfile
 import time
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,11 +60,16 @@ _SHAPE_VARIABLES = (
 
 @dataclass(slots=True)
 class AllocatedMachine:
-    """The nodes of the allocation that this process is in."""
+    """The nodes of the allocation that this process is in, or those of a component of a heterogeneous job.
+
+    `environ` is what Slurm says of them, `het_group` the component's number.
+    """
 
     allocation: Allocation
     settings: Settings
     plan: Path | None = None
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    het_group: int | None = None
 
     @property
     def nodes(self) -> NodeSet:
@@ -104,7 +110,7 @@ class AllocatedMachine:
 
     def start_recorder(self, used: NodeSet, logbook: Path) -> Process:
         """Start one recorder a node, and another that stands by, in a step that shares the nodes with the program's."""
-        argv = recorders_argv(logbook, used, self._gpus_per_node)
+        argv = recorders_argv(logbook, used, self._gpus_per_node, extra=self._component)
         return self._runner({}).start(argv, stdout=DEVNULL, new_session=True)
 
     def collect_stacks(self, used: NodeSet, directory: Path) -> None:
@@ -118,7 +124,7 @@ class AllocatedMachine:
             nodelist=used,
             overlap=True,
             output=f"{directory}/%N.txt",
-            extra=("--kill-on-bad-exit=0",),
+            extra=("--kill-on-bad-exit=0", *self._component),
         )
         argv = srun.argv(step, [sys.executable, "-P", "-m", "piolet.launch.stacks", str(self.allocation.job)])
         self._runner({}).run(argv, timeout=STACKS_TIMEOUT_S)
@@ -137,6 +143,7 @@ class AllocatedMachine:
             gpus_per_node=self._gpus_per_node,
             environment=str(self.plan or ""),
             kill_on_bad_exit=True,
+            extra=self._component,
         )
         runner = self._runner({**self._meeting_point(used, request.ranks), **variables})
         name = variables.get(metrics.VARIABLE)
@@ -184,12 +191,21 @@ class AllocatedMachine:
     @property
     def _gpus_per_node(self) -> int | None:
         """Every step asks for all GPUs of the job: an exclusive job's steps get none by default."""
-        return len(self.allocation.job_gpus) if self.allocation.job_gpus else None
+        if self.allocation.job_gpus or self.het_group is None:
+            return len(self.allocation.job_gpus or ()) or None
+        count = self.environ.get("SLURM_GPUS_PER_NODE", "").rpartition(":")[2]
+        return int(count) if count.isdigit() else None
+
+    @property
+    def _component(self) -> tuple[str, ...]:
+        """The option by which a step is one of this component; without it, of the first."""
+        return () if self.het_group is None else (f"--het-group={self.het_group}",)
 
     def _cpus_per_task(self, request: RunRequest) -> int | None:
         """Share a node's CPUs among its tasks; Slurm would give each task one."""
-        cpus = os.environ.get("SLURM_CPUS_ON_NODE", "")
-        return max(int(cpus) // request.tasks_per_node, 1) if cpus.isdigit() else None
+        cpus = self.environ.get("SLURM_CPUS_ON_NODE") or self.environ.get("SLURM_JOB_CPUS_PER_NODE", "")
+        counts = [int(count) for count in re.findall(r"(?:^|,)(\d+)", cpus)]  # such as 8(x2),4
+        return max(min(counts) // request.tasks_per_node, 1) if counts else None
 
     def _runner(self, variables: Mapping[str, str]) -> SystemRunner:
         return SystemRunner(dict.fromkeys(_SHAPE_VARIABLES) | dict(variables))

@@ -7,46 +7,34 @@ logbook ends with an outcome, nothing keeps running, and the exit status is the 
 from __future__ import annotations
 
 import contextlib
-import getpass
-import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import replace
 
 from piolet import metrics, record
-from piolet.core.config import Settings
-from piolet.core.errors import PioletError, Refused
+from piolet.core.errors import PioletError
 from piolet.core.nodeset import NodeSet
-from piolet.core.nouns import Gpu
 from piolet.core.run import Process, SystemRunner, end
 from piolet.core.stopping import Stopped, stoppable, undisturbed
 from piolet.core.text import plural
 from piolet.data import cadence
-from piolet.launch import copies, warning
+from piolet.launch import copies
 from piolet.launch import outcome as outcomes
+from piolet.launch.again import tried_again
+from piolet.launch.choosing import ready_nodes
 from piolet.launch.copies import NotStaged
 from piolet.launch.environment import VERIFIED
-from piolet.launch.machine import Machine
 from piolet.launch.program import Reason
-from piolet.launch.request import RunRequest
+from piolet.launch.session import Session
 from piolet.launch.telling import say, told
-from piolet.launch.warning import Warned
 from piolet.launch.watching import SIGNS, Watch, xid_before
-from piolet.logbook import provenance, records
-from piolet.logbook.layout import Logbook
-from piolet.record.rates import intervals
+from piolet.logbook import records
 from piolet.vet import Protocol as VettingProtocol
-from piolet.vet import Verdict, choose
 
 RECORDER_GRACE_S = 15.0
 """Seconds that recorders have to write their last segments."""
-
-
-INVENTORY = VettingProtocol("inventory", ())
-"""Checks nothing: its answers tell which GPUs a node has."""
 
 FINDINGS = 1
 """Exit status of a command that found something."""
@@ -56,28 +44,6 @@ CHECKPOINT_VARIABLE = "PIOLET_CHECKPOINT_INTERVAL_S"
 
 REPORT_TIMEOUT_S = 300.0
 """Seconds that a report may take; `piolet score --html` writes it again at any time."""
-
-
-@dataclass(slots=True)
-class Session:
-    """One run in progress: what it was asked, where it runs, and what its logbook says so far."""
-
-    request: RunRequest
-    machine: Machine
-    logbook: Logbook
-    settings: Settings
-    job: records.JobRecord
-    warned: Warned | None = None
-
-    def update(self, **changes: object) -> None:
-        """Change job.json."""
-        self.job = replace(self.job, **changes)  # type: ignore[arg-type] # the names are JobRecord's own
-        records.write_job(self.logbook.job, self.job)
-
-    def try_update(self, **changes: object) -> None:
-        """Change job.json once the program has run: its end counts, whatever the file system says."""
-        with told("job.json"):
-            self.update(**changes)
 
 
 def conduct(session: Session, protocol: VettingProtocol | None) -> int:
@@ -90,43 +56,17 @@ def conduct(session: Session, protocol: VettingProtocol | None) -> int:
             outcome = outcomes.of_stop(stop.signal_number, time.time_ns(), state=state, node=stop.failed_node)
         except PioletError as error:
             with contextlib.suppress(Stopped), undisturbed():
-                _close(session, _tried_again(session, outcomes.of_error(error, time.time_ns())))
+                _close(session, tried_again(session, outcomes.of_error(error, time.time_ns())))
             raise
         with contextlib.suppress(Stopped), undisturbed():
             _tell(outcome)
-            outcome = _tried_again(session, outcome)
+            outcome = tried_again(session, outcome)
             _close(session, outcome)
     return outcome.exit_status
 
 
-def begin(
-    request: RunRequest, machine: Machine, logbook: Logbook, settings: Settings, *, cluster: str, job_id: str
-) -> Session:
-    """Write the first job.json of a new logbook and return the session."""
-    job = records.JobRecord(
-        job_id=job_id,
-        cluster=cluster,
-        user=getpass.getuser(),
-        account=os.environ.get("SLURM_JOB_ACCOUNT", ""),
-        command=request.command,
-        request=request.recorded(),
-        name=request.job_name,
-        attempt=max(request.attempt, 1),
-        previous_job=request.previous_job,
-        simulated=machine.simulated(),
-        started_ns=time.time_ns(),
-        sample_interval_s=settings.record.interval_s if request.record else None,
-        intervals_s=intervals(settings.record.rates),
-        versions=provenance.versions(Path.cwd()),
-    )
-    warned = Warned(warning.parse(request.signal)) if request.signal else None
-    session = Session(request, machine, logbook, settings, job, warned)
-    session.update()
-    return session
-
-
 def _carried_out(session: Session, protocol: VettingProtocol | None) -> records.Outcome:
-    used = _ready_nodes(session, protocol)
+    used = ready_nodes(session, protocol)
     with _staged(session, used), _recorded(session, used):
         session.update(program_started_ns=time.time_ns())
         say(f"running {session.request.job_name} on {used}, {plural(session.request.ranks, 'task')}")
@@ -176,50 +116,6 @@ def _cadence(session: Session, nodes: int) -> dict[str, str]:
     return {CHECKPOINT_VARIABLE: f"{best.interval_s:.0f}"}
 
 
-def _ready_nodes(session: Session, protocol: VettingProtocol | None) -> NodeSet:
-    """Vet, choose and give back; write down what was found before anything is decided on it."""
-    machine, request = session.machine, session.request
-    if protocol is None:
-        used = machine.nodes.first(request.nodes)
-        _note_allocation(session, used, machine.vet(INVENTORY).inventory)
-        return used
-    verdict = _vetted(session, protocol)
-    try:
-        wanted = min(request.nodes, len(machine.nodes))  # one machine stands for all nodes of a local run
-        choice = choose(wanted, verdict, keep_first=machine.batch_node)
-    except Refused as too_few:  # nothing that the user asked for was wrong: the nodes are not good enough
-        raise PioletError(too_few.what, remedy=too_few.remedy) from too_few
-    freed = machine.give_back(machine.nodes - choice.used)
-    if freed:
-        say(f"{plural(len(choice.used), 'good node')}: {choice.used}; given back: {freed}")
-    _note_allocation(session, choice.used, verdict.inventory)
-    return choice.used
-
-
-def _vetted(session: Session, protocol: VettingProtocol) -> Verdict:
-    nodes = session.machine.nodes
-    say(f"vetting {plural(len(nodes), 'node')} with {protocol.name}: {nodes}")
-    if protocol.left_out:
-        say(f"its budget left out {', '.join(protocol.left_out)}")
-    verdict = session.machine.vet(protocol)
-    records.write_checks(session.logbook.vet, "before", verdict.results)
-    session.update(refused=tuple(records.Refusal(node, reason) for node, reason in verdict.refused))
-    _note_allocation(session, NodeSet(), verdict.inventory)
-    for refusal in verdict.refused:
-        say(f"{refusal.node} is refused: {refusal.reason}")
-    return verdict
-
-
-def _note_allocation(session: Session, used: NodeSet, inventory: Mapping[str, tuple[Gpu, ...]]) -> None:
-    """Write down which nodes and GPUs are held, which of them are used, and what of all that is simulated."""
-    now = time.time_ns()
-    held = [
-        records.NodeAllocation(node, inventory.get(node, ()), now, used=node in used) for node in session.machine.nodes
-    ]
-    simulated = any(gpu.simulated for gpus in inventory.values() for gpu in gpus)
-    session.update(allocation=tuple(held), simulated=session.machine.simulated() + (("GPUs",) if simulated else ()))
-
-
 @contextlib.contextmanager
 def _staged(session: Session, used: NodeSet) -> Iterator[None]:
     """Have the copies that were asked for on all nodes inside the block; a node without one is a bad node."""
@@ -246,39 +142,6 @@ def _recorded(session: Session, used: NodeSet) -> Iterator[None]:
         if recorder:
             with undisturbed():
                 end(recorder, RECORDER_GRACE_S, asking=signal.SIGUSR1)
-
-
-def _tried_again(session: Session, outcome: records.Outcome) -> records.Outcome:
-    """Submit the job again without its bad nodes, if they are why it failed and it may; say so, and note it."""
-    refused, began = [each.node for each in session.job.refused], session.job.program_started_ns is not None
-    bad = outcomes.bad_nodes(outcome, refused, began=began)
-    outcome = replace(outcome, bad_nodes=bad)
-    if not session.request.attempt:
-        return outcome
-    if not bad:
-        return _gone_on(session, outcome)
-    if not session.request.restarts:
-        say(f"not submitted again: attempt {session.request.attempt} was the last that --restarts allows")
-        return outcome
-    return _submitted_again(session, outcome, NodeSet(bad))
-
-
-def _gone_on(session: Session, outcome: records.Outcome) -> records.Outcome:
-    """Submit the job again if its time was too short for the program: the next one of its chain."""
-    warned = session.warned is not None and session.warned.given
-    if not outcomes.needs_more_time(outcome, warned=warned) or not session.request.chain:
-        return outcome
-    return _submitted_again(session, outcome, NodeSet())
-
-
-def _submitted_again(session: Session, outcome: records.Outcome, bad: NodeSet) -> records.Outcome:
-    try:
-        job = session.machine.submit_again(session.request, bad)
-    except PioletError as error:
-        say(f"could not be submitted again: {error}")
-        return outcome
-    say(f"submitted again as job {job}, without {bad}" if bad else f"goes on as job {job}")
-    return replace(outcome, next_job=job)
 
 
 def _tell(outcome: records.Outcome) -> None:

@@ -67,7 +67,10 @@ class RunRequest:
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """How a run is carried out, apart from what it is; `max_wait_s` is how long its job may wait in the queue."""
+    """How a run is carried out, apart from what it is; `max_wait_s` is how long its job may wait in the queue.
+
+    `het_group` is the component of a heterogeneous job on which it runs.
+    """
 
     local: bool = False
     simulate: str = ""
@@ -75,6 +78,7 @@ class How:
     dry_run: bool = False
     guard: bool = False
     max_wait_s: float | None = None
+    het_group: int | None = None
 
 
 def check(request: RunRequest) -> RunRequest:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from piolet import vet
 from piolet.core.config import Settings, load
 from piolet.core.errors import UsageError
-from piolet.launch import conductor, environment, guarding, local, request, submission
+from piolet.core.text import plural
+from piolet.launch import conductor, environment, guarding, local, request, session, submission
 from piolet.launch.allocated import AllocatedMachine
 from piolet.launch.machine import Machine
 from piolet.launch.request import How, RunRequest
 from piolet.logbook import layout
 from piolet.logbook.layout import Logbook
 from piolet.tools.slurm import allocation as allocations
-from piolet.tools.slurm.allocation import Allocation
 
 LOCAL_CLUSTER = "local"
+_WHICH = "name the one whose nodes the program gets, such as --het-group 0"
 
 
 def run(asked: RunRequest, how: How, settings: Settings) -> int:
@@ -32,28 +34,46 @@ def run(asked: RunRequest, how: How, settings: Settings) -> int:
         guarding.check(asked, settings)
     if how.local:
         return _run_locally(asked, how, settings)
-    allocation = allocations.from_environ(os.environ)
+    environ = _component(os.environ, how.het_group)
+    allocation = allocations.from_environ(environ)
     if allocation:
-        return _run_allocated(asked, allocation, settings)
+        return _run_allocated(asked, AllocatedMachine(allocation, settings, None, environ, how.het_group))
     return submission.submit_and_follow(asked, settings, how)
 
 
-def _run_allocated(asked: RunRequest, allocation: Allocation, settings: Settings) -> int:
+def _component(environ: Mapping[str, str], group: int | None) -> Mapping[str, str]:
+    """Return what Slurm says of our nodes; in a heterogeneous job of those of one component, which must be named."""
+    components = allocations.het_groups(environ)
+    if group is None and len(components) <= 1:
+        return environ
+    if group not in components:
+        known = "; ".join(f"{number}: {nodes}" for number, nodes in components.items())
+        what = f"this job has {plural(len(components), 'component')}" + (f" ({known})" if known else "")
+        raise UsageError(
+            what, where="--het-group", remedy=_WHICH if components else "leave it out: this is no such job"
+        )
+    return allocations.of_component(environ, group)
+
+
+def _run_allocated(asked: RunRequest, machine: AllocatedMachine) -> int:
+    allocation, settings = machine.allocation, machine.settings
     if (asked.restarts or asked.chain or asked.signal) and not asked.attempt:
         raise UsageError(
             "only a job that piolet run has submitted can be warned or submitted again",
             where="--restarts, --chain or --signal inside of an allocation",
             remedy="leave them out here, or call piolet run on a login node",
         )
-    if len(allocation.nodes) < asked.nodes:
+    if asked.copies and machine.het_group is not None:
+        raise UsageError("--stage copies to whole jobs, not to components", remedy="leave --stage or --het-group out")
+    held = allocation.nodes
+    if len(held) < asked.nodes:
         raise UsageError(
-            f"{asked.nodes} nodes wanted, job {allocation.job} has {len(allocation.nodes)}: {allocation.nodes}",
+            f"{plural(asked.nodes, 'node')} wanted, job {allocation.job} has {len(held)}: {held}",
             remedy="ask for fewer, or allocate more (and spares) before",
         )
-    plan = environment.plan_file(asked, settings)
-    machine = AllocatedMachine(allocation, settings, plan)
+    machine.plan = environment.plan_file(asked, settings)
     cluster = settings.cluster or allocation.cluster or "slurm"
-    return _conducted(asked, machine, settings, cluster=cluster, job_id=str(allocation.job), plan=plan)
+    return _conducted(asked, machine, settings, cluster=cluster, job_id=str(allocation.job), plan=machine.plan)
 
 
 def _run_locally(asked: RunRequest, how: How, settings: Settings) -> int:
@@ -64,8 +84,8 @@ def _run_locally(asked: RunRequest, how: How, settings: Settings) -> int:
         raise UsageError(what, remedy="leave them out with --local")
     if asked.spares:
         raise UsageError("there are no spares on one machine", remedy="leave --spares out with --local")
-    if how.dry_run or how.detach:
-        raise UsageError("--dry-run and --detach are for jobs", remedy="leave them out with --local")
+    if how.dry_run or how.detach or how.het_group is not None:
+        raise UsageError("--dry-run, --detach and --het-group are for jobs", remedy="leave them out with --local")
     plan = environment.plan_file(asked, settings)
     job_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     variables: dict[str, str] = {}
@@ -82,7 +102,7 @@ def _conducted(
 ) -> int:
     protocol = vet.load_protocol(asked.protocol, settings) if asked.protocol else None
     logbook: Logbook = layout.create(layout.root(settings), cluster, job_id)
-    session = conductor.begin(asked, machine, logbook, settings, cluster=cluster, job_id=job_id)
+    begun = session.begin(asked, machine, logbook, settings, cluster=cluster, job_id=job_id)
     if plan:
         environment.keep_lock(plan, logbook)
-    return conductor.conduct(session, protocol)
+    return conductor.conduct(begun, protocol)

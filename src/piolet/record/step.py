@@ -18,10 +18,11 @@ def recorders_argv(
     job: int | None = None,
     interval_s: float | None = None,
     rates: Sequence[str] = (),
+    extra: Sequence[str] = (),
 ) -> list[str]:
     """Return the srun command of one recorder a node and another that stands by; `job` is one to join from outside.
 
-    Without `interval_s` and `rates` the settings are those that the nodes read.
+    `extra` are options of srun. Without `interval_s` and `rates` the settings are those that the nodes read.
     """
     step = srun.Step(
         job=job,
@@ -32,7 +33,7 @@ def recorders_argv(
         nodelist=nodes,
         gpus_per_node=gpus_per_node,
         overlap=True,
-        extra=("--kill-on-bad-exit=0", "--overcommit"),
+        extra=("--kill-on-bad-exit=0", "--overcommit", *extra),
     )
     agent = agent_argv(logbook, standby=True, whole_job=job is not None, interval_s=interval_s, rates=rates)
     return srun.argv(step, agent)

@@ -16,8 +16,8 @@ from piolet.core.errors import ConfigError
 from piolet.core.text import did_you_mean
 from piolet.core.toml import Document
 from piolet.logbook import layout
-from piolet.vet import budget, history, vetnode, yamlfile
 from piolet.vet import entry as keys
+from piolet.vet import vetnode, yamlfile
 from piolet.vet.catalogue import check_types, find_protocol, registered
 from piolet.vet.check import Check
 from piolet.vet.entry import Entry
@@ -41,6 +41,8 @@ def load_protocol(name: str, settings: Settings) -> Protocol:
     budget_s = _budget_s(document)
     left_out: tuple[PlannedCheck, ...] = ()
     if budget_s is not None or any(check.criteria and check.criteria.history for check in checks):
+        from piolet.vet import budget, history  # noqa: PLC0415 - they load what reads logbooks
+
         found = tuple(history.past(layout.root(settings)))
         checks = history.remembered(checks, found)
         if budget_s is not None:

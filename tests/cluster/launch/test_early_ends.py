@@ -81,6 +81,21 @@ def test_an_xid_ends_the_program_and_its_node_is_left_out_of_the_next_attempt(pi
     assert json.loads(second.read_text())["state"] == "COMPLETED"
 
 
+SILENT = "import piolet, time\npiolet.log(step=1, loss=2.0)\ntime.sleep(600)"
+
+
+@pytest.mark.slow
+def test_a_program_that_gives_no_sign_of_life_is_ended_and_blames_nobody(piolet_run):
+    arguments = ("-N", "2", "--record", "--heartbeat", "60", "--restarts", "1", "--", sys.executable, "-c", SILENT)
+    done = piolet_run(*arguments, env=SOON, check=False, timeout=300)
+
+    outcome = piolet_run.read("outcome.json")
+    assert (done.returncode, outcome["aborted_on"], outcome["domain"]) == (143, "heartbeat", "unknown")
+    assert outcome["reason"].startswith("ended early (heartbeat: no step and no piolet.log or piolet.phase for 6")
+    assert (outcome["bad_nodes"], outcome["next_job"], piolet_run.jobs()) == ([], "", [])
+    assert list(piolet_run.logbook.glob("telemetry/user/*.parquet")), "its only step was recorded"
+
+
 def until(holds):
     deadline = time.monotonic() + 60
     while not holds():

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from piolet.core.nodeset import NodeSet
 from piolet.lab import Isolation, Lab, Network, Spec, status, up
 from piolet.lab.cgroups import group_name
 from piolet.lab.network import link_name
@@ -168,7 +169,7 @@ def test_a_check_that_hangs_on_one_node(vet):
 
 
 def test_a_slurmd_that_is_killed_during_a_stage(machine, commands_on, tmp_path):  # noqa: ARG001 - for its effect
-    """Its step goes on without it and may still answer: both are right."""
+    """Its step goes on without it and may answer or not: both are right. On a busy machine Slurm loses others' too."""
     slow = script(f"touch {tmp_path}/checks.$SLURMD_NODENAME; sleep 3; echo '{PASSES % 1}'")
     lab = up(Spec(name=f"vetns-{secrets.token_hex(3)}", nodes=4, network=Network.NETNS))
     try:
@@ -178,5 +179,7 @@ def test_a_slurmd_that_is_killed_during_a_stage(machine, commands_on, tmp_path):
     finally:
         lab.down()
 
-    assert {"node1", "node2", "node4"} <= {each["node"] for each in verdict["checks"] if each["status"] == "pass"}
-    assert (status_code, verdict["unknown"]) in {(0, ""), (3, "node3")}
+    passed = NodeSet(each["node"] for each in verdict["checks"] if each["status"] == "pass")
+    assert str(NodeSet("node[1-4]") - passed) == verdict["unknown"]
+    assert (status_code, passed == NodeSet("node[1-4]")) in {(0, True), (3, False)}
+    assert len(passed) >= 2

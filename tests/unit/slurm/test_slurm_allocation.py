@@ -59,6 +59,31 @@ def test_in_a_task_of_a_step_on_fewer_nodes_and_gpus() -> None:
     assert here.gpus == (1,)
 
 
+HET = {
+    "SLURM_JOB_ID": "30",
+    "SLURM_HET_SIZE": "2",
+    "SLURM_JOB_NODELIST": "node1",
+    "SLURM_JOB_GPUS": "0,1,2,3",
+    "SLURM_CPUS_ON_NODE": "8",
+    "SLURMD_NODENAME": "node1",
+    "SLURM_CLUSTER_NAME": "alpine",
+    "SLURM_JOB_ID_HET_GROUP_0": "30",
+    "SLURM_JOB_NODELIST_HET_GROUP_0": "node1",
+    "SLURM_JOB_ID_HET_GROUP_1": "31",
+    "SLURM_JOB_NODELIST_HET_GROUP_1": "node[2-3]",
+}
+
+
+@pytest.mark.parametrize(
+    ("group", "job", "nodes", "node", "gpus"), [(0, 30, "node1", "node1", (0, 1, 2, 3)), (1, 31, "node[2-3]", "", None)]
+)
+def test_in_a_component_of_a_heterogeneous_job(group, job, nodes, node, gpus) -> None:
+    here = allocation.from_environ(allocation.of_component(HET, group))
+    assert here
+    assert (here.job, here.nodes, here.cluster) == (job, NodeSet(nodes), "alpine")
+    assert (here.node, here.job_gpus) == (node, gpus), "what concerns this node alone is no other component's"
+
+
 def test_in_an_array_and_without_gpus() -> None:
     without = {name: value for name, value in BATCH.items() if name != "SLURM_JOB_GPUS"}
     here = allocation.from_environ(without | {"SLURM_ARRAY_JOB_ID": "20", "SLURM_ARRAY_TASK_ID": "0"})

@@ -50,6 +50,18 @@ def het_groups(environ: Mapping[str, str]) -> dict[int, str]:
     }
 
 
+def of_component(environ: Mapping[str, str], group: int) -> dict[str, str]:
+    """Return the environment as a component of a heterogeneous job would have it as a job of its own.
+
+    What Slurm says only of the node that this process is on is left out, unless that is one of the component's.
+    """
+    suffix = f"_HET_GROUP_{group}"
+    own = {name.removesuffix(suffix): value for name, value in environ.items() if name.endswith(suffix)}
+    if environ.get("SLURMD_NODENAME", "") not in NodeSet(own.get("SLURM_JOB_NODELIST", "")):
+        own |= dict.fromkeys(("SLURMD_NODENAME", "SLURM_JOB_GPUS", "SLURM_CPUS_ON_NODE"), "")
+    return {**environ, **own}
+
+
 def from_environ(environ: Mapping[str, str]) -> Allocation | None:
     """Return the allocation that `environ` tells of; None outside of Slurm.
 
