@@ -11,16 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import secrets
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from compileall import compile_dir
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+
+from common import in_turns, measured, report, seconds, timed, version
 
 import piolet
 from piolet.core.config import Settings
@@ -38,70 +37,48 @@ def made_answer(node: str, protocol: Protocol) -> str:
     return json.dumps({"piolet_vet": 1, "node": node, "checks": checks, "gpus": gpus})
 
 
-def seconds(action: Callable[[], object], rounds: int) -> list[float]:
-    """Return the wall-clock seconds of each round."""
-    taken = []
-    for _ in range(rounds):
-        started = time.monotonic()
-        action()
-        taken.append(time.monotonic() - started)
-    return taken
-
-
-def interleaved(actions: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of each action, done in turn and every other time backwards."""
-    taken: dict[str, list[float]] = {name: [] for name in actions}
-    for number in range(rounds):
-        for name in list(actions)[:: -1 if number % 2 else 1]:
-            taken[name] += seconds(actions[name], 1)
-    return taken
-
-
-def on(lab: Lab, nodes: int, *argv: str) -> Callable[[], object]:
-    """Return an action that runs `argv` in an allocation of all nodes."""
+def on(lab: Lab, nodes: int, *argv: str) -> Callable[[], float]:
+    """Return what measures `argv` in an allocation of all nodes, in seconds."""
     hold = ["salloc", "--quiet", f"--nodes={nodes}", "--gpus-per-node=4"]
-    environment = os.environ | lab.environment()
-    return lambda: subprocess.run([*hold, *argv], check=True, env=environment, stdout=subprocess.DEVNULL)
-
-
-def told(name: str, taken: list[float]) -> float:
-    """Print a row and return the median."""
-    lower, middle, upper = statistics.quantiles(taken, n=4)
-    print(f"{name:38} n={len(taken)} median {middle:6.2f} s  quartiles {lower:.2f} and {upper:.2f}")
-    return middle
+    return partial(seconds, [*hold, *argv], env=os.environ | lab.environment())
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and report."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--nodes", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--answers", type=int, default=2700)
     asked = parser.parse_args()
-    print(f"{platform.node()}: {os.cpu_count()} CPUs, Python {platform.python_version()}, piolet {piolet.__version__}")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     compile_dir(Path(piolet.__file__).parent, quiet=1)  # as an installation does
     protocol = load_protocol("ml-training", Settings())
     names = NodeSet(f"node[1-{asked.answers}]")
     answers = [made_answer(node, protocol) for node in names]
-    told(f"{asked.answers} answers judged", seconds(lambda: judge_answers(names, answers, protocol), asked.rounds))
+    judged = [timed(lambda: judge_answers(names, answers, protocol)) for _ in range(asked.rounds)]
     lab = up(Spec(name=f"bench-{secrets.token_hex(3)}", nodes=asked.nodes))
     try:
-        taken = interleaved(
-            {
-                "srun true": on(lab, asked.nodes, "srun", "true"),
-                "srun python -S -c pass": on(lab, asked.nodes, "srun", sys.executable, "-S", "-c", "pass"),
-                "piolet vet run": on(lab, asked.nodes, sys.executable, "-m", "piolet", "vet", "run"),
-            },
-            asked.rounds,
-        )
+        ways = {
+            "srun true": on(lab, asked.nodes, "srun", "true"),
+            "empty": on(lab, asked.nodes, "srun", sys.executable, "-S", "-c", "pass"),
+            "vet": on(lab, asked.nodes, sys.executable, "-m", "piolet", "vet", "run"),
+        }
+        taken = in_turns(asked.rounds, ways)
     finally:
         lab.down()
-    bare = taken.pop("srun true")
-    told(f"srun true, {asked.nodes} nodes", bare)
-    for name, longer in taken.items():
-        told(name, longer)
-        told("    more than the srun of its round", [one - other for one, other in zip(longer, bare, strict=True)])
+    bare, peer, where = taken.pop("srun true"), "srun true", f"on {asked.nodes} nodes of one machine"
+    more = {name: [one - other for one, other in zip(longer, bare, strict=True)] for name, longer in taken.items()}
+    report(
+        __file__,
+        [
+            measured(f"{asked.answers} answers judged", "s", judged, aim="ours <= 2"),
+            measured(f"piolet vet run {where}", "s", taken["vet"], bare, peer=peer),
+            measured("    more than srun true of its round", "s", more["vet"], aim="ours <= 1.5"),
+            measured(f"srun python -S -c pass {where}", "s", taken["empty"], bare, peer=peer),
+            measured("    more than srun true of its round", "s", more["empty"]),
+        ],
+        slurm=version("srun", "--version"),
+    )
 
 
 if __name__ == "__main__":

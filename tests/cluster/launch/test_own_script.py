@@ -57,7 +57,8 @@ def test_it_works_in_the_tasks_of_an_array_on_nodes_of_its_own_and_on_shared_one
         piolet_run.on_lab("scancel", other, check=bool(other))
 
     assert done.returncode == 0, (root / "out-1").read_text()
-    assert all(len((root / f"out-{task}").read_text().split()) == 2 for task in (1, 2))
+    said = [(root / f"out-{task}").read_text() for task in (1, 2)]
+    assert all(len(re.findall(r"^node\d$", text, re.MULTILINE)) == 2 for text in said), said
 
 
 HET = """#!/bin/sh
