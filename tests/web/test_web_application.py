@@ -20,13 +20,16 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from piolet.logbook.records import Outcome, write_outcome
+from piolet.core.files import write_text
+from piolet.logbook.layout import create
+from piolet.logbook.records import Outcome, write_job, write_outcome
 from piolet.logbook.writer import SegmentWriter
 
 pytestmark = pytest.mark.web
 
 LINK = re.compile(r"http://127\.0\.0\.1:\d+/login\?token=\S+")
 JOB = "/jobs/lab/4711"
+LARGE = "/jobs/lab/large"
 SQL = "/sql?job=lab/4711&q=SELECT+time_ns,+power_w+FROM+gpu+WHERE+node='node1'+AND+gpu=0+ORDER+BY+1"
 COMPARE = "/compare?a=lab/4711&b=lab/4711"
 
@@ -49,6 +52,7 @@ class Served:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
     root = tmp_path_factory.mktemp("root")
     made_logbooks.training(root)
+    large_job(root)
     database, policy = made_fleets.suspect(root)
     fleet = {"PIOLET_FLEET_DATABASE": str(database), "PIOLET_FLEET_POLICY": str(policy)}
     process = subprocess.Popen(
@@ -61,6 +65,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, sub
         yield root, process
         process.send_signal(signal.SIGINT)
         assert process.wait(20) in {0, 130}
+
+
+def large_job(root: Path) -> None:
+    """A job of so many nodes that it is shown by groups; it hung."""
+    nodes = [f"nid{number:03d}" for number in range(66)]
+    record = made_logbooks.job(nodes, 1, 3, job_id="large")
+    logbook = create(root, "lab", "large")
+    for node in nodes:
+        writer = SegmentWriter(logbook, node)
+        for second in range(3):
+            values = {"sm_active": 0.8, "tensor_active": 0.5, "dram_active": 0.2, "power_w": 400.0}
+            writer.append("gpu", made_logbooks.row(node, 0, second + 0.5, **values))
+        writer.flush()
+    write_text(logbook.stacks / "nid065.txt", "== rank 65, pid 7: python train.py")
+    write_job(logbook.job, record)
+    write_outcome(logbook.outcome, Outcome("FAILED", 143, "no work for 300 s", aborted_on="hang"))
 
 
 @pytest.fixture(scope="module")
@@ -82,26 +102,46 @@ def overflow(page: Page) -> int:
     return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize(
-    "path", ["/", JOB, f"{JOB}/nodes", f"{JOB}/nodes/node5", "/nodes/lab/node5", "/jobs/lab/none", SQL, COMPARE]
+    "path",
+    [
+        *("/", JOB, f"{JOB}/nodes", f"{JOB}/nodes/node5", "/nodes/lab/node5", "/jobs/lab/none", SQL, COMPARE),
+        *(LARGE, f"{LARGE}/nodes?group=nid065", f"{LARGE}/stacks/nid065"),
+    ],
 )
-def test_pages_are_accessible_and_quiet(served: Served, path: str, theme: str) -> None:
+def test_pages_are_accessible_quiet_and_fit(served: Served, path: str) -> None:
+    """In both themes; on a phone, a tablet and a desk."""
     page = served.open(path)
-    page.evaluate("theme => localStorage.setItem('theme', theme)", theme)
-    served.said.clear()
-    page = served.open(path)
-    expect(page.locator("html")).to_have_attribute("data-theme", theme)
-    results = Axe().run(page)
-    assert results.violations_count == 0, results.generate_report()
+    expect(page.locator("[data-missing], [data-follow=reload]")).to_have_count(0)
+    for _ in range(2):
+        results = Axe().run(page)
+        assert results.violations_count == 0, results.generate_report()
+        page.locator("[data-theme-button]").click()
+    for width in (390, 768, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert overflow(page) <= 0
     assert [said for said in served.said if "404" not in said] == []
 
 
-@pytest.mark.parametrize("width", [390, 768, 1280])
-@pytest.mark.parametrize("path", ["/", JOB, f"{JOB}/nodes", f"{JOB}/nodes/node5", "/nodes/lab/node5", SQL, COMPARE])
-def test_pages_fit(served: Served, path: str, width: int) -> None:
-    served.page.set_viewport_size({"width": width, "height": 900})
-    assert overflow(served.open(path)) <= 0
+def test_from_a_large_job_to_a_node_by_keys(served: Served) -> None:
+    """Group, node; a range in the address is kept on the way."""
+    page = served.open(f"{LARGE}?from=0.5&to=2.0")
+    expect(page.get_by_role("link", name="nid000 to nid063")).to_be_visible()
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("nid064 to nid065")
+    plot = page.locator("[data-plot*=power_w]")
+    plot.scroll_into_view_if_needed()
+    expect(plot.locator("canvas")).to_be_visible()
+    assert "in 2 lines" in (plot.get_attribute("aria-label") or "")
+    heat = page.locator("[data-heat]")
+    box = heat.bounding_box()
+    assert box
+    heat.click(position={"x": box["width"] / 2, "y": box["height"] * 0.75})
+    expect(page.get_by_role("heading", level=1)).to_have_text("nid065")
+    page.get_by_role("link", name="nid064 to nid065").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("nid064 to nid065")
 
 
 def test_from_the_list_to_a_gpu(served: Served) -> None:

@@ -19,4 +19,9 @@ _ENDINGS = {
 
 def unit(column: str) -> str:
     """Return the unit of a column, empty for a count, a name or a value in the program's own unit."""
-    return next((unit for ending, unit in _ENDINGS.items() if column.endswith(ending)), "")
+    return _ENDINGS.get(ending(column), "")
+
+
+def ending(column: str) -> str:
+    """Return the end of a column's name that says its unit, empty if none does."""
+    return next((each for each in _ENDINGS if column.endswith(each)), "")

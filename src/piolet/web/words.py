@@ -8,11 +8,12 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from piolet.logbook.records import Evidence
+from piolet.logbook.units import ending
 from piolet.score.advice import gain
 from piolet.score.drawing import clock
 from piolet.score.stages import summed
 from piolet.score.words import NOTHING, duration, energy, percent, phase_times
-from piolet.watch import JobSummary, words
+from piolet.watch import JobSummary, Metric, words
 
 _LEAST_MARGIN_S = 30.0
 _GOOD, _LIVE, _WARN = {"COMPLETED"}, {"RUNNING", "PENDING", "COMPLETING"}, {"CANCELLED", "TIMEOUT", "PREEMPTED"}
@@ -55,8 +56,14 @@ def plotted(fact: Evidence, job: JobSummary, start_ns: int | None) -> str:
     return f"{address(job)}{there}?{urlencode(query)}#plots"
 
 
+def called(metric: Metric) -> str:
+    """Return a metric's name for people: its column without the unit."""
+    return metric.column.removesuffix(ending(metric.column) if metric.family != "user" else "").replace("_", " ")
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "address": address,
+    "called": called,
     "clock": clock,
     "fact": words.fact,
     "gain": gain,

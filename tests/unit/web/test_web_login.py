@@ -48,6 +48,15 @@ def test_a_link_works_once_and_leads_where_one_wanted_to_go(tmp_path: Path) -> N
     assert stranger.get(login.link).status_code == 303
 
 
+@pytest.mark.parametrize(("certificate", "secure"), [(None, False), (Path("server.pem"), True)])
+def test_the_cookie_is_for_this_server_alone(tmp_path: Path, certificate: Path | None, *, secure: bool) -> None:
+    browser, login = token_site(tmp_path, WebSettings(certificate=certificate))
+    said = browser.get(login.link).headers["set-cookie"].lower().split("; ")
+    assert {"httponly", "samesite=lax", "path=/"} <= {*said}
+    assert ("secure" in said) == secure
+    assert not [each for each in said if each.startswith("domain")]
+
+
 def test_logging_out_forgets(tmp_path: Path) -> None:
     browser, login = token_site(tmp_path)
     browser.get(login.link)

@@ -59,7 +59,7 @@
   const SIZES = [[1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""]];
   const shown = (value, unit) => {
     if (value == null) return "–";
-    if (unit === "%") return `${(100 * value).toFixed(value < 0.1 ? 1 : 0)} %`;
+    if (unit === "%") return `${(100 * value).toFixed(value && value < 0.1 ? 1 : 0)} %`;
     const [size, prefix] = SIZES.find(([size]) => Math.abs(value) >= size) || [1, ""];
     return `${Number((value / size).toPrecision(3))} ${prefix}${unit}`.trim();
   };
@@ -122,10 +122,15 @@
       plot.element.textContent = "Nothing was recorded here.";
       return;
     }
+    plot.element.classList.toggle("many", plot.data.lines.length > 1);
     plot.drawn = new uPlot(options(plot, plot.data), columns(plot.data), plot.element);
     plot.drawn.over.addEventListener("dblclick", () => setRange(null));
   };
   const drawAll = () => plots.forEach(draw);
+  const fetched = (address) => fetch(address).catch(async () => {  // a network that changes cuts off what is under way
+    await new Promise((resume) => setTimeout(resume, 1000));
+    return fetch(address);
+  });
   const load = async (plot) => {
     const address = new URL(plot.element.dataset.plot, location.href), shownRange = range();
     if (shownRange) {
@@ -133,7 +138,7 @@
       address.searchParams.set("to", shownRange[1]);
     }
     try {
-      const answer = await fetch(address);
+      const answer = await fetched(address);
       if (!answer.ok) throw new Error((await answer.text()).slice(0, 200) || answer.statusText);
       plot.data = await answer.json();
       plot.element.classList.remove("failed");
@@ -204,7 +209,8 @@
       do await replace(part, location.href);
       while (part.querySelector("[data-missing]"));  // the server waits for what is missing
       following = false;
-      if (!range()) loadAll();
+      if ("plots" in part.dataset && !part.querySelector("[role=alert]")) location.reload();  // there are more of them
+      else if (!range()) loadAll();
     };
     if (part.dataset.follow === "reload") replace(part, location.href).then(() => location.reload());
     if (part.dataset.follow === "now") follow();
