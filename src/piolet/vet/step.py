@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from piolet.core.errors import ParseError, PioletError, ToolTimeout
 from piolet.core.nodeset import NodeSet
@@ -23,6 +24,9 @@ from piolet.vet.tracing import traced
 
 LEAST_S = 60.0
 """Seconds that a stage gets at least, before nodes that are silent are unknown."""
+
+_HOME = Path(__file__).parents[2]
+"""Where Piolet is: on the path for certain, or found by a hook that a bare Python has not."""
 
 _MARGIN_S = 10.0
 _GRACE_S = 5.0
@@ -139,7 +143,7 @@ def node_argv(protocol: Protocol) -> list[str]:
     """
     if not all(check.light for check in protocol.checks):
         return [sys.executable, "-P", "-m", "piolet.vet", protocol.to_json()]
-    path = sys.path if sys.flags.safe_path else sys.path[1:]
+    path = [*(sys.path if sys.flags.safe_path else sys.path[1:]), str(_HOME)]
     start = f"import sys; sys.path[:] = {path}; from piolet.vet import light; light.main()"
     return [sys.executable, "-S", "-P", "-c", start, protocol.to_json()]
 
