@@ -1,14 +1,18 @@
 """What a sample costs on disk: segments of a logbook beside VictoriaMetrics and Prometheus, of the same samples.
 
     python bench/bytes_per_sample.py [simulated noise] [--nodes 64] [--gpus 4] [--seconds 600] [--seed 1]
+    python bench/bytes_per_sample.py proc --seconds 3600
     python bench/bytes_per_sample.py logbook --directory DIR
 
 `simulated` is a job on simulated H100s, read through NVML by the recorder's collector, each second of its time. `noise`
-is a made trace whose every number has noise of the size that sensors have, the hardest to store. `logbook` is a
-recording of your own, such as an hour of this machine's /proc. The segments are written by the recorder's writer, a
-flush every five seconds, and merged as at the end of a job. VictoriaMetrics imports the samples and merges its parts;
-promtool makes Prometheus' blocks. Both are then asked how many samples they hold. Needs Debian's packages
-victoria-metrics and prometheus.
+is a made trace whose every number has noise of the size that sensors have, the hardest to store. `proc` is this
+machine's /proc and /sys from now on, and `logbook` what was recorded before. The segments are written by the
+recorder's writer and merged as at the end of a job. Peers are given the same samples before a FLOAT is cut to eight
+significant bits, for that would cost them more: whole numbers, and ratios with as many decimals as their column
+resolves. VictoriaMetrics imports the samples and merges its parts, once as it comes and once told to keep eight bits of
+precision as well; promtool makes Prometheus' blocks. The servers are then asked how many samples they hold. The floor
+is the entropy of the single values of each column of each device, as if their distribution were known for nothing.
+Needs Debian's packages victoria-metrics and prometheus.
 """
 
 from __future__ import annotations
@@ -21,8 +25,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import unittest.mock
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
 
@@ -30,16 +36,23 @@ import httpx2
 from common import Result, measured, report
 from metric_stores import Store, free_port, running
 
+from piolet import metrics
 from piolet.core.errors import StorageError
 from piolet.core.native import DIRECTORY, native
 from piolet.lab import gpus as simulated_gpus
+from piolet.logbook import writer as logbook_writer
 from piolet.logbook.layout import Logbook, create
 from piolet.logbook.merging import merge_node
 from piolet.logbook.reader import Reader, read
 from piolet.logbook.schema import FAMILIES, Column, Family
-from piolet.logbook.writer import SegmentWriter, rounded
+from piolet.logbook.writer import SegmentWriter
+from piolet.record.clock import ticks
 from piolet.record.collector import Context
+from piolet.record.collectors.fs import FileSystemCollector
+from piolet.record.collectors.host import HostCollector
+from piolet.record.collectors.nic import NicCollector
 from piolet.record.collectors.nvml import NvmlCollector
+from piolet.record.collectors.processes import ProcessCollector
 
 FLUSH_S = 5
 CHECKPOINT_EVERY_S, CHECKPOINT_S = 120, 8
@@ -54,6 +67,7 @@ loop forever
 end
 """
 Sizes = Mapping[str, int]
+AIMS = {"VictoriaMetrics, with index": "ratio <= 0.6", "VictoriaMetrics": "ours <= 0.9"}
 
 
 def main() -> None:
@@ -70,24 +84,64 @@ def main() -> None:
 
 def compared(kind: str, asked: argparse.Namespace) -> list[Result]:
     """Return the bytes a sample of one kind of trace, in a logbook and in each peer."""
+    make = {"simulated": simulated, "noise": noise, "proc": proc, "logbook": again}
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        make = {"simulated": simulated, "noise": noise}
-        book = Logbook(asked.directory) if kind == "logbook" else make[kind](directory, asked)
-        with read(book) as reader:
-            counts = write_text(directory / "samples", reader)
-            ours = sum(path.stat().st_size for path in reader.paths)
+        text = directory / "samples"
+        rounded, exact = make[kind](directory, asked)
+        with read(exact) as reader:
+            counts = write_text(text, reader)
+        with read(rounded) as reader:
+            floor_bytes, ours = floor(reader), sum(path.stat().st_size for path in reader.paths)
         theirs = {
-            "VictoriaMetrics": victoria(directory / "victoria", directory / "samples", counts),
-            "Prometheus": prometheus(directory / "prometheus", directory / "samples", counts),
+            "VictoriaMetrics": victoria(directory / "victoria", text, counts),
+            "VictoriaMetrics of 8 bits": victoria(directory / "short", text, counts, "-precisionBits=8"),
+            "Prometheus": prometheus(directory / "prometheus", text, counts),
         }
     count = sum(counts.values())
     what = f"{kind}: {count:,} samples"
+    beside = {"entropy of the single values": floor_bytes}
+    for peer, (data, index) in theirs.items():
+        beside |= {f"{peer}, with index": data + index, peer: data}
     return [
-        measured(what, "bytes/sample", [ours / count], [sizes[0] / count if not index else sum(sizes) / count],
-                 peer=f"{peer}, with index" if index else peer)
-        for peer, sizes in theirs.items() for index in (False, True)
-    ]  # fmt: skip
+        measured(what, "bytes/sample", [ours / count], [size / count], peer=peer, aim=AIMS.get(peer, ""))
+        for peer, size in beside.items()
+    ]
+
+
+class Both:
+    """Writes the samples of a node twice: as the recorder does, and with nothing but the step of its column cut off."""
+
+    def __init__(self, directory: Path, node: str) -> None:
+        self.ours, self.exact = (SegmentWriter(book, node) for book in books(directory))
+        self.directory, self.node = directory, node
+
+    def append(self, family: str, row: Mapping[str, Any]) -> None:
+        """Add a row to both."""
+        self.ours.append(family, {**row, "node": self.node})
+        with unittest.mock.patch.object(logbook_writer, "SIGNIFICANT_BITS", 24):
+            self.exact.append(family, {**row, "node": self.node})
+
+    def flush(self) -> None:
+        """Write what waits."""
+        self.ours.flush()
+        self.exact.flush()
+
+    def close(self) -> None:
+        """Write the rest and merge."""
+        self.flush()
+        for book in books(self.directory):
+            merge_node(book, self.node)
+
+
+def books(directory: Path) -> tuple[Logbook, Logbook]:
+    """Return where both are written."""
+    return Logbook(directory / "ours/bench/1"), Logbook(directory / "exact/bench/1")
+
+
+def created(directory: Path) -> tuple[Logbook, Logbook]:
+    """Make both logbooks."""
+    return create(directory / "ours", "bench", "1"), create(directory / "exact", "bench", "1")
 
 
 def needs_library() -> None:
@@ -98,9 +152,9 @@ def needs_library() -> None:
         os.execve(sys.executable, [sys.executable, *sys.argv], environ)  # noqa: S606 - this program again
 
 
-def simulated(directory: Path, asked: argparse.Namespace) -> Logbook:
+def simulated(directory: Path, asked: argparse.Namespace) -> tuple[Logbook, Logbook]:
     """Record a job on simulated GPUs, each node in a process of its own, at the times that the simulator is told."""
-    logbook = create(directory / "piolet", "bench", "1")
+    made = created(directory)
     start_ns = start_s() * 10**9
     script = directory / "workload"
     script.write_text(WORKLOAD)
@@ -114,24 +168,23 @@ def simulated(directory: Path, asked: argparse.Namespace) -> Logbook:
             if os.waitpid(child, 0)[1]:
                 sys.exit(f"{node} could not be recorded")
             continue
-        _simulate(logbook, node, state, start_ns, asked.seconds)
+        _simulate(directory, node, state, start_ns, asked.seconds)
         os._exit(0)
-    return logbook
+    return made
 
 
-def _simulate(logbook: Logbook, node: str, state: Path, start_ns: int, seconds: int) -> None:
+def _simulate(directory: Path, node: str, state: Path, start_ns: int, seconds: int) -> None:
     os.environ |= {"PIOLET_GPUSIM": str(state), "PIOLET_GPUSIM_NOW_NS": str(start_ns)}
     collector = NvmlCollector(Context(dict(os.environ), StorageError("none")))
-    writer = SegmentWriter(logbook, node)
+    writer = Both(directory, node)
     for second in range(seconds):
         now_ns = start_ns + second * 10**9
         os.environ["PIOLET_GPUSIM_NOW_NS"] = str(now_ns)
         for family, row in collector.collect(now_ns):
-            writer.append(family, {**row, "node": node})
+            writer.append(family, row)
         if second % FLUSH_S == FLUSH_S - 1:
             writer.flush()
-    writer.flush()
-    merge_node(logbook, node)
+    writer.close()
 
 
 def start_s() -> int:
@@ -139,22 +192,83 @@ def start_s() -> int:
     return int(time.time()) // 7200 * 7200 - 6600
 
 
-def noise(directory: Path, asked: argparse.Namespace) -> Logbook:
+def noise(directory: Path, asked: argparse.Namespace) -> tuple[Logbook, Logbook]:
     """Write what is made to be hard: noise of the size that the sensors have, in every number."""
-    logbook = create(directory / "piolet", "bench", "1")
+    made = created(directory)
     for number in range(asked.nodes):
         node = f"node{number:03}"
         traces = [list(trace(asked.seed * 1_000_000 + number * 100 + gpu, asked.seconds)) for gpu in range(asked.gpus)]
-        writer = SegmentWriter(logbook, node)
+        writer = Both(directory, node)
         for second in range(asked.seconds):
             for gpu, rows in enumerate(traces):
-                identity = {"time_ns": (start_s() + second) * 10**9, "node": node, "gpu": gpu, "uuid": uuid(node, gpu)}
+                identity = {"time_ns": (start_s() + second) * 10**9, "gpu": gpu, "uuid": uuid(node, gpu)}
                 writer.append("gpu", identity | rows[second])
             if second % FLUSH_S == FLUSH_S - 1:
                 writer.flush()
-        writer.flush()
-        merge_node(logbook, node)
-    return logbook
+        writer.close()
+    return made
+
+
+def proc(directory: Path, asked: argparse.Namespace) -> tuple[Logbook, Logbook]:
+    """Record this machine's host, adapters, file systems and the processes below this one."""
+    made, writer = created(directory), Both(directory, "node")
+    os.environ[metrics.VARIABLE] = "bench/1"
+    context = Context({}, StorageError("none"), metrics="bench/1")
+    collectors = [kind(context) for kind in (HostCollector, NicCollector, FileSystemCollector, ProcessCollector)]
+    for second, tick_ns in zip(range(asked.seconds), ticks(10**9, _slept, first_ns=10**9), strict=False):
+        for collector in collectors:
+            if second % round(getattr(collector, "least_interval_s", 1)) == 0:
+                for family, row in collector.collect(tick_ns):
+                    writer.append(family, row)
+        if second % FLUSH_S == FLUSH_S - 1:
+            writer.flush()
+    writer.close()
+    return made
+
+
+def _slept(seconds: float) -> bool:
+    time.sleep(max(0.0, seconds))
+    return False
+
+
+def again(directory: Path, asked: argparse.Namespace) -> tuple[Logbook, Logbook]:
+    """Write what was recorded in the logbook that was named once more."""
+    made, writers = created(directory), {}
+    with read(Logbook(asked.directory)) as reader:
+        for family in FAMILIES.values():
+            found = reader.database.execute(f'SELECT * FROM "{family.name}" ORDER BY time_ns')  # noqa: S608 - ours
+            names = [name for name, *_ in found.description or ()]
+            for number, values in enumerate(found.fetchall()):
+                row = dict(zip(names, values, strict=True))
+                node = row.pop("node")
+                if node not in writers:
+                    writers[node] = Both(directory, node)
+                writers[node].append(family.name, row)
+                if number % 100 == 0:
+                    writers[node].flush()
+    for writer in writers.values():
+        writer.close()
+    return made
+
+
+def floor(reader: Reader) -> float:
+    """Return the bytes of the entropy of all numbers, each column of each device by itself."""
+    return sum(_entropy_bytes(reader, family, column) for family in FAMILIES.values() for column in family.columns
+               if _is_number(family, column))  # fmt: skip
+
+
+def _entropy_bytes(reader: Reader, family: Family, column: Column) -> float:
+    query = f"""
+        WITH counted AS (SELECT {", ".join(family.key[1:])}, {column.name}, count(*) AS n FROM "{family.name}"
+                         WHERE {column.name} IS NOT NULL GROUP BY ALL),
+        together AS (SELECT *, sum(n) OVER (PARTITION BY {", ".join(family.key[1:])}) AS all_of FROM counted)
+        SELECT coalesce(-sum(n * log2(n / all_of)) / 8, 0) FROM together
+    """  # noqa: S608 - our own names
+    return float(reader.database.execute(query).fetchall()[0][0])
+
+
+def _is_number(family: Family, column: Column) -> bool:
+    return column.kind not in {"VARCHAR", "BOOLEAN"} and column.name not in {"time_ns", *family.key}
 
 
 def trace(seed: int, seconds: int) -> Iterator[dict[str, float]]:
@@ -210,7 +324,7 @@ def write_text(path: Path, reader: Reader) -> dict[str, int]:
         for family in FAMILIES.values():
             for column in family.columns:
                 metric = f"{family.name}_{column.name}"
-                if column.kind in {"VARCHAR", "BOOLEAN"} or column.name in {"time_ns", *family.key}:
+                if not _is_number(family, column):
                     continue
                 found = 0
                 for found, line in enumerate(_lines(reader, family, column, metric), start=1):
@@ -238,12 +352,12 @@ def _lines(reader: Reader, family: Family, column: Column, metric: str) -> Itera
 def printed(column: Column, value: float) -> float:
     """Return a value with as many decimals as its column resolves: no exporter prints a 1024th."""
     step = column.resolution
-    return round(value, round(-math.log10(step))) if 0 < step < 1 else rounded(column, value)
+    return round(value, round(-math.log10(step))) if 0 < step < 1 else value
 
 
-def victoria(directory: Path, text: Path, counts: Sizes) -> tuple[int, int]:
+def victoria(directory: Path, text: Path, counts: Sizes, *options: str) -> tuple[int, int]:
     """Import the samples, merge, and return the bytes of samples and index."""
-    with running("victoria-metrics", f"127.0.0.1:{free_port()}", directory) as store:
+    with running("victoria-metrics", f"127.0.0.1:{free_port()}", directory, *options) as store:
         with text.open() as file:
             while batch := file.readlines(1 << 24):
                 lines = (_in_milliseconds(line) for line in batch if line[0] != "#")

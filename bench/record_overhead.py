@@ -1,36 +1,46 @@
 """What the recorder costs: its CPU share and memory, and how much slower programs run beside it.
 
-    python bench/record_overhead.py [--pairs 15] [--seconds 60]
+    python bench/record_overhead.py [--seconds 60] [--pairs 40] [--program CPU-bound syscall-bound] [--control]
 
-Records 4 simulated GPUs at 1 Hz. Programs run in pairs, on and off, in alternating order; a pair's slow-down is the
-ratio of its two times less one, of the time that passed and of the processor time that the program took; on a machine
-that does other things as well only the second says much.
+Records 4 simulated GPUs at 1 Hz, with every collector that works here. One recorder runs all the time; for the runs
+without it, it is stopped (SIGSTOP). Short runs of a program come in pairs, on off off on, and a pair's slow-down is the
+ratio of its two times less one: of the time that passed, and of the processor time that the program took, which says
+more on a machine that does other things as well. What else happens only slows a run down, so the quickest quarter of
+the runs, on against off, says most. Intervals are those of 2000 bootstrap samples. With --control the recorder is never
+stopped: what the pairs then differ by is the machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import random
+import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from common import Result, measured, report
+from common import Result, Spread, measured, report
 
 from piolet.core.native import DIRECTORY, native
 from piolet.lab.gpus import write_inventory
 from piolet.record.spec import AgentSpec
 
+Pair = tuple[float, float]
+"""A time with the recorder, and one without."""
+
 GPUS = 4
 WARM_UP_S = 3.0
 PROGRAMS = {
-    "CPU-bound": "sum(i * i for i in range(12_000_000))",
-    "syscall-bound": "import os\nfor _ in range(1_500_000): os.getppid()",
+    "CPU-bound": "sum(i * i for i in range(20_000_000))",
+    "syscall-bound": "import os\nfor _ in range(3_500_000): os.getppid()",
 }
+RESAMPLES = 2_000
 
 
 @contextmanager
@@ -81,37 +91,52 @@ def timed(program: str) -> dict[str, float]:
     return {"wall": time.monotonic() - began, "processor": usage.ru_utime + usage.ru_stime}
 
 
-def pair(program: str, directory: Path, *, on_first: bool) -> dict[str, float]:
-    """Return the slow-downs of one pair of runs."""
-    times: dict[bool, dict[str, float]] = {}
-    for recorded in (True, False) if on_first else (False, True):
-        if recorded:
-            with agent(directory):
-                times[recorded] = timed(program)
-        else:
-            times[recorded] = timed(program)
-    return {clock: times[True][clock] / times[False][clock] - 1 for clock in times[True]}
+def slowdowns(name: str, pids: Sequence[int], pairs: int) -> Iterator[Result]:
+    """Yield the slow-downs of a program in percent, by either clock: `pids` go on against `pids` stand still."""
+
+    def run(number: int) -> dict[str, float]:
+        for pid in pids:
+            os.kill(pid, number)
+        return timed(PROGRAMS[name])
+
+    found: dict[str, list[tuple[float, float]]] = {"wall": [], "processor": []}
+    for turn in range(pairs):
+        times = {number: run(number) for number in (signal.SIGCONT, signal.SIGSTOP)[:: 1 if turn % 2 else -1]}
+        for clock, values in found.items():
+            values.append((times[signal.SIGCONT][clock], times[signal.SIGSTOP][clock]))
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    for clock, values in found.items():
+        what = f"slow-down of a {name} program{'' if pids else ' by nothing'}, {clock} time"
+        yield measured(what, "%", [100 * (on / off - 1) for on, off in values], aim="ours <= 0.5")
+        yield Result(f"{what}: 95 % of its median", "%", _interval(values, median))
+        yield Result(f"{what}: quickest quarter of the runs, 95 %", "%", _interval(values, undisturbed))
 
 
-def slowdowns(name: str, program: str, directory: Path, pairs: int) -> list[Result]:
-    """Return the slow-downs of a program in percent, by either clock."""
-    found = [pair(program, directory, on_first=bool(turn % 2)) for turn in range(pairs)]
-    return [
-        measured(
-            f"slow-down of a {name} program, {clock} time",
-            "%",
-            [100 * each[clock] for each in found],
-            aim="ours <= 0.5",
-        )
-        for clock in found[0]
-    ]
+def _interval(pairs: Sequence[Pair], of: Callable[[Sequence[Pair]], float]) -> Spread:
+    chance = random.Random(1)  # noqa: S311 - resampling
+    cuts = statistics.quantiles((of(chance.choices(pairs, k=len(pairs))) for _ in range(RESAMPLES)), n=40)
+    return Spread(len(pairs), of(pairs), cuts[0], cuts[-1])
+
+
+def median(pairs: Sequence[Pair]) -> float:
+    """Return the median slow-down in percent."""
+    return 100 * statistics.median(on / off - 1 for on, off in pairs)
+
+
+def undisturbed(pairs: Sequence[Pair]) -> float:
+    """Return by how many percent the time is longer that the quickest quarter of the runs stays below."""
+    on, off = (statistics.quantiles(times, n=4)[0] for times in zip(*pairs, strict=True))
+    return 100 * (on / off - 1)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--pairs", type=int, default=40)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--program", nargs="*", choices=PROGRAMS, default=list(PROGRAMS))
+    parser.add_argument("--control", action="store_true")
     options = parser.parse_args()
     native("libnvidia-ml.so.1")
     with tempfile.TemporaryDirectory() as name:
@@ -120,14 +145,15 @@ def main() -> None:
         write_inventory(directory / "gpu", node="bench", count=GPUS)
         with agent(directory) as pids:
             cost = footprint(pids, options.seconds)
-        slow = [slowdowns(name, program, directory, options.pairs) for name, program in PROGRAMS.items()]
+            moved = () if options.control else pids
+            slow = [each for name in options.program for each in slowdowns(name, moved, options.pairs)]
     agent_of = f"agent with {GPUS} GPUs at 1 Hz"
     results = [
         measured(f"{agent_of}, of a core", "%", [100 * cost["cpu_share"]], aim="ours <= 1"),
         measured(f"{agent_of}, resident", "MB", [cost["rss_mb"]], aim="ours <= 70"),
         measured(f"{agent_of}, proportional set size", "MB", [cost["pss_mb"]]),
     ]
-    report(__file__, [*results, *(each for one in slow for each in one)])
+    report(__file__, [*results, *slow])
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import struct
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import duckdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,6 +42,16 @@ def test_rounding_moves_a_value_by_half_a_step_at_most(value: float, resolution:
         assert result is None
     else:
         assert abs(result - value) <= resolution / 2 + abs(value) * 1e-12
+
+
+@given(st.floats(-3e38, 3e38), st.sampled_from([0.0, 2**-10, 1.0, 1024.0]))
+def test_a_float_keeps_eight_bits_and_then_stays_as_it_is(value: float, resolution: float) -> None:
+    column = Column("x", "FLOAT", resolution)
+    result = rounded(column, value)
+    assert abs(result - value) <= max(resolution / 2, abs(value) / 256) * (1 + 1e-12)
+    assert rounded(column, result) == result
+    if result == 0 or abs(result) > 2**-118:  # below are the subnormal ones
+        assert struct.pack("<f", result)[:2] == b"\0\0", "bfloat16"
 
 
 def _rows(logbook: Logbook) -> list[tuple[Any, ...]]:
@@ -87,7 +99,10 @@ def test_merging_in_any_groups_gives_the_same_rows(flushes: list[list[float]], c
 def test_missing_time_and_present_samples_account_for_the_interval(seconds: set[int], end: int) -> None:
     times = sorted(second * 10**9 for second in seconds)
     expected = Interval(0, end * 10**9)
-    found = quality.gaps(times, expected, 1.0)
+    with duckdb.connect() as database:
+        database.execute("CREATE TABLE host AS SELECT 'n1' AS node, unnest(?::BIGINT[]) AS time_ns", [times])
+        count, found = quality.samples(database, "host", expected, 1.0).get("n1", (0, ()))
+    assert count == len([second for second in seconds if second < end])
     missing_s = sum(gap.duration_s for gap in found)
     inside = [second for second in seconds if second < end]
     assert 0 <= missing_s <= end - len(inside)

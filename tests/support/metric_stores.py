@@ -87,14 +87,15 @@ def argv(name: str, port: int, config: Path, data: Path) -> list[str]:
 
 
 @contextmanager
-def running(name: str, target: str, directory: Path) -> Iterator[Store]:
-    """Start a server that scrapes `target` (HOST:PORT), and end it."""
+def running(name: str, target: str, directory: Path, *options: str) -> Iterator[Store]:
+    """Start a server that scrapes `target` (HOST:PORT), with further options, and end it."""
     directory.mkdir(exist_ok=True)
     config = directory / "scrape.yml"
     config.write_text(CONFIG.format(target=target))
     port = free_port()
     with (directory / "log").open("w") as log:
-        server = subprocess.Popen(argv(name, port, config, directory / "data"), stdout=log, stderr=subprocess.STDOUT)
+        command = [*argv(name, port, config, directory / "data"), *options]
+        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     try:
         store = Store(name, f"http://127.0.0.1:{port}")
         while not _ready(store):

@@ -24,8 +24,11 @@ NEW = "--new"
 MOST_BYTES = 16 << 20
 """A merged segment stays about this small, some days of a node at 1 Hz, so that merging needs little memory."""
 
-MOST_WORDS = 16
-"""Values of a column that a dictionary is made of; with more, the bytes of floats side by side take less room."""
+_FORMAT = (
+    "FORMAT parquet, PARQUET_VERSION v2, COMPRESSION zstd, COMPRESSION_LEVEL 15, "
+    "DICTIONARY_SIZE_LIMIT 16, WRITE_BLOOM_FILTER false"
+)
+"""A dictionary of more words costs more than the bytes of floats side by side; nobody looks for a single value."""
 
 
 def merge_node(logbook: Logbook, node: str, *, new: bool = False) -> list[Path]:
@@ -96,9 +99,17 @@ def _small_enough(run: Iterable[Segment]) -> Iterator[list[Segment]]:
 def _merge_run(database: duckdb.DuckDBPyConnection, directory: Path, family: Family, run: Sequence[Segment]) -> Path:
     path = directory / segments.name(run[0].node, run[0].first, run[-1].last)
     files = ", ".join(quoted(each.path) for each in run)
-    query = f"SELECT * FROM read_parquet([{files}], union_by_name = true)"  # noqa: S608 - quoted
-    copy(database, f"{query} ORDER BY {', '.join(family.order)}", path)
+    rows = f"FROM read_parquet([{files}], union_by_name = true)"
+    columns = ", ".join(f'"{name}"' for name in _told(database, rows, family))
+    copy(database, f"SELECT {columns} {rows} ORDER BY {', '.join(family.order)}", path)
     return path
+
+
+def _told(database: duckdb.DuckDBPyConnection, rows: str, family: Family) -> list[str]:
+    """Return the key and the columns that have any value: a reader gives null for what a segment lacks."""
+    counted = database.execute(f"SELECT count(COLUMNS(*)) {rows}")
+    counts = dict(zip([name for name, *_ in counted.description or ()], counted.fetchall()[0], strict=True))
+    return [name for name, count in counts.items() if count or name in family.key]
 
 
 def copy(database: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
@@ -110,8 +121,7 @@ def copy(database: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
     with replacing(path) as partial:
         try:
             database.execute(
-                f"COPY ({query}) TO {quoted(partial)} (FORMAT parquet, PARQUET_VERSION v2, COMPRESSION zstd, "
-                f"COMPRESSION_LEVEL 9, DICTIONARY_SIZE_LIMIT {MOST_WORDS}, KV_METADATA {{piolet_schema: '{VERSION}'}})"
+                f"COPY ({query}) TO {quoted(partial)} ({_FORMAT}, KV_METADATA {{piolet_schema: '{VERSION}'}})"
             )
         except duckdb.IOException as error:
             raise StorageError(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import duckdb
 
 from piolet.core.nouns import Interval
 from piolet.logbook.reader import Reader
@@ -61,22 +62,6 @@ class Quality:
     torn: tuple[Path, ...]
 
 
-def gaps(times_ns: Sequence[int], expected: Interval, period_s: float) -> tuple[Interval, ...]:
-    """Return the holes in ascending sample times that are longer than GAP_PERIODS periods.
-
-    The ends count: a node that joined late or left early has a gap there. A gap begins one period after the last
-    sample, since that is when the next one was due.
-    """
-    period_ns = round(period_s * 1e9)
-    inside = [time for time in times_ns if expected.start_ns - period_ns <= time < expected.end_ns]
-    edges = [expected.start_ns - period_ns, *inside, expected.end_ns]
-    return tuple(
-        Interval(max(before + period_ns, expected.start_ns), after)
-        for before, after in itertools.pairwise(edges)
-        if after - before > GAP_PERIODS * period_ns
-    )
-
-
 def assess(reader: Reader, job: JobRecord, families: Sequence[str] = ("gpu", "host")) -> Quality:
     """Assess the logbook against what `job` says was allocated and when the program ran."""
     return Quality(
@@ -92,26 +77,58 @@ def _coverage(reader: Reader, job: JobRecord, families: Sequence[str]) -> list[C
     if job.program_started_ns is None or job.program_ended_ns is None or job.sample_interval_s is None:
         return []
     expected = Interval(job.program_started_ns, job.program_ended_ns)
-    times_of = {family: _times(reader, family) for family in families}
-    found = []
-    for held in job.allocation:
-        for family in families if held.used else ():
-            if family == "gpu" and not held.gpus:
-                continue
-            times = times_of[family].get(held.node, [])
-            period_s = job.period_s(family) or job.sample_interval_s
-            holes = gaps(times, expected, period_s)
-            inside = sum(expected.start_ns <= time < expected.end_ns for time in times)
-            found.append(Coverage(held.node, family, expected, period_s, inside, holes))
-    return found
+    used = [held for held in job.allocation if held.used]
+    periods_s = {family: job.period_s(family) or job.sample_interval_s for family in families}
+    found = {family: samples(reader.database, family, expected, period_s) for family, period_s in periods_s.items()}
+    return [
+        Coverage(held.node, family, expected, period_s, *found[family].get(held.node, _nothing(expected, period_s)))
+        for held in used
+        for family, period_s in periods_s.items()
+        if family != "gpu" or held.gpus
+    ]
 
 
-def _times(reader: Reader, family: str) -> dict[str, list[int]]:
-    """Return the ascending times at which each node has a sample."""
-    rows = reader.database.execute(
-        f'SELECT node, list(DISTINCT time_ns ORDER BY time_ns) FROM "{family}" GROUP BY node'  # noqa: S608 - known
+def _nothing(expected: Interval, period_s: float) -> tuple[int, tuple[Interval, ...]]:
+    return 0, (expected,) if expected.duration_s > (GAP_PERIODS - 1) * period_s else ()
+
+
+def samples(
+    database: duckdb.DuckDBPyConnection, family: str, expected: Interval, period_s: float
+) -> dict[str, tuple[int, tuple[Interval, ...]]]:
+    """Return of each node with a sample how many there are in the expected time, and the holes between them.
+
+    A hole is longer than GAP_PERIODS periods. The ends count: a node that joined late or left early has one there. It
+    begins one period after the last sample, since that is when the next one was due.
+    """
+    period_ns = round(period_s * 1e9)
+    found = database.execute(
+        f"""
+        WITH times AS (
+            SELECT DISTINCT node, time_ns FROM "{family}" WHERE time_ns >= $start - $period AND time_ns < $end
+        ), edges AS (
+            SELECT * FROM times UNION ALL SELECT DISTINCT node, $end FROM times
+        ), steps AS (
+            SELECT node, time_ns, lag(time_ns, 1, $start - $period) OVER (PARTITION BY node ORDER BY time_ns) AS before
+            FROM edges
+        )
+        SELECT node, count(*) FILTER (time_ns >= $start AND time_ns < $end),
+            list((before, time_ns) ORDER BY time_ns) FILTER (time_ns - before > $longest)
+        FROM steps GROUP BY node
+        """,  # noqa: S608 - known families
+        {
+            "start": expected.start_ns,
+            "end": expected.end_ns,
+            "period": period_ns,
+            "longest": GAP_PERIODS * period_ns,
+        },
     ).fetchall()
-    return dict(rows)
+    return {
+        node: (
+            count,
+            tuple(Interval(max(before + period_ns, expected.start_ns), after) for before, after in steps or ()),
+        )
+        for node, count, steps in found
+    }
 
 
 def _restarts(reader: Reader) -> tuple[tuple[str, int], ...]:

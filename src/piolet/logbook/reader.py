@@ -119,18 +119,31 @@ def _has_metadata(database: duckdb.DuckDBPyConnection, path: Path) -> bool:
 
 
 def view(database: duckdb.DuckDBPyConnection, family: Family, paths: Collection[Path]) -> None:
-    """Make the view of a family over segments; it has every column, null where they have it not."""
-    name = _identifier(family.name)
+    """Make the view of a family over segments; columns that one of them lacks are null in its rows.
+
+    Segments of the same columns are read as one: DuckDB then opens them when it reads them, and not at every query.
+    """
     columns = ", ".join(f"NULL::{column.kind} AS {_identifier(column.name)}" for column in family.columns)
-    empty = f"SELECT {columns} WHERE false"
+    parts = [
+        f"SELECT {columns} WHERE false",
+        *(f"SELECT * FROM read_parquet([{each}])" for each in _alike(database, paths)),  # noqa: S608 - quoted
+    ]
+    database.execute(f"CREATE OR REPLACE VIEW {_identifier(family.name)} AS {' UNION ALL BY NAME '.join(parts)}")
+
+
+def _alike(database: duckdb.DuckDBPyConnection, paths: Collection[Path]) -> list[str]:
+    """Return the files as SQL lists, those with the same columns in one."""
     if not paths:
-        database.execute(f"CREATE OR REPLACE VIEW {name} AS {empty}")
-        return
-    files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
-    database.execute(
-        f"CREATE OR REPLACE VIEW {name} AS {empty} UNION ALL BY NAME "  # noqa: S608 - quoted paths, known columns
-        f"SELECT * FROM read_parquet([{files}], union_by_name = true)"
-    )
+        return []
+    found = database.execute(
+        """
+        SELECT list(file_name ORDER BY file_name) FROM (
+            SELECT file_name, list((name, type) ORDER BY name) AS columns FROM parquet_schema($paths) GROUP BY file_name
+        ) GROUP BY columns
+        """,
+        {"paths": [str(path) for path in paths]},
+    ).fetchall()
+    return [", ".join("'" + name.replace("'", "''") + "'" for name in names) for (names,) in found]
 
 
 def _identifier(name: str) -> str:

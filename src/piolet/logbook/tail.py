@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from piolet.logbook import segments
 from piolet.logbook.layout import Logbook
+from piolet.logbook.schema import FAMILIES
 
 
 class Tail:
@@ -16,6 +18,7 @@ class Tail:
 
     def __init__(self, logbook: Logbook, family: str, columns: tuple[str, ...]) -> None:
         self._directory = logbook.family(family)
+        self._family = FAMILIES[family]
         self._columns = ", ".join(f'"{column}"' for column in columns)
         self._seen: dict[str, int] = {}
 
@@ -27,15 +30,17 @@ class Tail:
             return []
         for segment in readable:
             self._seen[segment.node] = max(segment.last, self._seen.get(segment.node, 0))
-        return sorted(self._rows([str(each.path) for each in readable]), key=lambda row: row[0] or 0)
+        return sorted(self._rows([each.path for each in readable]), key=lambda row: row[0] or 0)
 
-    def _rows(self, paths: list[str]) -> list[tuple[Any, ...]]:
+    def _rows(self, paths: list[Path]) -> list[tuple[Any, ...]]:
         """Return the rows of files; those of a file that cannot be read are left out."""
         import duckdb  # noqa: PLC0415 - slow to import, and most calls find nothing
 
-        query = f"SELECT {self._columns} FROM read_parquet($paths)"  # noqa: S608 - names of columns
+        from piolet.logbook import reader  # noqa: PLC0415 - same
+
         try:
             with duckdb.connect(":memory:") as database:
-                return database.execute(query, {"paths": paths}).fetchall()
+                reader.view(database, self._family, paths)
+                return database.execute(f'SELECT {self._columns} FROM "{self._family.name}"').fetchall()  # noqa: S608
         except duckdb.Error:
             return [] if len(paths) == 1 else [row for path in paths for row in self._rows([path])]

@@ -5,6 +5,7 @@ Loads nothing heavy, for the recorder runs beside the program; piolet.logbook.me
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from piolet.core.files import replacing
 from piolet.core.redact import redacted
 from piolet.logbook import parquet, segments
 from piolet.logbook.layout import Logbook
-from piolet.logbook.schema import FAMILIES, VERSION, Column, Family
+from piolet.logbook.schema import FAMILIES, SIGNIFICANT_BITS, VERSION, Column, Family
 
 Row = Mapping[str, Any]
 
@@ -96,11 +97,13 @@ _LARGEST = {"INTEGER": 2**31 - 1, "BIGINT": 2**63 - 1, "FLOAT": 3.4e38, "DOUBLE"
 
 
 def rounded(column: Column, value: Any) -> Any:  # noqa: ANN401 - columns have many types
-    """Return `value` rounded to the column's resolution; NaN and what its type cannot hold are missing values."""
+    """Return `value` as its column resolves it; NaN and what its type cannot hold are missing values."""
     if column.kind not in _LARGEST:
         return value
     if not isinstance(value, int | float) or not abs(value) <= _LARGEST[column.kind]:
         return None
-    resolution = column.resolution
-    steps = round(value / resolution) * resolution if resolution else value
+    step = column.resolution
+    if column.kind == "FLOAT":
+        step = max(step, math.ldexp(1.0, math.frexp(value)[1] - SIGNIFICANT_BITS))
+    steps = round(value / step) * step if step else value
     return steps if column.kind in {"FLOAT", "DOUBLE"} else round(steps)

@@ -230,6 +230,7 @@ class Site:
             interval_s=record.interval_s,
             flush_s=record.flush_s,
             intervals_s=intervals(record.rates),
+            gpus=tuple(device.gpu for device in self.context.devices if device.uuid in self.held[job.id].uuids),
         )
 
     def _end(self, number: int, now_ns: int) -> None:

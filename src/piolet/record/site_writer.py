@@ -12,14 +12,15 @@ import pwd
 import select
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from piolet import __version__
 from piolet.core.errors import PioletError, Refused, StorageError
-from piolet.logbook import layout
+from piolet.core.nouns import Gpu
+from piolet.logbook import inventory, layout
 from piolet.logbook.layout import Logbook
 from piolet.logbook.records import JobRecord, NodeAllocation, Request, write_job
 from piolet.logbook.writer import SegmentWriter
@@ -38,7 +39,7 @@ _LOOK_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class WriterSpec:
-    """One job on this node: what job.json says of it, where it is written, and one of its processes (`pid`)."""
+    """One job on this node: what job.json says of it, its `gpus` here, where it is written, one of its processes."""
 
     job_id: int
     user: str
@@ -53,6 +54,7 @@ class WriterSpec:
     interval_s: float
     flush_s: float
     intervals_s: dict[str, float]
+    gpus: tuple[Gpu, ...] = ()
 
     def argv(self) -> list[str]:
         """Return the command line of the writer."""
@@ -67,6 +69,8 @@ class JobWriter:
         self._book, self._ours = _open(spec)
         self._address = AgentSpec(self._book.path, spec.node, 1.0, 1.0, Path()).address
         self._writer = SegmentWriter(self._book, spec.node)
+        for row in inventory.of_gpus(spec.gpus):
+            self._append("inventory", {"time_ns": time.time_ns(), **row})
         environ = {"SLURM_JOB_ID": str(spec.job_id), "SLURMD_NODENAME": spec.node}
         nobody = StorageError("the service reads it")
         context = Context(environ, nobody, metrics="none/", whole_job=True, pid=str(spec.pid))
@@ -122,7 +126,8 @@ class JobWriter:
         self.flush()
         merging.merge_node(self._book, self._spec.node)
         if self._ours:
-            job_file.edit(self._book.job, lambda record: job_file.with_end(record, time.time_ns()))
+            found, ended_ns = inventory.gpus(self._book), time.time_ns()
+            job_file.edit(self._book.job, lambda record: job_file.with_end(_completed(record, found), ended_ns))
 
 
 def _open(spec: WriterSpec) -> tuple[Logbook, bool]:
@@ -139,6 +144,13 @@ def _open(spec: WriterSpec) -> tuple[Logbook, bool]:
     return book, True
 
 
+def _completed(record: job_file.Json, found: Mapping[str, Sequence[Gpu]]) -> job_file.Json:
+    """Return the record with the GPUs of every node that told of them."""
+    for node, gpus in found.items():
+        record = job_file.with_gpus(record, node, gpus)
+    return record
+
+
 def _record(spec: WriterSpec) -> JobRecord:
     return JobRecord(
         job_id=str(spec.job_id),
@@ -147,7 +159,10 @@ def _record(spec: WriterSpec) -> JobRecord:
         command=(),
         name=spec.name,
         request=Request(nodes=len(spec.nodes), record=True),
-        allocation=tuple(NodeAllocation(node, from_ns=spec.started_ns) for node in spec.nodes),
+        allocation=tuple(
+            NodeAllocation(node, spec.gpus if node == spec.node else (), spec.started_ns) for node in spec.nodes
+        ),
+        simulated=("gpu",) if any(gpu.simulated for gpu in spec.gpus) else (),
         submitted_ns=spec.submitted_ns,
         started_ns=spec.started_ns,
         program_started_ns=spec.started_ns,
@@ -188,7 +203,8 @@ def become(user: pwd.struct_passwd) -> None:
 def main(argument: str) -> int:
     """Write the job that `argument` tells of; return the exit status."""
     fields = json.loads(argument)
-    spec = WriterSpec(**{**fields, "nodes": tuple(fields["nodes"])})
+    gpus = tuple(Gpu(**gpu) for gpu in fields["gpus"])
+    spec = WriterSpec(**{**fields, "nodes": tuple(fields["nodes"]), "gpus": gpus})
     try:
         become(pwd.getpwnam(spec.user))
         JobWriter(spec).run(sys.stdin.fileno())

@@ -7,6 +7,7 @@ from typing import Any
 
 from piolet.core.nodeset import NodeSet
 from piolet.core.text import plural
+from piolet.logbook.inventory import drivers
 from piolet.logbook.reader import Reader
 from piolet.logbook.records import JobRecord
 from piolet.score.ceilings import of_model
@@ -60,6 +61,10 @@ def _samples(reader: Reader, window: Window) -> Iterator[str]:
     sources = [str(name) for (name,) in reader.database.execute(_SOURCES).fetchall()]
     if len(sources) > 1:
         yield f"The samples come from {len(sources)} sources, which need not agree: {', '.join(sources)}."
+    found = drivers(reader)
+    if len(found) > 1:
+        which = ", ".join(f"{driver} on {NodeSet(nodes)}" for driver, nodes in found.items())
+        yield f"Not every sample was taken under the same driver: {which}. Their counters need not agree."
     off = [str(node) for (node,) in reader.database.execute(_CLOCKS, [CLOCK_OFF_S]).fetchall()]
     if off:
         yield f"The clock of {NodeSet(off)} was over {CLOCK_OFF_S:g} s off: its samples stand beside the others'."

@@ -17,6 +17,7 @@ import pytest
 from piolet.lab.gpus import read_inventory
 from piolet.logbook.layout import Logbook
 from piolet.logbook.reader import read
+from piolet.logbook.records import read_job
 
 PIOLET = Path(sys.executable).parent / "piolet"
 DEADLINE_S = 150
@@ -77,6 +78,8 @@ def test_each_job_gets_what_it_held_under_its_own_user(
     assert [len(uuids) for uuids in seen] == [1, 2]
     assert not seen[0] & seen[1]
     assert seen[0] | seen[1] <= known
+    told = [{gpu.uuid for _, gpu in read_job(book(job, owner).job).gpus} for job, owner in jobs.items()]
+    assert told == seen, "job.json names the GPUs that were sampled"
     files = [path for job, owner in jobs.items() for path in book(job, owner).path.rglob("*")]
     owners = {pwd.getpwuid(path.stat().st_uid).pw_name for path in files if user in path.parts}
     assert owners == {user}

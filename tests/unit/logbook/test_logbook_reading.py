@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Collection
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from piolet.core.config import Settings
@@ -143,8 +144,13 @@ def test_torn_segments_are_left_out_and_named(logbook: Logbook) -> None:
     ],
 )
 def test_gaps_are_holes_of_more_than_three_periods(times: list[int], expected: list[tuple[int, int]]) -> None:
-    found = quality.gaps([time * SECOND for time in times], Interval(0, 10 * SECOND), 1.0)
-    assert [(gap.start_ns // SECOND, gap.end_ns // SECOND) for gap in found] == expected
+    with duckdb.connect() as database:
+        twice = [time * SECOND for time in times] * 2
+        database.execute("CREATE TABLE gpu AS SELECT 'n1' AS node, unnest(?::BIGINT[]) AS time_ns", [twice])
+        found = quality.samples(database, "gpu", Interval(0, 10 * SECOND), 1.0)
+    count, gaps = found.get("n1", (0, (Interval(0, 10 * SECOND),)))
+    assert count == len([time for time in times if 0 <= time < 10])
+    assert [(gap.start_ns // SECOND, gap.end_ns // SECOND) for gap in gaps] == expected
 
 
 def test_quality_tells_what_is_missing_on_which_node(logbook: Logbook) -> None:

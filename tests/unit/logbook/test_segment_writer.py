@@ -79,6 +79,20 @@ def test_values_are_rounded_to_the_resolution_and_missing_stays_null(logbook: Lo
     assert row[1:] == (None, 5 << 20, None)
 
 
+def test_merging_leaves_out_what_nobody_told_and_keeps_what_it_does_not_know(logbook: Logbook) -> None:
+    _recorded(logbook, 2)
+    later = logbook.family("host") / "n1-000003.parquet"
+    duckdb.sql("SELECT 5::BIGINT AS time_ns, 'n1' AS node, 0.5::FLOAT AS cpu_busy_ratio, 7 AS of_later").write_parquet(
+        str(later)
+    )
+    (merged,) = merge(connect(), logbook.family("host"), FAMILIES["host"], "n1")
+    told = duckdb.read_parquet(str(merged))
+    assert told.columns == ["time_ns", "node", "cpu_busy_ratio", "of_later"]
+    with read(logbook) as opened:
+        found = opened.database.execute("SELECT cpu_busy_ratio, disk_read_bytes_per_s FROM host ORDER BY time_ns")
+        assert found.fetchall() == [(None, None), (0.5, None), (None, None)]
+
+
 def test_an_unknown_column_is_refused(logbook: Logbook) -> None:
     with pytest.raises(KeyError, match="host has no column cpu"):
         SegmentWriter(logbook, "n1").append("host", _row(1, cpu=1))

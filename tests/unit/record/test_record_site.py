@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from piolet.core.config import Settings
 from piolet.core.errors import StorageError, ToolError
 from piolet.core.nodeset import NodeSet
+from piolet.core.nouns import Gpu
 from piolet.core.run import Result
 from piolet.logbook.layout import Logbook
 from piolet.logbook.reader import read
+from piolet.logbook.records import read_job
 from piolet.record import election, site
 from piolet.record.collector import Context
 from piolet.record.exporter import Holder
@@ -129,6 +131,17 @@ def test_samples_wait_until_the_jobs_of_their_time_are_known(monkeypatch: pytest
 
 def spec(tmp_path: Path, user: str) -> WriterSpec:
     return WriterSpec(7, user, "train", ("n1",), 1, 2, str(tmp_path), "alps", "n1", 1, 1.0, 1.0, {})
+
+
+def test_job_json_names_the_gpus_of_every_node_that_told_of_its_own(tmp_path: Path) -> None:
+    here, there = Gpu(2, "GPU-a", "H100", 80 << 30), Gpu(0, "GPU-b", "H100", 80 << 30)
+    first = JobWriter(replace(spec(tmp_path, "ana"), nodes=("n1", "n2"), gpus=(here,)))
+    second = JobWriter(replace(spec(tmp_path, "ana"), nodes=("n1", "n2"), node="n2", gpus=(there,)))
+    book = Logbook(tmp_path / "alps/7")
+    assert read_job(book.job).gpus == (("n1", here),), "its own from the beginning"
+    second._finish()
+    first._finish()
+    assert read_job(book.job).gpus == (("n1", here), ("n2", there))
 
 
 def test_a_writer_gives_way_to_the_users_own_recorder(tmp_path: Path) -> None:

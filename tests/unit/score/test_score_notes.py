@@ -59,6 +59,19 @@ def test_samples_of_two_sources_are_told_and_averaged() -> None:
     assert score.score == pytest.approx((0.465 + 0.279) / 2 / 0.93)
 
 
+def test_samples_under_two_drivers_are_told(tmp_path: Path) -> None:
+    record = made_logbooks.job(("node1", "node2", "node3"), seconds=20)
+    facts: Rows = [
+        ("inventory", {"time_ns": made_logbooks.START_NS, "node": node, "device": "node", "name": name, "value": value})
+        for node, driver in (("node1", "550.54.15"), ("node2", "570.86.10"), ("node3", "550.54.15"))
+        for name, value in (("nvidia_driver", driver), ("kernel", node))
+    ]
+    rows = [*made_logbooks.constant(record, 20, **HALF), *facts]
+    said = "Not every sample was taken under the same driver: 550.54.15 on node[1,3], 570.86.10 on node2."
+    assert note_of(scored(record, rows)) == f"{said} Their counters need not agree."
+    assert said in write_report(made_logbooks.write(tmp_path, record, rows)).read_text(encoding="utf-8")
+
+
 def test_a_clock_that_was_set_back_is_told_and_counts_no_second_twice() -> None:
     record = made_logbooks.job(seconds=20)
     rows = made_logbooks.constant(record, 20, **HALF)
