@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,12 @@ from hypothesis import strategies as st
 
 from piolet.cli.main import run_command
 from piolet.core.errors import ParseError, PioletError, Refused, UsageError
-from piolet.logbook import keeping
+from piolet.logbook import importing, keeping
 from piolet.logbook.importing import FORMATS, Given, bring
 from piolet.logbook.layout import Logbook
 from piolet.logbook.reader import read
 from piolet.logbook.records import read_job
+from piolet.logbook.schema import FAMILIES
 from piolet.tools import dcgm, prometheus
 
 HERE = Path(__file__).parent
@@ -34,7 +37,8 @@ def rows(book: Logbook, columns: str, family: str = "gpu") -> list[tuple[Any, ..
 
 
 def rounded(found: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    return [tuple(round(value, 3) if isinstance(value, float) else value for value in row) for row in found]
+    """Return rows whose floats equal all that their eight bits may stand for."""
+    return [tuple(pytest.approx(each, rel=2**-8) if isinstance(each, float) else each for each in row) for row in found]
 
 
 def test_gssr_0_4_keeps_every_gpu_of_a_process(tmp_path: Path) -> None:
@@ -59,7 +63,7 @@ def test_gssr_0_4_keeps_every_gpu_of_a_process(tmp_path: Path) -> None:
     found = rounded(rows(done.logbook, "time_ns, sm_active_ratio, dram_active_ratio, nvlink_rx_bytes_per_s / 1e9"))
     assert found[0] == (START_NS, 0.91, 0.214, 90.0)
     assert [row[1:3] for row in found[::2]] == [(0.91, 0.214), (0.9, 0.214), (0.92, 0.213), (0.91, None)]
-    assert {row[1:] for row in found[1::2]} == {(0.0, 0.0, 0.0)}
+    assert [row[1:] for row in found[1::2]] == [(0.0, 0.0, 0.0)] * 4
 
 
 def test_gssr_2_reads_averages_and_takes_a_links_zero_for_unknown(tmp_path: Path) -> None:
@@ -132,8 +136,8 @@ def test_a_summary_of_jobstats_is_one_sample_of_a_gpu(tmp_path: Path) -> None:
     ]
     for content, why in (
         ("JS1:Short", "too short"),
-        ("JS1:%%", "not a summary"),
-        (js1(gpu_utilization={"a": 1}), "another form"),
+        ("JS1:%%", "not a recording of jobstats"),
+        (js1(gpu_utilization={"a": 1}), "not a recording of jobstats"),
     ):
         path.write_text(content)
         with pytest.raises(ParseError, match=why):
@@ -172,7 +176,7 @@ def test_what_is_no_recording_is_refused_and_leaves_nothing(tmp_path: Path) -> N
     for name, content, why in (
         ("a.txt", "hello", "no recording of a tool"),
         ("b.csv", "timestamp,gpuId,DCGM_FI_PROF_SM_ACTIVE_avg\n1,x,0.5\n", "not a line of GSSR"),
-        ("c.json", '{"metadata": {"sampling_time": 1}, "data": {}}', "not a recording of GSSR"),
+        ("c.json", '{"metadata": {"sampling_time": 1}, "data": {}}', "not a recording of gssr"),
         ("d.txt", "GPU 0 1 2\n#Entity SMACT\n", "no header"),
         ("e.prom", 'DCGM_FI_DEV_GPU_UTIL{gpu="0"} many\n', "not a line of Prometheus"),
         ("f.csv", "metric,rocm_utilization_percentage\n", "three lines of names"),
@@ -184,6 +188,61 @@ def test_what_is_no_recording_is_refused_and_leaves_nothing(tmp_path: Path) -> N
     assert list(tmp_path.glob("root/*/*")) == []
     with pytest.raises(UsageError, match="no recording of a tool"):
         bring([HERE / "gssr-2/step_0"], tmp_path / "root", Given(), "omnistat")
+
+
+def _odd(chance: random.Random, value: Any) -> Any:
+    """Return JSON in which something, somewhere, is gone or of another kind."""
+    if isinstance(value, dict | list) and value and chance.random() < 0.8:
+        changed = dict(value) if isinstance(value, dict) else list(value)
+        odd = chance.choice(list(value) if isinstance(value, dict) else range(len(value)))
+        if chance.random() < 0.2:
+            del changed[odd]
+        else:
+            changed[odd] = _odd(chance, value[odd])
+        return changed
+    return chance.choice([None, "x", -1, [], {}, "", float("inf"), float("nan"), True, [1], "12", {"a": 1}, 10**30])
+
+
+def _damaged(chance: random.Random, text: str) -> str:
+    if text.startswith("JS1:") and chance.random() < 0.5:
+        summary = json.loads(gzip.decompress(base64.b64decode(text[4:])))
+        return "JS1:" + base64.b64encode(gzip.compress(json.dumps(_odd(chance, summary)).encode())).decode()
+    if text.startswith("{") and chance.random() < 0.7:
+        return json.dumps(_odd(chance, json.loads(text)))
+    at, word = chance.randrange(len(text)), chance.choice(text.split())
+    return chance.choice([text[:at], text.replace(word, chance.choice(["nan", "1e999", "", "9" * 30, "\0"]), 1)])
+
+
+RECORDINGS = {
+    "gssr-0.4/process_0.json": "gssr",
+    "gssr-2/step_0/proc_0.csv": "gssr",
+    "clustercockpit/emmy/1234/data.json": "clustercockpit",
+    "clustercockpit/emmy/1234/meta.json": "clustercockpit",
+    "omnistat/omnistat-rocm.csv": "omnistat",
+    "dcgm-3.3/nid001.txt": "dcgmi-dmon",
+    "dcgm-3.3/exporter.prom": "dcgm-exporter",
+    "summary.txt": "jobstats",
+}
+
+
+@pytest.mark.parametrize(("name", "form"), RECORDINGS.items())
+def test_a_damaged_recording_is_one_clear_error_or_what_is_left_of_it(tmp_path: Path, name: str, form: str) -> None:
+    chance = random.Random(name)  # noqa: S311 - the same damage every time
+    text = js1() if form == "jobstats" else (HERE / name).read_text()
+    if form == "clustercockpit":
+        shutil.copytree((HERE / name).parent, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / Path(name).name
+    data = path.with_name("data.json") if form == "clustercockpit" else path
+    refused: list[PioletError] = []
+    for _ in range(150):
+        path.write_text(_damaged(chance, text))
+        try:
+            for family, row in importing._read(data, Given(), form).rows:
+                assert set(row) <= set(FAMILIES[family].names)
+        except PioletError as error:
+            refused.append(error)
+    assert len(refused) > 2
+    assert all(error.what and str(path.parent) in str(error) for error in refused)
 
 
 def test_a_job_is_imported_once(tmp_path: Path) -> None:

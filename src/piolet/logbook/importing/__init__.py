@@ -11,18 +11,19 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
 from piolet import __version__
-from piolet.core.errors import Refused, UsageError, storage_errors
+from piolet.core.errors import ParseError, Refused, UsageError, storage_errors
 from piolet.core.nouns import Gpu
 from piolet.core.text import did_you_mean
 from piolet.logbook import layout, merging
 from piolet.logbook.importing import clustercockpit, dcgm, gssr, jobstats, omnistat
-from piolet.logbook.importing.recording import Given, Recording
+from piolet.logbook.importing.recording import Entry, Given, Recording, wrong
 from piolet.logbook.layout import Logbook
 from piolet.logbook.records import JobRecord, NodeAllocation, Outcome, Request, write_job, write_outcome
 from piolet.logbook.writer import SegmentWriter
@@ -51,6 +52,8 @@ IMPORTED = "imported"
 """The cluster of recordings that do not say theirs."""
 
 _HEAD_BYTES = 8192
+_MOST_S = 1e9
+_MOST_GPUS = 1 << 16
 _FLUSH_ROWS = 5_000
 
 
@@ -130,7 +133,37 @@ def _read(path: Path, given: Given, form: str) -> Recording:
         raise UsageError(
             "no recording of a tool that is known", where=str(path), remedy=f"say which with --as: {known}"
         )
-    return FORMATS[name].read(path, given)
+    with _of_tool(path, name):
+        recording = FORMATS[name].read(path, given)
+    if not 0 < recording.interval_s < _MOST_S or not _is_time(recording.started_ns) or not _is_time(recording.ended_ns):
+        raise wrong(path, f"not a recording of {name}: its times make no sense")
+    return replace(recording, rows=_checked(path, name, recording.rows))
+
+
+@contextmanager
+def _of_tool(path: Path, name: str) -> Iterator[None]:
+    """Turn what goes wrong in reading a torn or foreign file into the error that names it."""
+    try:
+        yield
+    except ParseError as error:
+        if str(path) in error.where:
+            raise
+        raise wrong(path, error.what) from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise wrong(path, f"not a recording of {name}: {error!r}") from error
+
+
+def _checked(path: Path, name: str, rows: Iterable[Entry]) -> Iterator[Entry]:
+    with _of_tool(path, name):
+        for family, row in rows:
+            known = isinstance(row["node"], str) and 0 <= row.get("gpu", 0) < _MOST_GPUS
+            if not known or not _is_time(row["time_ns"]):
+                raise wrong(path, f"not a recording of {name}: a sample of no time, node or GPU", str(dict(row)))
+            yield family, row
+
+
+def _is_time(time_ns: int | None) -> bool:
+    return time_ns is None or 0 <= time_ns < 1 << 63
 
 
 @dataclass(slots=True)

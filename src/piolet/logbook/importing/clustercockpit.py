@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from piolet.core.errors import storage_errors
-from piolet.logbook.importing.recording import SECOND_NS, Entry, Given, Recording, wrong
+from piolet.logbook.importing.recording import SECOND_NS, Entry, Given, Recording
 
 _GPU = {
     "acc_utilization": ("gpu_util_ratio", 0.01),
@@ -44,30 +45,27 @@ def recognises(path: Path, head: str) -> bool:  # noqa: ARG001 - by its name, fo
 
 def read(path: Path, given: Given) -> Recording:
     """Read one job; `path` is its data file."""
-    try:
-        metrics, about = _json(path), _about(path)
-        start_ns = about["startTime"] * SECOND_NS
-        places = {
-            (held["hostname"], str(name)): place
-            for held in about["resources"]
-            for place, name in enumerate(held.get("accelerators") or ())
-        }
-        rows, left_out, steps = _gathered(metrics, start_ns, places)
-        return Recording(
-            tool="clustercockpit",
-            rows=_entries(rows),
-            interval_s=given.interval_s or float(min(steps, default=60)),
-            job_id=str(about["jobId"]),
-            cluster=str(about["cluster"]),
-            user=str(about["user"]),
-            account=str(about.get("project") or ""),
-            name=str((about.get("metaData") or {}).get("jobName") or ""),
-            started_ns=start_ns,
-            ended_ns=start_ns + about["duration"] * SECOND_NS,
-            left_out=frozenset(left_out),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise wrong(path, f"not a job of ClusterCockpit's archive: {error!r}") from error
+    metrics, about = _json(path), _about(path)
+    start_ns = int(about["startTime"]) * SECOND_NS
+    places = {
+        (held["hostname"], str(name)): place
+        for held in about["resources"]
+        for place, name in enumerate(held.get("accelerators") or ())
+    }
+    rows, left_out, steps = _gathered(metrics, start_ns, places)
+    return Recording(
+        tool="clustercockpit",
+        rows=_entries(rows),
+        interval_s=given.interval_s or float(min(steps, default=60)),
+        job_id=str(about["jobId"]),
+        cluster=str(about["cluster"]),
+        user=str(about["user"]),
+        account=str(about.get("project") or ""),
+        name=str((about.get("metaData") or {}).get("jobName") or ""),
+        started_ns=start_ns,
+        ended_ns=start_ns + int(about["duration"]) * SECOND_NS,
+        left_out=frozenset(left_out),
+    )
 
 
 Key = tuple[str, int, str, int | None, str | None]
@@ -88,7 +86,7 @@ def _gathered(
         family, columns = _FAMILY[scope]
         column, factor = columns[name]
         factor *= _scale(scopes[scope], column)
-        step_s = scopes[scope]["timestep"]
+        step_s = int(scopes[scope]["timestep"])
         steps.add(step_s)
         for series in scopes[scope]["series"]:
             gpu, uuid = _gpu(series, places) if family == "gpu" else (None, None)
@@ -129,5 +127,5 @@ def _json(path: Path) -> Any:  # noqa: ANN401 - JSON
         content = path.read_bytes()
     try:
         return json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
-    except (EOFError, OSError) as error:
+    except (EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{path.name} cannot be unpacked: {error}") from error

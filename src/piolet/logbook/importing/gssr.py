@@ -29,28 +29,25 @@ def recognises(path: Path, head: str) -> bool:
 def read(path: Path, given: Given) -> Recording:
     """Read one file."""
     text = text_of(path)
-    return _csv(path, text, given) if text.startswith(_HEADER) else _json(path, text)
+    return _csv(path, text, given) if text.startswith(_HEADER) else _json(text)
 
 
-def _json(path: Path, text: str) -> Recording:
-    try:
-        content = json.loads(text)
-        about, gpus = content["metadata"], content["data"]
-        start_ns = round(about["start_time"] * SECOND_NS)
-        period_ns = about["elapsed"] * SECOND_NS / max(1, about["n_samples"])
-        return Recording(
-            tool="gssr",
-            rows=_json_rows(str(about["hostname"]), gpus, start_ns, period_ns),
-            interval_s=period_ns / SECOND_NS,
-            job_id=str(about["job_id"]),
-            name=str(about.get("label") or ""),
-            command=_command(about.get("cmd")),
-            started_ns=start_ns,
-            ended_ns=round(about["end_time"] * SECOND_NS),
-            left_out=frozenset(name for metrics in gpus.values() for name in metrics if name not in BY_TAG),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise wrong(path, f"not a recording of GSSR: {error!r}") from error
+def _json(text: str) -> Recording:
+    content = json.loads(text)
+    about, gpus = content["metadata"], content["data"]
+    start_ns = round(float(about["start_time"]) * SECOND_NS)
+    period_ns = float(about["elapsed"]) * SECOND_NS / max(1, about["n_samples"])
+    return Recording(
+        tool="gssr",
+        rows=_json_rows(str(about["hostname"]), gpus, start_ns, period_ns),
+        interval_s=period_ns / SECOND_NS,
+        job_id=str(about["job_id"]),
+        name=str(about.get("label") or ""),
+        command=_command(about.get("cmd")),
+        started_ns=start_ns,
+        ended_ns=round(float(about["end_time"]) * SECOND_NS),
+        left_out=frozenset(name for metrics in gpus.values() for name in metrics if name not in BY_TAG),
+    )
 
 
 def _command(value: Any) -> tuple[str, ...]:  # noqa: ANN401 - a word or words, as the version has it
