@@ -136,8 +136,8 @@ def _version_1(root: Path, paths: Mapping[str, str]) -> Usage:
 
 def _quota(text: str | None) -> float | None:
     """Return the CPUs that cpu.max grants, None for ``max``."""
-    words = (text or "max").split()
-    return int(words[0]) / int(words[1]) if words[0].isdigit() else None
+    quota = re.fullmatch(r"(\d+) ([1-9]\d*)", text or "")
+    return int(quota[1]) / int(quota[2]) if quota else None
 
 
 def _cpus(path: Path) -> int | None:

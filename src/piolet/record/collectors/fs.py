@@ -189,6 +189,7 @@ def parse_disks(text: str, mounts: list[Mount]) -> dict[str, Counters]:
         words[2]: _disk([int(word) for word in words[3:]])
         for words in rows
         if len(words) > _DISK_FIELDS
+        and all(word.isdigit() for word in words[3:])
         and (f"{words[0]}:{words[1]}" in numbers or words[2] in names)
         and not words[2].startswith("loop")
     }

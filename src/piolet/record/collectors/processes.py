@@ -25,6 +25,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
 _STAT_FIELDS = 22
+_NUMBERS = (9, 11, 12, 17, 19, 21)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ def parse(pid: int, stat: str, transfers: str | None) -> Process | None:
     """Parse /proc/PID/stat and /proc/PID/io; a name may hold spaces and parentheses. None if it is not a stat."""
     head, _, tail = stat.rpartition(")")
     words = tail.split()
-    if len(words) < _STAT_FIELDS:
+    if len(words) < _STAT_FIELDS or not all(words[place].isdigit() for place in _NUMBERS):
         return None
     io = sysfs.fields((transfers or "").replace(":", ""))
     return Process(
