@@ -21,16 +21,18 @@ def book_of(root: Path, rows: list[tuple[str, dict[str, object]]], seconds: floa
 
 
 def test_down_sampling_keeps_the_peak(tmp_path: Path) -> None:
-    rows = [("gpu", made_logbooks.row("node1", 0, each, power_w=999.0 if each == 57 else 100.0)) for each in range(100)]
+    rows = [
+        ("gpu", made_logbooks.row("node1", 0, each, power_w=1000.0 if each == 57 else 100.0)) for each in range(100)
+    ]
     with book_of(tmp_path, rows) as book:
         series = book.series(POWER, points=10)
     (line,) = series.lines
     assert series.width_ns == 10 * SECOND
     assert line.times_ns == tuple(START + each * 10 * SECOND for each in range(10))
-    assert max(line.high) == 999
-    assert line.high.index(999) == 5
+    assert max(line.high) == 1000
+    assert line.high.index(1000) == 5
     assert line.low == (100.0,) * 10
-    assert line.mean[5] == pytest.approx(189.9)
+    assert line.mean[5] == pytest.approx(190)
     assert line.samples == (10,) * 10
     assert series.coverage_ratio == 1
     assert series.metric.unit == "W"

@@ -84,7 +84,7 @@ def test_stores_join_the_job(stored: tuple[RunningJob, list[Store]]) -> None:
     for store in stores:
         (found,) = store.query(join)
         assert found["metric"] == {"slurm_job": "4711"}
-        assert float(found["value"][1]) == pytest.approx(2 * (0.5 + 0.643), abs=0.001)
+        assert float(found["value"][1]) == pytest.approx(2 * (0.5 + 0.643), rel=2**-8)
 
 
 def test_the_server_has_one_page_and_says_when_it_cannot_read(job: RunningJob) -> None:
