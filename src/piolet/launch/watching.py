@@ -122,7 +122,7 @@ class Watch:
 
     def reason(self) -> Sign | None:
         """Look, if it is time to, and return the sign that is seen."""
-        if self.clock() - self._looked_s < LOOK_S:
+        if self.clock() - self._looked_s < min(LOOK_S, self.hang_s):
             return None
         self._looked_s = self.clock()
         try:
