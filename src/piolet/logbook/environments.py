@@ -73,14 +73,23 @@ def verified(paths: Iterable[Path]) -> tuple[Verified, ...]:
     What several nodes or steps verified is one element, with all of its nodes. A line that is not whole, as a node
     that died leaves it, is left out, and so is a file that cannot be read.
     """
-    nodes: dict[tuple[str, str, str], NodeSet] = {}
+    nodes: dict[tuple[str, str, str], set[str]] = {}
     for path in paths:
         for what, node in _rows(path):
-            nodes[what] = nodes.get(what, NodeSet()) | node
-    return tuple(Verified(*what, nodes[what]) for what in sorted(nodes))
+            nodes.setdefault(what, set()).add(node)
+    whole = {name for name in set().union(*nodes.values()) if _is_node(name)}
+    found = ((what, names & whole) for what, names in sorted(nodes.items()))
+    return tuple(Verified(*what, NodeSet(names)) for what, names in found if names)
 
 
-def _rows(path: Path) -> Iterator[tuple[tuple[str, str, str], NodeSet]]:
+def _is_node(name: str) -> bool:
+    try:
+        return len(NodeSet(name)) == 1
+    except ParseError:
+        return False
+
+
+def _rows(path: Path) -> Iterator[tuple[tuple[str, str, str], str]]:
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -88,6 +97,6 @@ def _rows(path: Path) -> Iterator[tuple[tuple[str, str, str], NodeSet]]:
     for line in lines:
         try:
             row = json.loads(line)
-            yield (str(row["by"]), str(row["kind"]), str(row["value"])), NodeSet(str(row["node"]))
-        except (ValueError, TypeError, KeyError, ParseError):
+            yield (str(row["by"]), str(row["kind"]), str(row["value"])), str(row["node"])
+        except (ValueError, TypeError, KeyError):
             continue

@@ -206,9 +206,9 @@ class Book:
         own = ownership.own_files(self.logbook, paths, self.grant.job.owner)
         return records.read_checks(self.logbook.vet) if paths == own else ()
 
-    def verified(self) -> tuple[environments.Verified, ...]:
-        """Return what held in the containers of the job."""
-        paths = environments.verified_files(self.logbook)
+    def verified(self, node: str) -> tuple[environments.Verified, ...]:
+        """Return what held in the containers on a node."""
+        paths = [path for path in environments.verified_files(self.logbook) if path.stem == node]
         return environments.verified(ownership.own_files(self.logbook, paths, self.grant.job.owner))
 
     def stacks(self) -> tuple[str, ...]:

@@ -38,6 +38,8 @@ def add(logbook: Logbook, note: Note) -> None:
 def read(logbook: Logbook, owner: int) -> tuple[Note, ...]:
     """Return the notes of a logbook in their order; lines that are none are left out, and a file not its own."""
     path = _path(logbook)
+    if not path.exists():  # of nearly all jobs, and all that one may see are asked
+        return ()
     if not ownership.own_files(logbook, [path], owner) or path.stat().st_size > _LARGEST_BYTES:
         return ()
     with storage_errors(path, "read the notes"):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
@@ -38,6 +38,9 @@ SESSION_S = 12 * 3600
 LISTED_S = 1.0
 """How old a list of jobs may be."""
 
+COMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/x-tar")
+"""A logbook is mostly Parquet, which is compressed."""
+
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -50,7 +53,7 @@ def build(settings: Settings, *, login: Login | None = None, root: Path | None =
         routes=[*login.routes, *routes()],
         middleware=[
             Middleware(Headers),
-            Middleware(GZipMiddleware, minimum_size=1000, compresslevel=4),
+            Middleware(GZipMiddleware, minimum_size=1000, compresslevel=4, exclude_content_types=COMPRESSED),
             Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, *settings.web.hosts], www_redirect=False),
             Middleware(
                 SessionMiddleware,
@@ -67,8 +70,17 @@ def build(settings: Settings, *, login: Login | None = None, root: Path | None =
     application.state.kept = Kept()
     application.state.editors = Editors() if isinstance(login, TokenLogin) else None
     application.state.fleet = fleet.Desk(settings.fleet)
-    application.state.glances = Glances(lambda: application.state.fleet.policy().racks)
+    application.state.glances = Glances(lambda: _racks(application.state.fleet))
     return application
+
+
+def _racks(desk: fleet.Desk) -> Mapping[str, str]:
+    """Return the racks of the fleet's policy; one that is wrong is the fleet's trouble, not that of a job's page."""
+    try:
+        return desk.policy().racks
+    except PioletError as error:
+        logger("web").warning("no racks: the fleet's policy cannot be read", reason=str(error))
+        return {}
 
 
 @asynccontextmanager

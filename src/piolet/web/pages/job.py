@@ -171,7 +171,6 @@ def _job(request: Request, grant: Grant, known: Known) -> Response:
             known=known,
             findings=notes.cited(found, request.state.jobs, grant.job).findings if found and found.findings else (),
             notes=notes.read(grant.job.logbook, grant.job.owner),
-            verified=book.verified(),
             stacks=book.stacks(),
             gpus=lowest(known.gpus)[: FEW if glance and glance.groups else None],
             most_nodes=FEW if glance and glance.groups else None,
@@ -263,7 +262,7 @@ def _node(request: Request, glance: Glance, view: JobView | None, story: NodeSto
             group=groups[0] if groups else None,
             checks=[check for check in book.checks() if check.node == story.node],
             events=book.events(node=story.node, most=views.MOST_EVENTS),
-            verified=[held for held in book.verified() if story.node in held.nodes],
+            verified=book.verified(story.node),
             gpus=[gpu for gpu in gpus if gpu.node == story.node],
             plots=[*usual, *(metric for metric in chosen if metric not in usual)],
         )
