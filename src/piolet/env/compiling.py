@@ -255,12 +255,17 @@ def _variables(*given: Iterable[Variable]) -> tuple[Variable, ...]:
 
 
 def _identity() -> Iterator[Text]:
-    """The user and the primary group, for images that do not know them; before what the image says."""
+    """The user and the primary group, for images that do not know them; before what the image says.
+
+    The user's other groups open files as ever, and in the container all of them look like the kernel's overflow group:
+    a user may map no group but the primary one.
+    """
     uid, gid = os.getuid(), os.getgid()
+    others = "nogroup:x:65534:\n" if set(os.getgroups()) - {gid} else ""
     try:
         user = pwd.getpwuid(uid)
         line = f"{user.pw_name}:x:{uid}:{gid}:{user.pw_gecos}:{user.pw_dir}:{user.pw_shell or '/bin/sh'}\n"
         yield Text("/etc/passwd", line, "the user's identity")
-        yield Text("/etc/group", f"{grp.getgrgid(gid).gr_name}:x:{gid}:\n", "the user's identity")
+        yield Text("/etc/group", f"{grp.getgrgid(gid).gr_name}:x:{gid}:\n{others}", "the user's identity")
     except KeyError:  # an identity without a name on this host has none in the container either
         return
