@@ -18,6 +18,7 @@ from piolet.core.run import SystemRunner
 from piolet.core.text import did_you_mean
 from piolet.env.edf import ARCHITECTURES
 from piolet.env.store import Store, Stored, store_of
+from piolet.logbook import layout
 from piolet.tools import squashfs
 from piolet.tools.oci import reference
 from piolet.tools.oci.reference import Reference
@@ -147,18 +148,17 @@ def gc(keep_days: float, max_gb: float | None, *, dry_run: bool) -> None:
     """
     from piolet.env import cleaning
 
-    store, limits = (
-        _store(),
-        cleaning.Limits(keep_days * DAY_S, None if max_gb is None else int(max_gb * GB)),
-    )
-    chosen = cleaning.choose(store.images(), limits, cleaning.now(), cleaning.oldest_job_s(SystemRunner()))
+    limits = cleaning.Limits(keep_days * DAY_S, None if max_gb is None else int(max_gb * GB))
+    store, root, now_s = _store(), layout.root(config.load().settings), cleaning.now()
+    jobs = cleaning.Jobs(cleaning.oldest_job_s(SystemRunner()), cleaning.digests_of_jobs(root, now_s))
+    chosen = cleaning.choose(store.images(), limits, now_s, jobs)
     for image in chosen:
         if not dry_run:
             store.remove(image)
         verb = "would remove" if dry_run else "removed"
         click.echo(f"{verb} {image.name} {image.digest[7:19]}, last asked for on {_day(image.used_s)}")
     if not dry_run:
-        freed = cleaning.clear_leftovers(store, cleaning.now(), keep_days * DAY_S)
+        freed = cleaning.clear_leftovers(store, now_s, keep_days * DAY_S)
         click.echo(f"freed {(freed + sum(image.size_bytes for image in chosen)) / GB:.2f} GB")
 
 

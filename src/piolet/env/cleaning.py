@@ -1,7 +1,9 @@
 """Which images of the store may go: by when they were last asked for, and by size. Choosing is pure.
 
 An image that a living job may use stays: one that was asked for after the oldest living job was submitted, or up to
-an hour before, since a plan is compiled right before its job is submitted.
+an hour before, since a plan is compiled right before its job is submitted. So does one that the logbook of a job names
+which has not ended, for hosts where Slurm cannot be asked. Lock files of EDFs keep nothing: they can be anywhere, and
+an image that one names is asked for, and so young, whenever it is used.
 """
 
 from __future__ import annotations
@@ -12,14 +14,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from piolet.core.errors import PioletError, ToolMissing
+from piolet.core.errors import ParseError, PioletError, StorageError, ToolMissing
+from piolet.core.files import read_json
 from piolet.core.run import Runner
 from piolet.env.store import Store, Stored
+from piolet.logbook.layout import Logbook
 from piolet.tools.slurm import squeue
 
 SUBMITTED_WITHIN_S = 3600.0
 UNFINISHED_S = 86400.0
 """Age after which what an import left is nobody's any more; the longest import is far shorter."""
+LONGEST_JOB_S = 30 * 86400.0
+"""Age after which a logbook without an end is one of a job that was lost."""
 _LIVING = ("PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "REQUEUED", "STOPPED")
 
 
@@ -31,12 +37,21 @@ class Limits:
     most_bytes: int | None = None
 
 
-def choose(images: Sequence[Stored], limits: Limits, now_s: float, oldest_job_s: float | None) -> tuple[Stored, ...]:
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """What is known of living jobs: when the oldest was submitted (Unix seconds), and digests that logbooks name."""
+
+    oldest_s: float | None = None
+    digests: frozenset[str] = frozenset()
+
+
+def choose(images: Sequence[Stored], limits: Limits, now_s: float, jobs: Jobs) -> tuple[Stored, ...]:
     """Return the images to remove, the longest unused first."""
     kept_from_s = now_s - limits.keep_s
-    if oldest_job_s is not None:
-        kept_from_s = min(kept_from_s, oldest_job_s - SUBMITTED_WITHIN_S)
-    unused = sorted((image for image in images if image.used_s < kept_from_s), key=lambda image: image.used_s)
+    if jobs.oldest_s is not None:
+        kept_from_s = min(kept_from_s, jobs.oldest_s - SUBMITTED_WITHIN_S)
+    free = (image for image in images if image.used_s < kept_from_s and image.digest not in jobs.digests)
+    unused = sorted(free, key=lambda image: image.used_s)
     if limits.most_bytes is None:
         return tuple(unused)
     excess, chosen = sum(image.size_bytes for image in images) - limits.most_bytes, []
@@ -62,6 +77,19 @@ def oldest_job_s(runner: Runner) -> float | None:
     if len(submitted) != len(jobs):
         raise PioletError("Slurm does not say when a job was submitted", remedy="try again")
     return min(submitted) / 1e9 if submitted else None
+
+
+def digests_of_jobs(root: Path, now_s: float) -> frozenset[str]:
+    """Return the digests of images that jobs below the root of logbooks are using, as far as their logbooks say."""
+    found = set()
+    for path in root.glob("*/*/environment.lock.json"):
+        if Logbook(path.parent).outcome.exists() or now_s - _changed_s(path) > LONGEST_JOB_S:
+            continue
+        try:
+            found.add(read_json(path)["image"]["digest"])
+        except (ParseError, StorageError, KeyError, TypeError):
+            continue
+    return frozenset(found - {None})
 
 
 def clear_leftovers(store: Store, now_s: float, keep_s: float) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from piolet.core.errors import ToolMissing
-from piolet.env.cleaning import Limits, choose, clear_leftovers, oldest_job_s
+from piolet.env.cleaning import Jobs, Limits, choose, clear_leftovers, oldest_job_s
 from piolet.env.store import Stored, record
 
 DAY = 86400.0
@@ -33,7 +33,7 @@ IMAGES = (image("new", 1), image("old", 40), image("older", 50), image("oldest",
 )
 def test_choice(limits, oldest_job_days_ago, gone):
     oldest = None if oldest_job_days_ago is None else NOW - oldest_job_days_ago * DAY
-    assert [found.name for found in choose(IMAGES, limits, NOW, oldest)] == gone
+    assert [found.name for found in choose(IMAGES, limits, NOW, Jobs(oldest))] == gone
 
 
 def test_without_slurm_there_are_no_jobs():
@@ -66,6 +66,13 @@ def test_the_time_of_use_is_the_stores_own(home):
     assert used.used_s >= stored.used_s
     home.environ["PATH"] = "/nonexistent"  # nor is Slurm there
     assert home.run("gc").stdout == "freed 0.00 GB\n"
+    book = home.path / "root/lab/17"
+    book.mkdir(parents=True)
+    (book / "environment.lock.json").write_text('{"image": {"digest": "sha256:1"}}')
+    (book.parent / "18").mkdir()
+    (book.parent / "18/environment.lock.json").write_text('{"image": {"digest": null}, "half')
+    assert home.run("gc", "--keep-days", "0").stdout == "freed 0.00 GB\n"  # a job that has not ended is using it
+    (book / "outcome.json").write_text("{}")
     assert "removed n" in home.run("gc", "--keep-days", "0").stdout
     assert home.store.images() == ()
 
