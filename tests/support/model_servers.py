@@ -20,6 +20,7 @@ from piolet.service.slurm.places import Endpoint, Place, write
 
 CHECKOUT = Path(__file__).parents[2]
 SERVER = CHECKOUT / "examples/05-model-on-slurm/server.py"
+LLAMA = CHECKOUT / "examples/05-model-on-slurm/llama.py"
 KEY = settings.new_key()
 
 
@@ -46,6 +47,21 @@ def start_engine(pause_ms=1.0):
     port = free_port()
     argv = [sys.executable, str(SERVER), str(CHECKOUT / "README.md"), "--port", str(port), "--pause-ms", str(pause_ms)]
     return Engine(port, subprocess.Popen(argv, env=os.environ | {"API_KEY": "engine-key"}))
+
+
+@contextmanager
+def llama():
+    """Start llama.cpp with a tiny model."""
+    argv, port = [sys.executable, str(LLAMA), "--host", "127.0.0.1", "--port"], free_port()
+    engine = Engine(port, subprocess.Popen([*argv, str(port)], env=os.environ | {"API_KEY": "engine-key"}))
+    try:
+        wait_for(port, engine.process)
+        while not httpx2.get(f"{engine.url}/health").is_success:
+            time.sleep(0.02)
+        yield engine
+    finally:
+        engine.process.terminate()
+        engine.process.wait()
 
 
 def wait_for(port, process):

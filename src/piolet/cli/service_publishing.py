@@ -120,12 +120,15 @@ def renew(path: Path, *, days: int, repository: str | None, branch: str, dry_run
 def status(project: str, *, repository: str | None, branch: str, output: Format) -> None:
     """Print the services of PROJECT or of all: your own on Slurm, and those that the repository has.
 
+    Of jobs that wait, why and when Slurm expects them.
+
     The Kubernetes cluster is not asked.
     """
+    from piolet.core.run import SystemRunner
     from piolet.service import listing
 
     settings = config.load().settings
-    found, seen = listing.on_slurm(settings, project), ""
+    found, seen = listing.on_slurm(settings, SystemRunner(), project), ""
     if repository or settings.service.platform.exists() or not found:
         try:
             gitops = gitops_of(site_platform(), repository)
@@ -201,7 +204,8 @@ def _described(each: Deployed) -> tuple[str, ...]:
         return ("", "", "", "", f"unreadable: {each.problem}")
     expires = str(each.expires or "never")
     over = " (over)" if each.expires and each.expires < today() else ""
-    return each.run_on, str(each.most_replicas), each.expose, expires + over, each.state or each.image
+    state = "; ".join([each.state, *map(str, each.waiting)]) if each.state else each.image
+    return each.run_on, str(each.most_replicas), each.expose, expires + over, state
 
 
 def _publish(change: Change, gitops: GitOps, branch: str, *, dry_run: bool) -> None:

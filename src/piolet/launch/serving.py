@@ -6,7 +6,6 @@ take over from those of the generation before once they answer, as successors do
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +20,9 @@ from piolet.launch.request import RunRequest, check
 from piolet.logbook import layout
 from piolet.service.model import Service
 from piolet.service.reading import ServiceFile
-from piolet.service.slurm import places
+from piolet.service.slurm import places, queue
 from piolet.service.slurm.places import Place, Wanted
-from piolet.tools.slurm import sbatch, scancel, scontrol, squeue
-from piolet.tools.slurm.job import Job
+from piolet.tools.slurm import sbatch, scancel, scontrol
 from piolet.tools.slurm.states import JobState
 
 
@@ -44,7 +42,7 @@ def scripts(file: ServiceFile, settings: Settings, generation: int, *, write: bo
     place = places.of(settings, service.project, service.name)
     return [
         batch.script(
-            replace(request, name=f"{_name(service.project, service.name)}{replica}"),
+            replace(request, name=queue.name(service.project, service.name, replica)),
             plan=plan,
             gpus_per_node=gpus,
             output=logs / "%j.log",
@@ -67,7 +65,7 @@ def deploy(file: ServiceFile, settings: Settings) -> list[int]:
     generation = place.newest_generation() + 1
     texts = scripts(file, settings, generation)
     _keep(place.generation(generation), file.source, texts)
-    waiting = _jobs(service.project, service.name, JobState.PENDING)
+    waiting = queue.waiting(SystemRunner(), service.project, service.name)
     places.write(place.wanted, Wanted(generation, len(texts), service.expires))
     submitted: list[int] = []
     try:
@@ -76,7 +74,7 @@ def deploy(file: ServiceFile, settings: Settings) -> list[int]:
         places.write(place.wanted, before or Wanted(generation, 0))
         _cancel(submitted)
         raise
-    _cancel([job.id for job in waiting])
+    _cancel([each.job for each in waiting])
     return submitted
 
 
@@ -107,9 +105,10 @@ def end(project: str, service: str, settings: Settings, *, now: bool) -> tuple[i
     """
     place, wanted = _wanted(settings, project, service)
     places.write(place.wanted, replace(wanted, replicas=0))
-    waiting = [job.id for job in _jobs(project, service, JobState.PENDING)]
+    runner = SystemRunner()
+    waiting = [each.job for each in queue.waiting(runner, project, service)]
     _cancel(waiting)
-    running = [job.id for job in _jobs(project, service, JobState.RUNNING)]
+    running = [job.id for job in queue.jobs(runner, project, service, JobState.RUNNING)]
     if now:
         _cancel(running)
     return len(waiting), len(running)
@@ -134,16 +133,6 @@ def _request(service: Service, directory: Path, settings: Settings) -> RunReques
 
 def _attendant(place: Place, generation: int, replica: int) -> Sequence[str]:
     return ("service", "attend", f"--generation={generation}", f"--replica={replica}", str(place.path))
-
-
-def _name(project: str, service: str) -> str:
-    """Return how the names of the service's jobs begin."""
-    return f"{project}/{service}/"
-
-
-def _jobs(project: str, service: str, state: JobState) -> list[Job]:
-    found = squeue.jobs(SystemRunner(), users=[getpass.getuser()], states=[state.value])
-    return [job for job in found if job.name.startswith(_name(project, service))]
 
 
 def _cancel(jobs: Sequence[int]) -> None:

@@ -13,17 +13,19 @@ from pathlib import Path
 from piolet.core import toml
 from piolet.core.config import Settings
 from piolet.core.errors import PioletError
+from piolet.core.run import Runner
 from piolet.service.model import RunOn, Service
 from piolet.service.platform import GitOps
 from piolet.service.publishing import cloned
 from piolet.service.reading import validated
-from piolet.service.slurm import places
+from piolet.service.slurm import places, queue
 from piolet.service.slurm.places import Place
+from piolet.service.slurm.queue import Waiting
 
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """A service; `problem` says why its service.toml cannot be read, `state` how it is on Slurm."""
+    """A service; `problem` says why its service.toml cannot be read, `state` and `waiting` how it is on Slurm."""
 
     project: str
     service: str
@@ -34,6 +36,7 @@ class Deployed:
     expires: date | None = None
     problem: str = ""
     state: str = ""
+    waiting: tuple[Waiting, ...] = ()
 
 
 def deployed(gitops: GitOps, project: str = "", branch: str = "") -> tuple[str, list[Deployed]]:
@@ -42,13 +45,17 @@ def deployed(gitops: GitOps, project: str = "", branch: str = "") -> tuple[str, 
         return clone.head(), services(clone.directory / "projects", project)
 
 
-def on_slurm(settings: Settings, project: str = "") -> list[Deployed]:
-    """Return this user's services that run as jobs, of one project or of all; those that have ended are left out."""
-    found = [_on_slurm(places.of(settings, *names), *names) for names in places.known(settings, project)]
+def on_slurm(settings: Settings, runner: Runner, project: str = "") -> list[Deployed]:
+    """Return this user's services that run as jobs, of one project or of all; those that have ended are left out.
+
+    Raises:
+        PioletError: Slurm does not say which jobs wait.
+    """
+    found = [_on_slurm(places.of(settings, *names), runner, *names) for names in places.known(settings, project)]
     return [each for each in found if each]
 
 
-def _on_slurm(place: Place, project: str, name: str) -> Deployed | None:
+def _on_slurm(place: Place, runner: Runner, project: str, name: str) -> Deployed | None:
     wanted, ready = place.read_wanted(), len(place.endpoints())
     if wanted is None or not (wanted.replicas or ready):
         return None
@@ -62,6 +69,7 @@ def _on_slurm(place: Place, project: str, name: str) -> Deployed | None:
         most_replicas=wanted.replicas,
         expires=wanted.expires,
         state=f"{ready} ready{failed}",
+        waiting=tuple(queue.waiting(runner, project, name)),
     )
 
 

@@ -1,11 +1,14 @@
 """Services as chains of jobs on a real Slurm, behind a real gateway, asked all the time."""
 
 import asyncio
+import csv
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -15,20 +18,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
 
+import httpx2
+import metric_stores
 import pytest
 from model_clients import Tally, keep_asking
-from model_servers import KEY, gateway
+from model_servers import CHECKOUT, KEY, LLAMA, gateway
 
-from piolet.core.run import SystemRunner
 from piolet.lab import Spec, up
-from piolet.service.accounting import Period, of_jobs
 from piolet.service.slurm.places import Place
-from piolet.tools.slurm import sacct
 
 pytestmark = pytest.mark.cluster
 
 PIOLET = Path(sys.executable).parent / "piolet"
-SERVER = Path(__file__).parents[3] / "examples/05-model-on-slurm/server.py"
+SERVER = CHECKOUT / "examples/05-model-on-slurm/server.py"
+ENGINE = ["python3", str(LLAMA), "--port", "$(PORT)"]
 LATER = datetime.now(UTC).date() + timedelta(days=30)
 SERVICE = """name = "chat"
 project = "climate"
@@ -55,15 +58,19 @@ class Desk:
     user: str
     root: Path
 
-    def write(self, command=None, replicas=1, time_limit="60"):
+    def write(self, command=None, replicas=1, time_limit="60", more=""):
         command = command or ["python3", str(SERVER), __file__, "--port", "$(PORT)"]
-        text = SERVICE.format(command=json.dumps(command), replicas=replicas, time_limit=time_limit, expires=LATER)
+        text = (
+            SERVICE.format(command=json.dumps(command), replicas=replicas, time_limit=time_limit, expires=LATER) + more
+        )
         (self.root / "service.toml").write_text(text)
 
     def __call__(self, *words, check=True):
         environment = {
             "PIOLET_ROOT": str(self.root),
             "PIOLET_SERVICE_PLATFORM": str(self.root / "none.toml"),
+            "EDF_PATH": str(CHECKOUT / "examples/environments"),
+            "PIOLET_ENV_IMAGES": str(CHECKOUT / ".images"),
             "PATH": f"{PIOLET.parent}:{os.environ['PATH']}",
         }
         argv = (PIOLET, "service", *words)
@@ -129,12 +136,13 @@ class Load:
 
 
 def test_a_new_deployment_takes_over_under_load_and_none_fails(desk, front):
-    desk.write()
+    """llama.cpp serves: two jobs take over from one."""
+    desk.write(ENGINE)
     assert "replica 0 is job" in desk("deploy").stdout
     eventually(desk.serving)
     first = desk.serving()
     with Load(front) as tally:
-        desk.write(replicas=2)
+        desk.write(ENGINE, replicas=2)
         desk("deploy")
         eventually(lambda: len(desk.serving() - first) == 2)
         eventually(lambda: not {str(job) for job in first} & set(desk.squeue("--format=%A")))
@@ -143,10 +151,45 @@ def test_a_new_deployment_takes_over_under_load_and_none_fails(desk, front):
     assert tally.failures == {}
     status = json.loads(desk("status", "--format", "json").stdout)
     assert [(each["service"], each["most_replicas"], each["state"]) for each in status] == [("chat", 2, "2 ready")]
+    assert [(each["replica"], each["reason"]) for each in status[0]["waiting"]] == [
+        (0, "Dependency"),
+        (1, "Dependency"),
+    ]
+    assert "2 ready; job " in desk("status").stdout
     assert "ready" in desk("logs", "climate/chat").stdout
     assert "2 jobs ending" in desk("rm", "climate/chat").stdout
     eventually(lambda: not desk.squeue())
     assert not list(desk.place.path.glob("endpoints/*"))
+
+
+def test_a_service_runs_in_its_environment_on_vetted_nodes(desk):
+    command = ["python3", "-m", "http.server", "--directory", "/usr/lib/python3/dist-packages/mlxtend", "$(PORT)"]
+    desk.write(command, more='environment = "demo"\nvet = "quick"\nrecord = true\n')
+    path = desk.root / "service.toml"
+    path.write_text(path.read_text().replace('"/health"', '"/__init__.py"'))  # which the image has, and no node
+    desk("deploy")
+    eventually(desk.serving)
+    (job,) = desk.serving()
+    (logbook,) = desk.root.glob(f"*/{job}")
+    assert json.loads((logbook / "environment.lock.json").read_text())
+    found = [json.loads(line) for each in logbook.glob("vet/*.jsonl") for line in each.read_text().splitlines()]
+    assert found
+    assert logbook.joinpath("telemetry").is_dir()
+    assert "1 job ending" in desk("rm", "climate/chat").stdout
+    eventually(lambda: not desk.squeue())
+
+
+def test_status_says_what_waits_and_why(desk):
+    desk.write(ENGINE, replicas=6)  # on five nodes
+    desk("deploy")
+
+    def waiting():
+        (service,) = json.loads(desk("status", "--format", "json").stdout)
+        return [each for each in service["waiting"] if each["reason"] not in {"Dependency", ""}]
+
+    eventually(lambda: len(waiting()) == 1 and waiting()[0]["reason"] in {"Resources", "Priority"})
+    (found,) = waiting()
+    assert re.search(rf"job {found['job']} waits: (Resources|Priority), ", desk("status").stdout.replace("\n", " "))
 
 
 def test_an_engine_that_dies_is_followed_and_its_replica_leaves_the_list(desk, front):
@@ -249,19 +292,73 @@ def test_a_hung_engine_leaves_the_list_and_is_replaced(desk, front):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("machine")
-def test_statements_find_the_jobs_of_an_account(commands_on):
+def test_a_statement_joins_git_slurm_and_real_use(commands_on, tmp_path):
+    """What was reserved, from a repository; what jobs took, from sacct; what was used, from VictoriaMetrics."""
     made = up(Spec(name=f"test-{secrets.token_hex(4)}", nodes=1, gpus=1, accounting=True))
     try:
         run = commands_on(made)
-        began = time.time()
         run("srun", "--job-name=climate/chat/0", "--gpus-per-node=1", "sleep", "2")
-        runner = SystemRunner(dict(run.environment()))
-        span = Period("now", began - 60, time.time() + 60)
-        lines = []
-        while not (lines and lines[0].gpu_hours):
+        account = []
+        while not account:
             account = run("sacct", "-nXPo", "Account", "--starttime=now-1hour").stdout.split()
-            jobs = sacct.of_account(runner, account[0], span.since_s, span.until_s) if account else []
-            lines = [line for line in of_jobs(jobs, "climate", span) if line.service == "chat"]
+        environment = site_of(tmp_path, account[0])
+        service = tmp_path / "service.toml"
+        service.write_text(WEB.format(expires=LATER))
+        run(PIOLET, "service", "deploy", service, env=environment)
+        with metric_stores.running("victoria-metrics", "127.0.0.1:9", tmp_path / "store") as store:
+            used_half_a_processor(store.url, seconds=600)
+            words = (PIOLET, "service", "account", "--prometheus", store.url)
+
+            def lines():
+                (statement, _) = json.loads(run(*words, "--format=json", env=environment, check=False).stdout)
+                return {each["service"]: each for each in statement["lines"]}
+
+            eventually(lambda: lines().get("chat", {}).get("gpu_hours") and lines()["web"]["cpu_hours_used"])
+            found = lines()
+            table = run(*words, "--format=csv", "--page", tmp_path / "page.html", env=environment, check=False).stdout
     finally:
         made.down()
-    assert lines[0].node_hours == lines[0].gpu_hours > 0
+    assert found["web"]["cpu_hours_used"] == pytest.approx(600 / 2 / 3600, rel=0.2)
+    assert found["web"]["runs_on"] == "kubernetes"
+    assert found["chat"]["node_hours"] == found["chat"]["gpu_hours"] > 0
+    rows = list(csv.DictReader(table.splitlines()))
+    assert [(row["service"], row["runs_on"]) for row in rows[:2]] == [("web", "kubernetes"), ("chat", "slurm")]
+    assert float(rows[1]["gpu_hours"]) == pytest.approx(found["chat"]["gpu_hours"], abs=0.1)
+    page = (tmp_path / "page.html").read_text()
+    assert "web" in page
+    assert "chat" in page
+
+
+WEB = f"""name = "web"
+project = "climate"
+image = "ghcr.io/example/web@sha256:{"a" * 64}"
+port = 8080
+expires = {{expires}}
+health = {{{{ path = "/" }}}}
+"""
+
+
+def site_of(directory, account):
+    """A repository and a platform that charges jobs of the account to a project; what its user's environment is."""
+    repository = directory / "services.git"
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
+    subprocess.run([*git, "init", "--quiet", directory / "work"], check=True)
+    subprocess.run([*git, "-C", directory / "work", "commit", "--quiet", "--allow-empty", "-m", "Begin"], check=True)
+    subprocess.run([*git, "clone", "--quiet", "--bare", directory / "work", repository], check=True)
+    text = (CHECKOUT / "examples/04-services/platform.toml").read_text()
+    text = text.replace("https://git.example.org/platform/services.git", str(repository))
+    path = directory / "platform.toml"
+    path.write_text(text.replace("[projects.climate]\n", f'[projects.climate]\nslurm_account = "{account}"\n'))
+    names = {f"GIT_{who}_{what}": "ada@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    return names | {"PIOLET_SERVICE_PLATFORM": str(path), "PIOLET_ROOT": str(directory / "root")}
+
+
+def used_half_a_processor(url, seconds):
+    """Write what cAdvisor would have counted of the service's container until now."""
+    now, labels = round(time.time()), 'namespace="svc-climate",container="web",pod="web-1"'
+    samples = [
+        f"container_cpu_usage_seconds_total{{{labels}}} {t / 2} {(now - seconds + t) * 1000}"
+        for t in range(0, seconds + 1, 30)
+    ]
+    httpx2.post(f"{url}/api/v1/import/prometheus", content="\n".join(samples)).raise_for_status()
+    httpx2.get(f"{url}/internal/force_flush").raise_for_status()

@@ -92,6 +92,7 @@ def test_real_use_comes_from_a_metrics_store(tmp_path, platform):
             for t in range(0, 7201, 60)
         ]
         httpx2.post(f"{store.url}/api/v1/import/prometheus", content="\n".join(samples)).raise_for_status()
+        httpx2.get(f"{store.url}/internal/force_flush").raise_for_status()
         span = accounting.Period("x", now - 7200, now)
 
         def ask(query, at_s):

@@ -3,19 +3,22 @@
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from piolet.core.errors import ParseError, UsageError
+from piolet.core.run import Result
 from piolet.service import check, read
 from piolet.service.gateway import settings
 from piolet.service.gateway.events import Events, Tokens
 from piolet.service.gateway.replicas import Replica, Replicas
-from piolet.service.slurm import judging, places
+from piolet.service.slurm import judging, places, queue
 from piolet.service.slurm.judging import Health, Next
 from piolet.service.slurm.places import Attempt, Endpoint, Place, Wanted
+from piolet.tools.slurm import rows
 
 TODAY = date(2027, 1, 15)
 
@@ -94,6 +97,23 @@ def test_what_is_wanted_ends_with_its_date():
     assert wanted.holds(1, TODAY)
     assert not wanted.holds(2, TODAY)
     assert not wanted.holds(0, date(2027, 1, 16))
+
+
+def test_a_job_that_waits_says_why_and_when():
+    rows_of = [
+        ("12", "PENDING", "1800000000", "Resources", "climate/chat/1"),
+        ("13", "PENDING", "N/A", "Priority", "climate/chat/0"),
+        ("14", "PENDING", "N/A", "Dependency", "climate/chat/0"),
+        ("15", "PENDING", "N/A", "Resources", "climate/chat-two/0"),
+    ]
+    cells = "{0} {0} {1} ada main 1 n/a n/a 1700000000 {2} N/A 1:00:00 {3} {4}"
+    answer = "\n".join(rows.SEPARATOR.join(cells.format(*row).split(" ")) for row in rows_of)
+    runner = SimpleNamespace(run=lambda *_, **__: Result(("squeue",), 0, answer, "", 0.0))
+    assert [str(each) for each in queue.waiting(runner, "climate", "chat")] == [
+        "job 13 waits: Priority, Slurm does not say when",
+        "job 14 follows",
+        "job 12 waits: Resources, 2027-01-15 08:00 UTC",
+    ]
 
 
 def test_records_are_read_as_written_and_foreign_ones_are_none(tmp_path):

@@ -49,6 +49,15 @@ def test_the_examples_break_just_these(platform, name):
     assert all("service.toml" in breach.place and breach.why and breach.fix for breach in found)
 
 
+def test_the_page_says_what_check_says(platform, monkeypatch):
+    monkeypatch.chdir(EXAMPLES.parents[1])
+    page = Path("docs/reference/service-examples.md").read_text()
+    for name in EXPECTED:
+        file = read(Path("examples/04-services", name))
+        said = "\n".join(map(str, check(file, platform, TODAY))) or f"{file.service.name}: right"
+        assert f"```\n{said}\n```" in page.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+
+
 def test_every_example_is_here():
     assert {path.parent.name for path in EXAMPLES.glob("*/service.toml")} == set(EXPECTED)
 
