@@ -102,6 +102,7 @@ class Platform(Table):
     gateway_namespace: Name = "inference-gateway"
     monitoring_namespace: Name = "monitoring"
     secret_store: Name = "vault"  # noqa: S105 - a name, not a secret
+    lease_required: bool = True
     lease_days: Annotated[int, Field(ge=1)] = 365
     most_replicas: Annotated[int, Field(ge=1)] = 8
     gitops: GitOps | None = None
@@ -143,7 +144,8 @@ def read(path: Path) -> Platform:
 
 def without_kubernetes(project: str) -> Platform:
     """Return what holds for the services of `project` on Slurm where operators have described no platform."""
-    return Platform(domain="none.invalid", registries=["none.invalid"], pools={}, projects={project: Project()})
+    nowhere, projects = "none.invalid", {project: Project()}
+    return Platform(domain=nowhere, registries=[nowhere], pools={}, projects=projects, lease_required=False)
 
 
 def of_site(settings: Settings) -> Platform:

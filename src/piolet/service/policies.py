@@ -77,11 +77,15 @@ class Violation:
 
 
 @cache
+def _source(name: str) -> dict[str, Any]:
+    return tomllib.loads((DIRECTORY / name).read_text("utf-8"))
+
+
+@cache
 def policies() -> tuple[Policy, ...]:
     """Return every policy, Pod Security last."""
-    own = tomllib.loads((DIRECTORY / "policies.toml").read_text("utf-8"))["policy"]
-    security = tomllib.loads((DIRECTORY / "podsecurity.toml").read_text("utf-8"))["policy"]
-    return (*(_policy(each) for each in own), *(_policy(_SECURITY | each) for each in security))
+    security = [_SECURITY | each for each in _source("podsecurity.toml")["policy"]]
+    return tuple(_policy(each) for each in [*_source("policies.toml")["policy"], *security])
 
 
 _SECURITY = {
@@ -97,17 +101,9 @@ def _policy(table: dict[str, Any]) -> Policy:
     return Policy(**table | {"kinds": tuple(kinds), "keys": tuple(table["keys"])})
 
 
-@cache
 def variables() -> dict[str, str]:
     """Return the CEL variables by name, each after those that it uses."""
-    found: dict[str, str] = tomllib.loads((DIRECTORY / "policies.toml").read_text("utf-8"))["variables"]
-    return found
-
-
-@cache
-def secret_patterns() -> dict[str, Any]:
-    """Return what looks like a secret: `values` and `names`, regular expressions of RE2."""
-    found: dict[str, Any] = tomllib.loads((DIRECTORY / "policies.toml").read_text("utf-8"))["secrets"]
+    found: dict[str, str] = _source("policies.toml")["variables"]
     return found
 
 
@@ -115,7 +111,7 @@ def constants(platform: Platform) -> dict[str, Any]:
     """Return the variables that are a site's constants: text, numbers, lists and maps of one kind, as in a cluster."""
     ways = [way.namespace for way in platform.exposure.values()]
     pools = sorted(platform.pools.items())
-    secrets = secret_patterns()
+    secrets = _source("policies.toml")["secrets"]
     return {
         "kinds": KINDS,
         "secret_names": secrets["names"],
@@ -123,6 +119,7 @@ def constants(platform: Platform) -> dict[str, Any]:
         "site_circles": sorted(platform.exposure),
         "site_domain": platform.domain,
         "site_gpu_sources": sorted({platform.gateway_namespace, platform.monitoring_namespace}),
+        "site_lease_required": platform.lease_required,
         "site_most_replicas": platform.most_replicas,
         "site_namespace_prefix": platform.namespace_prefix,
         "site_pool_labels": {name: dict(pool.labels) for name, pool in pools},

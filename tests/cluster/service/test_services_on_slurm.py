@@ -174,7 +174,7 @@ def test_a_service_runs_in_its_environment_on_vetted_nodes(desk):
     assert json.loads((logbook / "environment.lock.json").read_text())
     found = [json.loads(line) for each in logbook.glob("vet/*.jsonl") for line in each.read_text().splitlines()]
     assert found
-    assert logbook.joinpath("telemetry").is_dir()
+    eventually(logbook.joinpath("telemetry").is_dir)
     assert "1 job ending" in desk("rm", "climate/chat").stdout
     eventually(lambda: not desk.squeue())
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from piolet.core.errors import ParseError, UsageError
 from piolet.core.run import Result
 from piolet.service import check, read
+from piolet.service import platform as platforms
 from piolet.service.gateway import settings
 from piolet.service.gateway.events import Events, Tokens
 from piolet.service.gateway.replicas import Replica, Replicas
@@ -200,5 +201,6 @@ def test_a_key_is_kept_as_its_digest_and_has_a_plain_name(tmp_path):
 
 def test_the_files_of_the_example_are_right(platform):
     example = Path(__file__).parents[3] / "examples/05-model-on-slurm"
-    assert check(read(example), platform, TODAY) == []
+    assert check(read(example), platforms.without_kubernetes("climate"), TODAY) == []
+    assert [each.policy for each in check(read(example), platform, TODAY)] == ["lease"]  # where operators ask for one
     assert list(settings.read(example / "gateway.toml").services) == ["climate/chat"]

@@ -75,6 +75,7 @@ def test_a_namespace_is_restricted_denied_by_default_and_bounded(files):
     hard = objects["ResourceQuota"]["spec"]["hard"]
     assert (hard["requests.nvidia.com/gpu"], hard["services.nodeports"]) == ("4", "0")
     resources = {name for rule in objects["Role"]["rules"] for name in rule["resources"]}
+    assert {"ingresses", "networkpolicies", "persistentvolumeclaims", "httproutes"} < resources
     assert not resources & {"secrets", "pods", "roles", "resourcequotas", "serviceaccounts"}
 
 

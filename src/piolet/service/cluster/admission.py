@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from piolet.service.cluster.tenancy import DEPLOYER, RESOURCES, group_of
+from piolet.service.cluster.tenancy import DEPLOYER, group_of, resource_of
 from piolet.service.platform import Platform
 from piolet.service.policies import KINDS, Policy, constants, policies, used_variables, variables
 from piolet.service.render.names import PROJECT, Object
@@ -71,7 +71,7 @@ def _rules(policy: Policy) -> Iterator[Object]:
         if kind in KINDS:
             kinds.setdefault(KINDS[kind], []).append(kind)
     for api, found in sorted(kinds.items()):
-        yield _rule(group_of(found[0]), [RESOURCES[kind] for kind in found], api.rpartition("/")[2])
+        yield _rule(group_of(found[0]), [resource_of(kind) for kind in found], api.rpartition("/")[2])
 
 
 def _rule(group: str, resources: list[str], version: str) -> Object:

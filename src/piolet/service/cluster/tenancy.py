@@ -14,28 +14,20 @@ from piolet.service.render.names import PROJECT, Object
 
 DEPLOYER = "piolet-deployer"
 LEVELS = ("enforce", "audit", "warn")
-RESOURCES = {
-    "ConfigMap": "configmaps",
-    "CronJob": "cronjobs",
-    "Deployment": "deployments",
-    "ExternalSecret": "externalsecrets",
-    "HorizontalPodAutoscaler": "horizontalpodautoscalers",
-    "HTTPRoute": "httproutes",
-    "Ingress": "ingresses",
-    "NetworkPolicy": "networkpolicies",
-    "PersistentVolumeClaim": "persistentvolumeclaims",
-    "PodDisruptionBudget": "poddisruptionbudgets",
-    "Service": "services",
-    "ServiceMonitor": "servicemonitors",
-    "StatefulSet": "statefulsets",
-}
-"""The kinds that a project may have, as the API names them in rules."""
 
 
 def group_of(kind: str) -> str:
     """Return the API group of a kind; the core group has none."""
     group, _, version = KINDS[kind].rpartition("/")
     return group if version else ""
+
+
+def resource_of(kind: str) -> str:
+    """Return a kind as the API names it in rules: ``networkpolicies`` of NetworkPolicy."""
+    word = kind.lower()
+    if word.endswith("y"):
+        return f"{word[:-1]}ies"
+    return f"{word}es" if word.endswith("s") else f"{word}s"
 
 
 def objects(platform: Platform, name: str) -> Iterator[Object]:
@@ -106,8 +98,8 @@ def _network(platform: Platform) -> Object:
 def _rules() -> Iterator[Object]:
     verbs = ["create", "delete", "get", "list", "patch", "update", "watch"]
     groups: dict[str, list[str]] = {}
-    for kind, resource in RESOURCES.items():
-        groups.setdefault(group_of(kind), []).append(resource)
+    for kind in KINDS:
+        groups.setdefault(group_of(kind), []).append(resource_of(kind))
     for group, resources in sorted(groups.items()):
         yield {"apiGroups": [group], "resources": sorted(resources), "verbs": verbs}
 
