@@ -145,6 +145,8 @@ def status(project: str, *, repository: str | None, branch: str, output: Format)
         return
     rows = [(each.project, each.service, *_described(each)) for each in found]
     print_table(("project", "service", "runs on", "replicas", "reached by", "expires", "image, or state"), rows)
+    for each in found:
+        click.echo("".join(f"{each.project}/{each.service}: {job}\n" for job in each.waiting), nl=False)
     click.echo(seen, err=True, nl=bool(seen))
 
 
@@ -204,8 +206,7 @@ def _described(each: Deployed) -> tuple[str, ...]:
         return ("", "", "", "", f"unreadable: {each.problem}")
     expires = str(each.expires or "never")
     over = " (over)" if each.expires and each.expires < today() else ""
-    state = "; ".join([each.state, *map(str, each.waiting)]) if each.state else each.image
-    return each.run_on, str(each.most_replicas), each.expose, expires + over, state
+    return each.run_on, str(each.most_replicas), each.expose, expires + over, each.state or each.image
 
 
 def _publish(change: Change, gitops: GitOps, branch: str, *, dry_run: bool) -> None:

@@ -155,7 +155,7 @@ def test_a_new_deployment_takes_over_under_load_and_none_fails(desk, front):
         (0, "Dependency"),
         (1, "Dependency"),
     ]
-    assert "2 ready; job " in desk("status").stdout
+    assert desk("status").stdout.count("climate/chat: job ") == 2
     assert "ready" in desk("logs", "climate/chat").stdout
     assert "2 jobs ending" in desk("rm", "climate/chat").stdout
     eventually(lambda: not desk.squeue())
@@ -189,7 +189,7 @@ def test_status_says_what_waits_and_why(desk):
 
     eventually(lambda: len(waiting()) == 1 and waiting()[0]["reason"] in {"Resources", "Priority"})
     (found,) = waiting()
-    assert re.search(rf"job {found['job']} waits: (Resources|Priority), ", desk("status").stdout.replace("\n", " "))
+    assert re.search(rf"climate/chat: job {found['job']} waits: (Resources|Priority), ", desk("status").stdout)
 
 
 def test_an_engine_that_dies_is_followed_and_its_replica_leaves_the_list(desk, front):
