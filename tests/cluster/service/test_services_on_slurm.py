@@ -157,7 +157,7 @@ def test_a_new_deployment_takes_over_under_load_and_none_fails(desk, front):
     ]
     assert desk("status").stdout.count("climate/chat: job ") == 2
     assert "ready" in desk("logs", "climate/chat").stdout
-    assert "2 jobs ending" in desk("rm", "climate/chat").stdout
+    assert "2 running jobs ending" in desk("rm", "climate/chat").stdout
     eventually(lambda: not desk.squeue())
     assert not list(desk.place.path.glob("endpoints/*"))
 
@@ -175,7 +175,7 @@ def test_a_service_runs_in_its_environment_on_vetted_nodes(desk):
     found = [json.loads(line) for each in logbook.glob("vet/*.jsonl") for line in each.read_text().splitlines()]
     assert found
     eventually(logbook.joinpath("telemetry").is_dir)
-    assert "1 job ending" in desk("rm", "climate/chat").stdout
+    assert "1 running job ending" in desk("rm", "climate/chat").stdout
     eventually(lambda: not desk.squeue())
 
 
