@@ -59,24 +59,13 @@ def adapted(file: ServiceFile, platform: Platform, *, port: int, secrets: Mappin
     name = f"piolet-{service.project}-{service.name}"
     container, spec = _rendered_container(file, platform)
     environment = list(_environment(container.get("env", []), secrets))
-    known = {each["name"]: each["value"] for each in environment}
     claims = {f"data-{each}": f"{name}-{each}" for each in service.storage}
     config = {path: files / f"file-{i}" for i, path in enumerate(file.contents)}
+    mounts = [*_mounts(service), *_file_mounts(config)]
     pod = {
         "securityContext": spec["securityContext"],
         "restartPolicy": "Never" if service.schedule else "Always",
-        "containers": [
-            {
-                "name": service.name,
-                "image": service.image,
-                "imagePullPolicy": "IfNotPresent",
-                "securityContext": container["securityContext"],
-                "env": environment,
-                **_command(service, known),
-                **({"ports": [_forwarded(service.port, port)]} if service.port else {}),
-                "volumeMounts": [*_mounts(service), *_file_mounts(config)],
-            }
-        ],
+        "containers": [_container(service, container, environment, port) | {"volumeMounts": mounts}],
         "volumes": [*_volumes(claims), *_file_volumes(config)],
     }
     return Local(
@@ -173,6 +162,19 @@ def _rendered_container(file: ServiceFile, platform: Platform) -> tuple[Object, 
             spec = each["spec"].get("jobTemplate", each)["spec"]["template"]["spec"]
             return spec["containers"][0], spec
     raise AssertionError("a service has a workload")
+
+
+def _container(service: Service, rendered: Object, environment: list[dict[str, str]], port: int) -> Object:
+    known = {each["name"]: each["value"] for each in environment}
+    return {
+        "name": service.name,
+        "image": service.image,
+        "imagePullPolicy": "IfNotPresent",
+        "securityContext": rendered["securityContext"],
+        "env": environment,
+        **_command(service, known),
+        **({"ports": [_forwarded(service.port, port)]} if service.port else {}),
+    }
 
 
 def _environment(variables: list[Object], secrets: Mapping[str, str]) -> Iterator[dict[str, str]]:
