@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import cel
@@ -11,6 +12,9 @@ from piolet.service.platform import Platform
 from piolet.service.policies import Policy
 
 
+compiled = cache(cel.compile)
+
+
 def asked_by_the_cluster(policy: Policy, platform: Platform, each: dict[str, Any], project: str) -> bool:
     """What the rendered expression says of an object; an error is a refusal, as `failurePolicy: Fail` makes it."""
     known: dict[str, Any] = {}
@@ -18,7 +22,7 @@ def asked_by_the_cluster(policy: Policy, platform: Platform, each: dict[str, Any
     facts = {"object": each, "namespaceObject": namespace, "variables": known}
     try:
         for variable in admission.composed(policy, platform):
-            known[variable["name"]] = cel.compile(variable["expression"]).execute(facts)
-        return cel.compile(policy.expression).execute(facts) is True
+            known[variable["name"]] = compiled(variable["expression"]).execute(facts)
+        return compiled(policy.expression).execute(facts) is True
     except (ValueError, KeyError, TypeError, RuntimeError, IndexError):
         return False

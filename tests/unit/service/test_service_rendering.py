@@ -90,16 +90,15 @@ def test_files_are_stable_and_hold_everything(desk, right):
     assert sorted(each["kind"] for each in objects) == sorted(each["kind"] for each in made.objects)
 
 
-@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("template", Template)
-def test_every_template_is_right(tmp_path, platform, template, version, desk):
+def test_every_template_is_right(tmp_path, platform, template, desk):
     path = tmp_path / template / "service.toml"
     image = f"ghcr.io/example/x@sha256:{'a' * 64}"
     new(template, path, name="it", project="climate", image=image, expires=date(2027, 6, 1))
     file = read(path)
     assert desk.check(path.read_text()) == []
-    found = [said for each in rendered(file.service, platform, {}).objects for said in problems(each, version)]
-    assert found == []
+    objects = rendered(file.service, platform, {}).objects
+    assert [said for version in VERSIONS for each in objects for said in problems(each, version)] == []
 
 
 def test_every_template_is_a_file():
