@@ -11,7 +11,6 @@ from piolet.service.cluster import admission
 from piolet.service.platform import Platform
 from piolet.service.policies import Policy
 
-
 compiled = cache(cel.compile)
 
 
