@@ -77,7 +77,7 @@ def serve(model: Path, host: str, port: int) -> None:
     asked.api_keys = [os.environ["API_KEY"]] if "API_KEY" in os.environ else []
     asked.n_ctx, asked.n_parallel = CONTEXT * SLOTS, SLOTS
     asked.cpuparams.n_threads = asked.cpuparams_batch.n_threads = 1
-    asked.ui, asked.verbosity = False, 2  # warnings: it tells of every request otherwise
+    asked.ui, asked.verbosity = False, 1  # errors: it tells of every request otherwise
     server = xllamacpp.Server(asked)
     print("listening on", server.listening_address, flush=True)
     signal.pause()

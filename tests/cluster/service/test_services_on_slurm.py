@@ -156,7 +156,7 @@ def test_a_new_deployment_takes_over_under_load_and_none_fails(desk, front):
         (1, "Dependency"),
     ]
     assert desk("status").stdout.count("climate/chat: job ") == 2
-    assert "ready" in desk("logs", "climate/chat").stdout
+    assert "ready" in desk("logs", "climate/chat", "--lines", "9999").stdout
     assert "2 running jobs ending" in desk("rm", "climate/chat").stdout
     eventually(lambda: not desk.squeue())
     assert not list(desk.place.path.glob("endpoints/*"))
