@@ -192,18 +192,18 @@ def _screen(job: str, height: int) -> tuple[Text, bool]:
     """Return the screen of a job, and whether it has ended."""
     from rich.text import Text
 
+    from piolet.logbook import records
     from piolet.watch import archive
     from piolet.watch import top as now
 
     with archive.find_configured(job) as book:
-        outcome = book.outcome()
-        state = outcome.state if outcome else "RUNNING"
+        state = records.state(book.job, book.outcome())
         found = now.now(book)
         name = f"job {book.job.job_id} {book.job.name}".rstrip()
     text = Text(f"{name}  {state}\n")
     if found is None:
         text.append("nothing was recorded yet\n")
-        return text, outcome is not None
+        return text, state != records.RUNNING
     text.append(_headline(found) + "\n\n")
     room = max(4, height - 8 - 2 * min(len(found.findings), 4))
     for node in found.nodes[:room]:
@@ -216,7 +216,7 @@ def _screen(job: str, height: int) -> tuple[Text, bool]:
     for number, each in enumerate(found.findings[:4], start=1):
         text.append(f"\n{number}. {each.subject}: {each.title}", style="bold")
         text.append(f"\n   {each.reason}")
-    return text, outcome is not None
+    return text, state != records.RUNNING
 
 
 def _headline(found: Now) -> str:

@@ -15,7 +15,7 @@ from piolet.core.files import replacing
 from piolet.logbook import merging, segments
 from piolet.logbook.layout import Logbook
 from piolet.logbook.reader import read, rereading
-from piolet.logbook.records import JobRecord, read_job, read_outcome
+from piolet.logbook.records import RUNNING, JobRecord, read_job, read_outcome, state
 from piolet.logbook.schema import FAMILIES
 
 _BATCH_ROWS = 100_000
@@ -148,7 +148,7 @@ def remove(logbooks: Sequence[Logbook], *, dry_run: bool = False) -> None:
 def ended(logbook: Logbook, doing: str) -> None:
     """Raise Refused if the job still runs; one whose job.json is torn is nobody's any more."""
     try:
-        running = read_outcome(logbook.outcome) is None and read_job(logbook.job).program_ended_ns is None
+        running = state(read_job(logbook.job), read_outcome(logbook.outcome)) == RUNNING
     except ParseError:
         return
     if running:

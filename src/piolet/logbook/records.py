@@ -21,6 +21,8 @@ from piolet.core.redact import redacted
 
 T = TypeVar("T")
 
+RUNNING, ENDED = "RUNNING", "ENDED"
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -234,6 +236,13 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
 def read_outcome(path: Path) -> Outcome | None:
     """Read outcome.json, or None while the job has not ended."""
     return _read(path, Outcome) if path.exists() else None
+
+
+def state(job: JobRecord, outcome: Outcome | None) -> str:
+    """Return Slurm's word for how a job ended; without an outcome RUNNING, or ENDED where a recorder saw the end."""
+    if outcome:
+        return outcome.state
+    return RUNNING if job.program_ended_ns is None else ENDED
 
 
 def write_checks(directory: Path, stage: str, results: Iterable[CheckResult]) -> Path:

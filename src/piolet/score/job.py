@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from piolet.logbook.reader import Reader
-from piolet.logbook.records import JobRecord, read_outcome
+from piolet.logbook.records import RUNNING, JobRecord, read_outcome, state
 from piolet.score import measure
 from piolet.score.ceilings import of_model
 from piolet.score.labels import activity, label
@@ -28,7 +28,7 @@ Row = Mapping[str, Any]
 
 def score_job(reader: Reader, job: JobRecord) -> JobScore:
     """Score the logbook as it is now; a job without samples, GPUs or an end gets what can be known, and notes."""
-    running = job.program_ended_ns is None and read_outcome(reader.logbook.outcome) is None
+    running = state(job, read_outcome(reader.logbook.outcome)) == RUNNING
     window = measure.prepare(reader, job)
     if window is None:
         return _unmeasured(reader, job, running=running)

@@ -12,12 +12,10 @@ from piolet.core.nouns import Severity
 from piolet.logbook import ownership, records
 from piolet.logbook.layout import Logbook
 
-RUNNING = "RUNNING"
-
 
 @dataclass(frozen=True, slots=True)
 class JobSummary:
-    """One row of the list. `state` is Slurm's word, RUNNING without an outcome; times are UTC nanoseconds or None.
+    """One row of the list. `state` is that of records.state; times are UTC nanoseconds or None.
 
     `owner` is the user id that the logbook's files belong to; `findings` counts the diagnoses, `worst` the gravest;
     `nodes` counts those that were used, `involved` names also those that were refused or spare.
@@ -70,12 +68,12 @@ def _summary(logbook: Logbook, owner: int) -> JobSummary:
         account=job.account,
         name=job.name,
         command=job.command,
-        state=outcome.state if outcome else RUNNING,
+        state=records.state(job, outcome),
         exit_status=outcome.exit_status if outcome else None,
         nodes=sum(held.used for held in job.allocation),
         gpus=len(job.gpus),
         started_ns=job.started_ns,
-        ended_ns=outcome.ended_ns if outcome else None,
+        ended_ns=outcome.ended_ns if outcome else job.program_ended_ns,
         recorded=job.sample_interval_s is not None,
         simulated=bool(job.simulated),
         findings=len(findings),

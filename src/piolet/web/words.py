@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from piolet.logbook.records import Evidence
+from piolet.logbook.records import ENDED, Evidence
 from piolet.logbook.units import ending
 from piolet.score.advice import gain
 from piolet.score.drawing import clock
@@ -27,8 +27,8 @@ def stamp(time_ns: int | None) -> str:
 
 
 def tone(state: str) -> str:
-    """Return how a state looks: good, live, warn or bad."""
-    tones = (("good", _GOOD), ("live", _LIVE), ("warn", _WARN))
+    """Return how a state looks: good, live, warn or bad; plain if nobody knows how it ended."""
+    tones = (("good", _GOOD), ("live", _LIVE), ("warn", _WARN), ("plain", {ENDED}))
     return next((name for name, states in tones if state in states), "bad")
 
 

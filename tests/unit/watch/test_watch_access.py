@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -127,16 +128,26 @@ def test_the_list_is_filtered_and_paged(root: Path) -> None:
     assert jobs.find(first=1).total == 4
     assert [job.job_id for job in jobs.find(JobFilter(text="RESNET")).jobs] == ["10"]
     assert not jobs.find(JobFilter(state="COMPLETED")).jobs
-    assert jobs.find(JobFilter(state="RUNNING", user="carl")).total == 1
+    assert jobs.find(JobFilter(state="ENDED", user="carl")).total == 1
     assert not jobs.find(JobFilter(until_ns=made_logbooks.START_NS)).jobs
     assert not jobs.find(JobFilter(with_findings=True)).jobs
+
+
+def test_without_an_outcome_a_job_has_ended_where_a_recorder_saw_it_and_runs_elsewhere(root: Path) -> None:
+    (ended,) = Archive(root).seen_by(ADA).find(JobFilter(state="ENDED")).jobs
+    path = root / "lab" / ended.job_id / "job.json"
+    record = json.loads(path.read_text())
+    assert ended.ended_ns == record["program_ended_ns"]
+    path.write_text(json.dumps(record | {"program_ended_ns": None}))
+    (running,) = Archive(root).seen_by(ADA).find(JobFilter(state="RUNNING")).jobs
+    assert (running.job_id, running.ended_ns) == (ended.job_id, None)
 
 
 def test_a_summary_is_read_again_when_a_record_changed(root: Path) -> None:
     archive = Archive(root)
     before = archive.seen_by(ADA).find().jobs
     (root / "lab" / "1" / "outcome.json").write_text('{"state": "FAILED", "exit_status": 1}')
-    assert before[0].state == "RUNNING"
+    assert before[0].state == "ENDED"
     assert archive.seen_by(ADA).find().jobs[0].state == "FAILED"
     (root / "lab" / "1" / "job.json").write_text("{")
     assert not archive.seen_by(ADA).find().jobs

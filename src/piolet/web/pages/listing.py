@@ -17,7 +17,7 @@ PAGE = 50
 _LONGEST_NUMBER = 9
 _SINCE = re.compile(r"(\d{1,4})([hd])")
 _UNITS_S = {"h": 3600, "d": 86400}
-STATES = ("RUNNING", "COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED")
+STATES = ("RUNNING", "ENDED", "COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED")
 
 
 def jobs(request: Request) -> Response:
