@@ -18,6 +18,7 @@ from piolet.logbook.schema import FAMILIES, Column
 from piolet.logbook.writer import SegmentWriter, rounded
 
 HOST = FAMILIES["host"]
+DATABASE = duckdb.connect(":memory:")
 
 node_names = st.from_regex(r"[a-z][a-z0-9.-]{0,20}", fullmatch=True)
 
@@ -99,9 +100,8 @@ def test_merging_in_any_groups_gives_the_same_rows(flushes: list[list[float]], c
 def test_missing_time_and_present_samples_account_for_the_interval(seconds: set[int], end: int) -> None:
     times = sorted(second * 10**9 for second in seconds)
     expected = Interval(0, end * 10**9)
-    with duckdb.connect() as database:
-        database.execute("CREATE TABLE host AS SELECT 'n1' AS node, unnest(?::BIGINT[]) AS time_ns", [times])
-        count, found = quality.samples(database, "host", expected, 1.0).get("n1", (0, ()))
+    DATABASE.execute("CREATE OR REPLACE TABLE host AS SELECT 'n1' AS node, unnest(?::BIGINT[]) AS time_ns", [times])
+    count, found = quality.samples(DATABASE, "host", expected, 1.0).get("n1", (0, ()))
     assert count == len([second for second in seconds if second < end])
     missing_s = sum(gap.duration_s for gap in found)
     inside = [second for second in seconds if second < end]

@@ -72,25 +72,18 @@ def test_only_the_gpus_of_the_step_are_recorded(
     assert rows(logbook, "SELECT DISTINCT gpu, uuid FROM gpu") == [(1, node.gpus[1].uuid)]
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_kill_9_of_the_sampler_costs_little(
-    node: Any,
-    logbook: Logbook,
-    rows: Rows,
-    wait_until: Callable[..., Any],
-    children: Callable[[int], list[int]],
-    *,
-    times: int,
+def test_kill_9_of_the_sampler_costs_little_each_time(
+    node: Any, logbook: Logbook, rows: Rows, wait_until: Callable[..., Any], children: Callable[[int], list[int]]
 ) -> None:
     agent = node.agent(logbook)
-    for count in range(times):
+    for count in range(2):
         before = wait_until(lambda: _recorded(rows, logbook))
         (sampler,) = children(agent.pid)
         os.kill(sampler, signal.SIGKILL)
         wait_until(lambda count=count: len(_restarts(rows, logbook)) == count + 1)
         wait_until(lambda before=before: _recorded(rows, logbook) > before)
     _terminate(agent)
-    assert _restarts(rows, logbook) == ["the sampler was killed by signal 9; it was started again"] * times
+    assert _restarts(rows, logbook) == ["the sampler was killed by signal 9; it was started again"] * 2
     assert _longest_hole_s(rows, logbook) < 3
 
 
