@@ -31,8 +31,8 @@ def gpus(logbook: Logbook) -> dict[str, tuple[Gpu, ...]]:
         rows = reader.database.execute(
             "SELECT node, device, map_from_entries(list((name, value))) FROM "
             "(SELECT node, device, name, arg_max(value, time_ns) AS value FROM inventory "
-            "WHERE starts_with(device, ?) GROUP BY ALL) GROUP BY ALL ORDER BY node, device",
-            [_DEVICE],
+            "WHERE regexp_full_match(device, ?) GROUP BY ALL) GROUP BY ALL ORDER BY node, device",
+            [f"{_DEVICE}[0-9]+"],
         ).fetchall()
     found: dict[str, list[Gpu]] = {}
     for node, device, facts in rows:

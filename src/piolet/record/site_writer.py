@@ -81,7 +81,8 @@ class JobWriter:
         unread = b""
         flush_at_s = time.monotonic() + self._spec.flush_s
         while True:
-            ready, _, _ = select.select([source], [], [], max(0.0, flush_at_s - time.monotonic()))
+            wait_s = min(flush_at_s - time.monotonic(), self._next_look_s())
+            ready, _, _ = select.select([source], [], [], max(0.0, wait_s))
             came = os.read(source, 1 << 16) if ready else b"-"
             if not came:
                 break
@@ -108,6 +109,11 @@ class JobWriter:
 
     def _append(self, family: str, row: Mapping[str, Any]) -> None:
         self._writer.append(family, {**row, "node": self._spec.node})
+
+    def _next_look_s(self) -> float:
+        """Return the seconds until a collector is due, at most those between two looks."""
+        now_ns = time.time_ns()
+        return min((min(look.due_ns - now_ns, look.interval_ns) / 1e9 for look in self._looks), default=_LOOK_S)
 
     def _collect(self, now_ns: int) -> None:
         for look in self._looks:
