@@ -20,7 +20,6 @@ from piolet.logbook.layout import Logbook
 from piolet.tools.slurm import allocation as allocations
 
 LOCAL_CLUSTER = "local"
-_WHICH = "name the one whose nodes the program gets, such as --het-group 0"
 
 
 def run(asked: RunRequest, how: How, settings: Settings) -> int:
@@ -46,11 +45,14 @@ def _component(environ: Mapping[str, str], group: int | None) -> Mapping[str, st
     components = allocations.het_groups(environ)
     if group is None and len(components) <= 1:
         return environ
+    if not components:
+        raise UsageError("this is in no heterogeneous job", where="--het-group", remedy="leave it out")
     if group not in components:
         known = "; ".join(f"{number}: {nodes}" for number, nodes in components.items())
-        what = f"this job has {plural(len(components), 'component')}" + (f" ({known})" if known else "")
         raise UsageError(
-            what, where="--het-group", remedy=_WHICH if components else "leave it out: this is no such job"
+            f"this job has {plural(len(components), 'component')} ({known})",
+            where="--het-group",
+            remedy="name the one whose nodes the program gets, such as --het-group 0",
         )
     return allocations.of_component(environ, group)
 

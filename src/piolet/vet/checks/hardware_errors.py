@@ -128,8 +128,8 @@ CHECK = Check(
     name="hardware_errors",
     version=1,
     summary="memory and processors have had no uncorrected error, and few corrected ones",
-    source="Intel SDM 3B (machine-check architecture), EDAC of the kernel; 1000 a module and day is far above what "
-    "studies of large fleets find on healthy ones, and below what precedes an uncorrected error",
+    source="Intel SDM 3B (machine-check architecture), EDAC of the kernel; 1000 is much: of the modules of a large "
+    "fleet only one in twelve has any corrected error in a year (Schroeder et al., 2009)",
     parameters=Parameters,
     observe=observe,
     judge=judge,
