@@ -9,8 +9,7 @@ policy=()
 status=0
 while read -r kind directory; do
   [ -d "$directory" ] || continue
-  piolet guard "$kind" "${policy[@]}" "$directory" || status=$?
-  piolet guard "$kind" "${policy[@]}" --format sarif "$directory" > "guard-$kind.sarif" || true
+  piolet guard "$kind" "${policy[@]}" --sarif "guard-$kind.sarif" "$directory" || status=$?
 done << 'END'
 script scripts
 env environments

@@ -3,55 +3,49 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import os
 from collections.abc import Callable
-from enum import StrEnum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from piolet.cli.common import Format, OneOf, format_option, print_json, print_table, progress
+from piolet.cli.common import Format, format_option, print_json, print_table, progress
 from piolet.core.errors import UsageError
 
 if TYPE_CHECKING:
     from piolet.guard.finding import Scan
     from piolet.guard.policy import Policy
 
-F = TypeVar("F", bound=Callable[..., Any])
-
+Command = Callable[..., int]
 
 _file = click.Path(path_type=Path, dir_okay=False)
 
 
-class Report(StrEnum):
-    """How a scan is printed."""
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """By which policy a scan is judged, how the verdict is printed, and where it is written for code hosts."""
 
-    TABLE = "table"
-    JSON = "json"
-    SARIF = "sarif"
-
-
-def judging(function: F) -> F:
-    """Add the options that every scan has."""
-    for decorate in (
-        click.option(
-            "--policy", "policy_file", type=click.Path(path_type=Path), help="Policy file. [default: guard.policy]"
-        ),
-        click.option(
-            "--format",
-            "report",
-            type=OneOf(Report),
-            default=Report.TABLE.value,
-            show_default=True,
-            help="Print for people, for programs, or for code hosts.",
-        ),
-    ):
-        function = decorate(function)
-    return function
+    policy_file: Path | None
+    output: Format
+    sarif: Path | None
 
 
-def scanning(function: F) -> F:
+def judging(function: Command) -> Command:
+    """Add the options that every scan has; the function gets them as `how`."""
+
+    @functools.wraps(function)
+    def judged(policy_file: Path | None, output: Format, sarif: Path | None, **others: Any) -> int:  # noqa: ANN401 - click's
+        return function(how=Judging(policy_file, output, sarif), **others)
+
+    policy = click.option("--policy", "policy_file", type=_file, help="Policy file. [default: guard.policy]")
+    sarif = click.option("--sarif", type=_file, help="Also write it to this file, for code hosts and editors.")
+    return policy(sarif(format_option(judged)))
+
+
+def scanning(function: Command) -> Command:
     """Add PATH... and the options that every scan has."""
     paths = click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
     return paths(judging(function))
@@ -68,25 +62,25 @@ def command() -> None:
 
 @command.command()
 @scanning
-def script(paths: tuple[Path, ...], policy_file: Path | None, report: Report) -> int:
+def script(paths: tuple[Path, ...], how: Judging) -> int:
     """Scan job scripts for secrets and for habits that leak them."""
     from piolet.guard.texts import scan_scripts
 
-    return _judged(policy_file, report, lambda _: scan_scripts(paths))
+    return _judged(how, lambda _: scan_scripts(paths))
 
 
 @command.command()
 @scanning
-def logs(paths: tuple[Path, ...], policy_file: Path | None, report: Report) -> int:
+def logs(paths: tuple[Path, ...], how: Judging) -> int:
     """Scan logs for secrets that were printed."""
     from piolet.guard.texts import scan_logs
 
-    return _judged(policy_file, report, lambda _: scan_logs(paths))
+    return _judged(how, lambda _: scan_logs(paths))
 
 
 @command.command()
 @scanning
-def env(paths: tuple[Path, ...], policy_file: Path | None, report: Report) -> int:
+def env(paths: tuple[Path, ...], how: Judging) -> int:
     """Scan EDF, service and .env files for secrets and for variables that load code.
 
     PATH may also be the name of an environment: then its EDF is scanned, with those that it builds on.
@@ -94,7 +88,7 @@ def env(paths: tuple[Path, ...], policy_file: Path | None, report: Report) -> in
     from piolet.guard.texts import scan_environments
 
     files = [file for path in paths for file in _environment(path)]
-    return _judged(policy_file, report, lambda _: scan_environments(files))
+    return _judged(how, lambda _: scan_environments(files))
 
 
 def _environment(path: Path) -> list[Path]:
@@ -121,8 +115,7 @@ def _environment(path: Path) -> list[Path]:
 def model(
     *,
     paths: tuple[Path, ...],
-    policy_file: Path | None,
-    report: Report,
+    how: Judging,
     digests: Path | None,
     signature: Path | None,
     **signer: Any,  # noqa: ANN401 - the options are the fields of a Signer
@@ -141,7 +134,7 @@ def model(
         signed = [verified(paths[0], signature, Signer(**signer))] if signature else []
         return joined("model", [scan_models(paths, policy.model, digests), *signed])
 
-    return _judged(policy_file, report, scanned)
+    return _judged(how, scanned)
 
 
 @command.command()
@@ -154,8 +147,7 @@ def model(
 def image(
     *,
     paths: tuple[Path, ...],
-    policy_file: Path | None,
-    report: Report,
+    how: Judging,
     osv: Path | None,
     sbom: Path | None,
     asking: bool,
@@ -177,14 +169,14 @@ def image(
             files.write_json(sbom, packages.sbom(every[0][1], paths[0].name))
         return joined("image", [each for each, _ in every])
 
-    return _judged(policy_file, report, scanned)
+    return _judged(how, scanned)
 
 
 @command.command()
 @judging
 @click.option("--declare", "declared", multiple=True, metavar="PORT", help="A port, or 20000-20100, meant to be open.")
 @click.option("--pid", type=click.IntRange(1), help="A process and all below it; default: the job's around this.")
-def job(policy_file: Path | None, report: Report, declared: tuple[str, ...], pid: int | None) -> int:
+def job(how: Judging, declared: tuple[str, ...], pid: int | None) -> int:
     """Scan the processes of the job on this node: listeners, services without a password, old torch, GPU memory.
 
     On all nodes: srun --overlap --ntasks-per-node=1 piolet guard job
@@ -192,7 +184,7 @@ def job(policy_file: Path | None, report: Report, declared: tuple[str, ...], pid
     from piolet.guard.job import here, scan
 
     ports = scan.ports(declared)
-    return _judged(policy_file, report, lambda _: here.scan_here(ports, pid))
+    return _judged(how, lambda _: here.scan_here(ports, pid))
 
 
 @command.command("rules")
@@ -211,20 +203,23 @@ def rules_command(policy_file: Path | None, output: Format) -> None:
         print_table(columns, found)
 
 
-def _judged(policy_file: Path | None, report: Report, scan: Callable[[Policy], Scan]) -> int:
+def _judged(how: Judging, scan: Callable[[Policy], Scan]) -> int:
     """Scan, judge, print, and return the exit status."""
+    from piolet.core import files
     from piolet.guard import output, policy
 
-    chosen = _policy(policy_file)
+    chosen = _policy(how.policy_file)
     with progress("scanning"):
         found = scan(chosen)
     verdict = policy.judge(found, chosen, dt.datetime.now(tz=dt.UTC).date())
-    if report is Report.TABLE:
+    if how.sarif:
+        files.write_json(how.sarif, output.to_sarif(verdict))
+    if how.output is Format.TABLE:
         if rows := output.rows(verdict):
             print_table(("level", "rule", "where", "what was seen", "next"), rows)
         click.echo(output.summary(verdict))
     else:
-        print_json(output.to_sarif(verdict) if report is Report.SARIF else output.to_json(verdict))
+        print_json(output.to_json(verdict))
     return verdict.exit_status
 
 

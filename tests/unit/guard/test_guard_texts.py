@@ -166,8 +166,9 @@ def test_what_is_not_there_and_what_is_too_large(guard, tmp_path, monkeypatch):
 def test_sarif_names_rules_places_and_suppressions(guard, script, tmp_path):
     policy = tmp_path / "policy.toml"
     policy.write_text('[[allow]]\nrule = "habit/trace"\nreason = "wanted"\nexpires = 2999-01-01\n')
-    _, out, _ = guard("script", "--policy", policy, "--format", "sarif", script)
-    (run,) = json.loads(out)["runs"]
+    _, out, _ = guard("script", "--policy", policy, "--sarif", tmp_path / "guard.sarif", script)
+    (run,) = json.loads((tmp_path / "guard.sarif").read_text())["runs"]
+    assert "habit/prints-itself" in out, "the table"
     names = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
     assert all(names[result["ruleIndex"]] == result["ruleId"] for result in run["results"])
     lines = {r["ruleId"]: r["locations"][0]["physicalLocation"]["region"]["startLine"] for r in run["results"]}
