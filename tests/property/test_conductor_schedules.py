@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -18,7 +19,10 @@ from piolet.core.config import Settings
 from piolet.core.errors import PioletError, ToolTimeout
 from piolet.core.nodeset import NodeSet
 from piolet.core.nouns import CheckResult, Status
+from piolet.data.staging.choosing import Choice
+from piolet.data.staging.stage import Outcome
 from piolet.launch import conductor, session
+from piolet.launch.copies import Copy
 from piolet.launch.doom import Sign
 from piolet.launch.program import Ended, Failure
 from piolet.launch.request import RunRequest
@@ -28,6 +32,10 @@ from piolet.vet.protocol import PlannedCheck, Protocol
 
 PROTOCOL = Protocol("p", (PlannedCheck("a", "mounts", ""), PlannedCheck("b", "gpu_count", "")))
 GOOD = "good"
+NO_COPY = "takes no copy"
+"""Vetting finds nothing wrong with it."""
+
+COPY = Copy(Path(__file__), Path("/memory/copy"))
 FAULTS = ("fails", "unknown", "silent", "torn", "twice", "lacks a check", "under another name")
 ENDS = ("well", "error", "killed", "node fails", "xid", "nan", "hang", "slurm is away")
 BLAMELESS = {"error", "killed", "nan", "hang"}
@@ -87,8 +95,10 @@ class MadeUp:
     def give_back(self, nodes):
         return NodeSet() if self.cluster.refuses_shrinking else nodes - NodeSet(self.batch_node)
 
-    def staged(self, *_):
-        raise AssertionError("no copies are asked for")
+    @contextmanager
+    def staged(self, used, _):
+        lost = {node: "its disk hangs" for node in used if self.cluster.states[node] == NO_COPY}
+        yield Outcome(7, used - NodeSet(list(lost)), NodeSet(), lost, Choice(direct=False, reason="as asked"), 1.0, {})
 
     def run(self, used, *_):
         self.cluster.ran_on.append(used)
@@ -121,7 +131,9 @@ class MadeUp:
 def schedules(draw):
     size = draw(st.integers(2, 8))
     nodes = draw(st.integers(1, size))
-    state = st.one_of(st.just(GOOD), st.just(GOOD), st.sampled_from(FAULTS))
+    copies = draw(st.sampled_from([(), (COPY,), (COPY, Copy(COPY.source, Path("/memory/another")))]))
+    faults = (*FAULTS, NO_COPY) if copies else FAULTS
+    state = st.one_of(st.just(GOOD), st.just(GOOD), st.sampled_from(faults))
     cluster = Cluster(
         {f"n{number}": draw(state) for number in range(1, size + 1)},
         draw(st.lists(st.sampled_from(ENDS), min_size=5, max_size=5)),
@@ -129,7 +141,8 @@ def schedules(draw):
         draw(st.integers(0, 4)) == 0,
     )
     spares, restarts = draw(st.integers(0, size - nodes)), draw(st.integers(0, 4))
-    return cluster, RunRequest(("x",), nodes=nodes, spares=spares, protocol="p", restarts=restarts, attempt=1)
+    asked = {"nodes": nodes, "spares": spares, "restarts": restarts, "copies": copies}
+    return cluster, RunRequest(("x",), protocol="p", attempt=1, **asked)
 
 
 def conducted(cluster: Cluster, request: RunRequest, root: Path) -> list[records.Outcome]:
@@ -162,7 +175,7 @@ def check_vetting(cluster: Cluster, job: records.JobRecord) -> None:
     used = {each.node for each in job.allocation if each.used}
     assert all(cluster.states[node] != GOOD for node in refused), "no good node is refused"
     assert all(refused.values()), "nor any without a reason"
-    assert all(cluster.states[node] == GOOD for node in used), "no bad node is used"
+    assert all(cluster.states[node] in {GOOD, NO_COPY} for node in used), "no bad node is used"
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
