@@ -144,7 +144,7 @@ def written_image(directory: Path) -> Path:
         for path in ("/etc/os-release", "/var/lib/dpkg/status"):
             layer.add(Path(path).resolve(), path)
         for each in sorted(Path(sysconfig.get_path("purelib")).iterdir()):
-            amount = sum(path.stat().st_size for path in each.rglob("*") if path.is_file())
+            amount = sum(path.stat().st_size for path in (each, *each.rglob("*")) if path.is_file())
             if amount < LARGEST_PACKAGE and layer.offset + amount < IMAGE_BYTES:
                 layer.add(each, f"usr/lib/python3/dist-packages/{each.name}")
     return layout(directory, [tar.read_bytes()], machines=("amd64",))
