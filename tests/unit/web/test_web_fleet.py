@@ -130,6 +130,8 @@ def test_the_service_is_told_who_ordered_if_there_is_one(kept: FleetSettings, tm
         (("op", {"origin": "http://elsewhere"}, {}), (403, "sent from another site")),
         (("op", {}, {"order": "destroy"}), (404, "this is no order")),
         (("op", {}, {"order": "hold", "hours": "many"}), (404, "this is no order")),
+        (("op", {}, {"order": "hold", "hours": "nan"}), (404, "this is no order")),
+        (("op", {}, {"order": "hold", "hours": "-1"}), (404, "this is no order")),
         (("op", {}, {"target": "node20"}), (404, "nothing is known of node20")),
         (("op", {}, {"order": "return"}), (403, "is not held out by the fleet")),
     ],

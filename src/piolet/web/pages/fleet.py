@@ -31,6 +31,7 @@ _LEMONS, _LIKELY, _LEMONS_S = 10, 0.5, 600.0
 """How many lemons are shown at most, how likely each must be, and for how many seconds a ranking is shown."""
 
 _INCIDENTS, _APART_NS = 50, 600 * 10**9
+_MOST_HOURS = 8784
 
 
 @dataclass(slots=True)
@@ -125,11 +126,18 @@ async def order(request: Request) -> Response:
 
 def _said(form: FormData, user: str) -> Instruction:
     try:
-        order, target, reason = Order(str(form.get("order"))), str(form["target"]), str(form.get("reason", ""))
-        hours = float(str(form["hours"])) if order is Order.HOLD else None
+        order, target, reason = Order(str(form.get("order"))), str(form["target"]), str(form.get("reason", ""))[:1000]
+        hours = _hours(str(form["hours"])) if order is Order.HOLD else None
     except (KeyError, ValueError) as error:
         raise UsageError(f"this is no order: {error}", remedy="open the page of the node and choose again") from error
     return orders.instruction(order, target, user, reason, hours)
+
+
+def _hours(given: str) -> float:
+    hours = float(given)
+    if not 0 < hours <= _MOST_HOURS:
+        raise ValueError(f"a hold is for at most {_MOST_HOURS} hours")
+    return hours
 
 
 def _desk(request: Request) -> Desk:
