@@ -10,10 +10,9 @@ export LAB PIOLET_ROOT="$PWD/climb/logbooks" PIOLET_FLEET_DATABASE="$PWD/climb/f
 export PIOLET_FLEET_POLICY="$here/policy.toml" PIOLET_RECORD_FLUSH_S=1
 others=$(sinfo --noheader --Node --format=%N | grep -v "^$node\$" | paste -sd,)
 said() { printf '\n$ %s\n' "$*" && "$@"; }
-turn() { piolet fleet gather "$PIOLET_ROOT" && piolet fleet apply; }
-until_it_is() { until turn > climb/turn && piolet fleet explain "$node" | grep "^$node is $1"; do sleep 0.2; done; }
+turn() { piolet fleet gather && piolet fleet apply; }
 
-piolet fleet gather > climb/turn # what ended before this begins is not the node's history here
+piolet fleet gather > climb/before # what ended before this begins is not the node's history here
 for job in 1 2; do
   piolet lab gpu --name "$LAB" "$node:0" --clear
   said piolet run -N1 --exclude="$others" --record -- sh "$here/train.sh" || echo "the job failed, as it was to"
@@ -23,12 +22,12 @@ said piolet fleet plan
 said piolet fleet approve "$node" --reason "seen twice"
 said piolet fleet apply
 said sinfo --list-reasons
-until_it_is probation
-turn > climb/turn
+until turn | grep "^resume $node"; do sleep 0.2; done
+piolet fleet apply
 said scontrol show node "$node" | grep ActiveFeatures
 sleep 1.1 # Slurm tells whole seconds: what ends in that of the resume is not known to have come after it
 for job in 1 2; do srun --nodelist="$node" true; done
-until_it_is in
-turn > climb/turn
+until turn | grep "^unmark $node"; do sleep 0.2; done
+said piolet fleet explain "$node"
 said piolet fleet ledger print
 said piolet fleet ledger verify
