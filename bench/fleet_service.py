@@ -38,14 +38,14 @@ import postgres
 from piolet.core.nouns import Status
 from piolet.core.sockets import free_port
 from piolet.fleet import center, identity, policy, store
-from piolet.fleet.evidence import Evidence, Kind, made_id
+from piolet.fleet.evidence import Evidence, Kind, Source, made_id
 from piolet.fleet.following import Follower
 from piolet.fleet.identity import Scope
 from piolet.lab import Lab, Spec, processes, up
 
 PHANTOMS = [f"ph{number:04d}" for number in range(1, 2693)]
 BATCH = 1000
-FAILING = 0.002
+FAILING, ENDS = 0.002, 0.1
 POLICY = "[limits]\nwindow_nodes = 1000\nout_nodes = 1000\n[breaker]\nnodes = 1000\n"
 
 
@@ -288,7 +288,9 @@ def took_s(opened: AbstractContextManager[object]) -> float:
 
 
 def evidence(chance: random.Random) -> Evidence:
-    """Return the result of a check, as the service keeps it."""
+    """Return the result of a check, as the service keeps it, or one time in ten the end of a job."""
+    if chance.random() < ENDS:
+        return ended(chance)
     return Evidence(
         made_id(chance.random()),
         time.time_ns(),
@@ -298,6 +300,23 @@ def evidence(chance: random.Random) -> Evidence:
         status=Status.FAIL if chance.random() < FAILING else Status.PASS,
         job=str(chance.randrange(10**6)),
         message="as long as the reasons of checks are, which is some sixty characters",
+    )
+
+
+def ended(chance: random.Random) -> Evidence:
+    """Return the end of a job on 1 to 64 nodes, as Slurm tells it."""
+    count = chance.choice([1, 1, 1, 2, 4, 8, 16, 64])
+    first = chance.randrange(1, len(PHANTOMS) - count)
+    return Evidence(
+        made_id(chance.random()),
+        time.time_ns(),
+        Kind.JOB,
+        "COMPLETED",
+        nodes=f"ph[{first:04d}-{first + count - 1:04d}]",
+        status=Status.PASS,
+        job=str(chance.randrange(10**6)),
+        value=3600.0,
+        source=Source.SLURM,
     )
 
 

@@ -23,7 +23,7 @@ said piolet fleet approve "$node" --reason "seen twice"
 said piolet fleet apply
 said sinfo --list-reasons
 until turn | grep "^resume $node"; do sleep 0.2; done
-piolet fleet apply
+until piolet fleet apply | grep "^mark $node"; do sleep 0.2; done
 said scontrol show node "$node" | grep ActiveFeatures
 sleep 1.1 # Slurm tells whole seconds: what ends in that of the resume is not known to have come after it
 for job in 1 2; do srun --nodelist="$node" true; done

@@ -3,10 +3,12 @@ from __future__ import annotations
 import random
 import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piolet.core.nodeset import NodeSet
+from piolet.core.errors import ParseError
+from piolet.core.nodeset import NodeSet, names
 
 # Names as sites have them: one or two counters, padded or not, with text between and behind.
 NAMES = st.builds(
@@ -24,6 +26,22 @@ SETS = st.lists(NAMES, max_size=12)
 @given(SETS)
 def test_folding_and_unfolding_keeps_every_name(names) -> None:
     assert set(NodeSet(str(NodeSet(names)))) == set(NodeSet(names)) == set(names)
+
+
+@given(SETS)
+def test_the_fast_way_to_names_is_right(several) -> None:
+    assert names(str(NodeSet(several))) == names(",".join(several)) == set(several)
+
+
+@given(st.text("n0159,-[]. x", max_size=14))
+def test_the_fast_way_to_names_reads_any_text_as_the_other_does(text) -> None:
+    try:
+        wanted = frozenset(NodeSet(text))
+    except ParseError:
+        with pytest.raises(ParseError):
+            names(text)
+    else:
+        assert names(text) == wanted
 
 
 @given(SETS)

@@ -70,6 +70,40 @@ class NodeSet:
         return NodeSet(str(self._inner[:count])) if count > 0 else NodeSet()
 
 
+_ITEM = re.compile(r"([\w.-]+)(?:\[(\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)\])?(?:,(?!$)|$)", re.ASCII)
+_MOST = 100_000
+
+
+def names(text: str) -> frozenset[str]:
+    """Return the names of a node list, as `NodeSet` does, but many times as fast for lists as Slurm prints them.
+
+    Raises:
+        ParseError: it is no node list.
+    """
+    found: set[str] = set()
+    position = 0
+    while position < len(text):
+        item = _ITEM.match(text, position)
+        numbers = _numbers(item[2]) if item else None
+        if item is None or numbers is None:
+            return frozenset(NodeSet(text))
+        found.update(item[1] + number for number in numbers)
+        position = item.end()
+    return frozenset(found)
+
+
+def _numbers(ranges: str | None) -> list[str] | None:
+    """Return what stands for a bracket, each number as wide as the first of its range; None if that is not plain."""
+    found: list[str] = []
+    for each in ranges.split(",") if ranges else ():
+        low, _, high = each.partition("-")
+        first, last = int(low), int(high or low)
+        if not first <= last < first + _MOST:
+            return None
+        found += [f"{number:0{len(low)}d}" for number in range(first, last + 1)]
+    return found or [""]
+
+
 def _for_slurm(folded: str) -> str:
     """Return the names one by one where text follows the last bracket: Slurm cannot read ``r[0-1]n01``."""
     return (

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist, median
 
-from piolet.core.nodeset import NodeSet
+from piolet.core.nodeset import names
 from piolet.fleet.evidence import LOST, Evidence, Kind, Source, made_id
 
 DAYS = 28.0
@@ -126,7 +126,7 @@ def _read(evidence: Iterable[Evidence]) -> tuple[dict[str, _End], dict[str, list
 
 
 def _merge(end: _End, one: Evidence) -> None:
-    end.nodes |= frozenset(NodeSet(one.nodes))
+    end.nodes |= names(one.nodes)
     end.time_ns = max(end.time_ns, one.time_ns)
     end.duration_s = max(end.duration_s, one.value or 0.0)
     end.failed = end.failed or one.failed

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
 
-from piolet.core.nodeset import NodeSet
+from piolet.core.nodeset import names
 from piolet.fleet import store
 from piolet.fleet.evidence import Evidence, Kind
 from piolet.fleet.history import Failures
@@ -43,7 +43,7 @@ class Known:
         self.failures.take(entry)
         match entry.content:
             case Evidence(kind=Kind.JOB, nodes=nodes):
-                for name in NodeSet(nodes):
+                for name in names(nodes):
                     self.jobs.setdefault(name, deque(maxlen=JOBS_PER_NODE)).append(entry)
 
 

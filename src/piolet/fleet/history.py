@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from piolet.core.errors import UsageError
-from piolet.core.nodeset import NodeSet
+from piolet.core.nodeset import NodeSet, names
 from piolet.core.text import did_you_mean
 from piolet.fleet.evidence import Evidence, Kind
 from piolet.fleet.ledger import Content, Entry, Firing, Instruction, State, Step, Transition
@@ -64,7 +64,7 @@ def of_node(fleet: Fleet, entries: Sequence[Entry], name: str) -> NodeHistory:
 def _section(content: Content, name: str) -> str:
     """Return the part of the history of node `name` that `content` belongs to, or nothing."""
     match content:
-        case Evidence(kind=Kind.JOB, nodes=nodes) if name in tuple(NodeSet(nodes)):
+        case Evidence(kind=Kind.JOB, nodes=nodes) if name in names(nodes):
             return "jobs"
         case Evidence(node=node) if node == name:
             return "evidence"

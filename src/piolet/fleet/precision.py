@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from piolet.core.nodeset import NodeSet
+from piolet.core.nodeset import names
 from piolet.core.nouns import Status
 from piolet.fleet.evidence import LOST, REVALIDATION, Evidence, Kind
 from piolet.fleet.ledger import Entry, Firing, State, Transition
@@ -113,7 +113,7 @@ def _note(entry: Entry, courses: dict[str, _Course]) -> None:
             if end.failed and end.culprit and end.domain == "infrastructure":
                 _of(courses, end.culprit).bad.append((end.time_ns, end.id))
             elif end.status is Status.PASS and end.source.trusted:
-                for node in NodeSet(end.nodes):
+                for node in names(end.nodes):
                     _of(courses, node).clean.append(end.time_ns)
         case Evidence(code=code, node=node) as seen if code == REVALIDATION:
             if seen.failed:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from piolet.core.nodeset import NodeSet
+from piolet.core.nodeset import names
 from piolet.core.nouns import Status
 from piolet.fleet.evidence import REVALIDATION, Evidence, Kind
 from piolet.fleet.ledger import OUT, Breaker, Entry, Firing, Instruction, Order, Phase, State, Step, Transition, Verb
@@ -91,6 +91,7 @@ class Fleet:
     breakers: dict[str, Breaker] = field(default_factory=dict)
     closed_ns: dict[str, int] = field(default_factory=dict)
     open_steps: dict[str, Step] = field(default_factory=dict)
+    probation: set[str] = field(default_factory=set)
     drains: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=_KEPT_PER_GROUP))
 
     @property
@@ -178,12 +179,11 @@ def _gpu(fleet: Fleet, seen: Evidence) -> None:
 
 def _job(fleet: Fleet, seen: Evidence) -> None:
     fleet.ends.append(seen)
-    if seen.failed or not seen.source.trusted:
+    if seen.failed or not seen.source.trusted or not fleet.probation:
         return
-    for name in NodeSet(seen.nodes):
-        node = fleet.nodes.get(name)
-        if node and node.state is State.PROBATION and seen.time_ns >= node.since_ns:
-            node.clean.add(seen.job or seen.id)
+    for name in fleet.probation & names(seen.nodes):
+        if seen.time_ns >= fleet.nodes[name].since_ns:
+            fleet.nodes[name].clean.add(seen.job or seen.id)
 
 
 def _vetted(node: Node, seen: Evidence) -> None:
@@ -207,6 +207,7 @@ def _transition(fleet: Fleet, node: Node, moved: Transition, entry: Entry) -> No
         node.tried, node.vetted = 0, None
     node.tried += moved.after in {State.RESET, State.REBOOT}
     node.state, node.since_ns, node.since, node.reason = moved.after, entry.time_ns, entry.hash[:8], moved.reason
+    (fleet.probation.add if moved.after is State.PROBATION else fleet.probation.discard)(node.name)
     node.vetting = node.ticket = False
     if moved.after is not State.SUSPECT and moved.after not in OUT:
         node.wanted, node.approved = None, False
