@@ -110,6 +110,8 @@ def test_nodes_and_users_are_told_and_nothing_in_slurm_changes(
     with center.opened(Path(settings["PIOLET_FLEET_DATABASE"]), policy.load()) as opened:
         opened.gather([fatal("node2", 1), fatal("../node9", 1)], 4)
     assert "verdicts on 1 of 4 nodes" in run("piolet", "fleet", "verdicts", with_helpers, env=settings).stdout
+    while run("srun", "--nodes=4", "true", check=False).returncode:
+        time.sleep(0.1)  # a slurmd that reads its configuration anew may refuse
     job = run("srun", "--nodelist=node2", "--ntasks=2", "sh", "-c", "echo verdict $PIOLET_NODE_VERDICT")
     told = "node2 is suspect: a fatal error of the GPU (xid:79)"
     assert job.stdout.count("verdict suspect") == 2
