@@ -88,7 +88,9 @@ static int build(const struct plan *plan, const struct builder *builder, struct 
         image_mount(plan, &image, builder->owner, &root, unmapped, fault))
         return -1;
     if (*unmapped) return 0;
-    if (mounts_apply(plan, files, libraries, &root, fault) || check_workdir(plan, &root, fault)) return -1;
+    if (mounts_apply(plan, files, &root, fault) || libraries_apply(plan, libraries, &root, fault) ||
+        mounts_finish(plan, &root, fault) || check_workdir(plan, &root, fault))
+        return -1;
     return namespaces_last(builder->owner, uid, gid, &root, fault);
 }
 

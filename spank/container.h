@@ -114,8 +114,8 @@ int requirements_check(const struct plan *plan, struct fault *fault);
 int starts_run(const struct plan *plan, FILE *answer, struct fault *fault);
 void stops_run(const struct plan *plan);
 
-/* Parts of the builder, each in its own file. Return 0 or -1 with the fault. */
-struct libraries;
+/* Parts of the builder, each in its own file. Return 0 or -1 with the fault. Paths and trees know none of the others; the
+ * image and the libraries know these, mounts the image too, and the builder all. */
 
 struct root {
     int host; /* the host's tree, as seen by the user */
@@ -153,12 +153,9 @@ int image_mount(const struct plan *plan, struct squashfs *image, enum image_owne
 /* `files` are those of the plan's mounts, by index. */
 int mounts_open(const struct plan *plan, struct squashfs *files, struct fault *fault);
 int mounts_serve(const struct plan *plan, struct squashfs *files, const char *path, struct fault *fault);
-int mounts_apply(const struct plan *plan, struct squashfs *files, struct libraries *libraries, struct root *root,
-                 struct fault *fault);
-int texts_apply(const struct plan *plan, struct root *root, struct fault *fault);
-
-int mounts_bind(const struct plan_mount *mount, struct root *root, struct fault *fault);
-int symlinks_apply(const struct plan *plan, struct root *root, struct fault *fault);
+int mounts_apply(const struct plan *plan, struct squashfs *files, struct root *root, struct fault *fault);
+/* When all mount points are made: what is to be read-only becomes so. */
+int mounts_finish(const struct plan *plan, struct root *root, struct fault *fault);
 
 /* Libraries and programs of the node. `said` is what the node's linker says about them; `path` is what to search before
  * all else, for LD_LIBRARY_PATH. */
@@ -178,8 +175,14 @@ int libraries_check(const struct plan *plan, struct fault *fault);
 /* Whether the linker finds the library `name` here; 0 or -1. */
 int libraries_loadable(const char *name, char said[LIBRARIES_SAID_BYTES]);
 
-/* The mount system calls that C libraries gained late. Paths are resolved below `root`, never outside it. */
+/* Open `path` below `root`, never outside it. */
 int open_below(int root, const char *path, int flags);
+/* Open `path` below `root` as a mount point, making it and its parents where they are missing. */
+int mount_point(int root, const char *path, bool directory);
+/* Attach a copy of the tree at `source` to `target`, with the attributes on every mount in it. */
 int attach_copy(int source, int target, unsigned long long attributes);
+unsigned long long attributes_of(const struct plan_mount *mount);
+/* Bind what the mount names, of the host, below the container's root. */
+int bind_below(const struct plan_mount *mount, struct root *root, struct fault *fault);
 
 #endif

@@ -140,7 +140,7 @@ static void target_of(const struct plan_item *item, char target[PATH_MAX]) {
 
 static int bind_readonly(const char *source, const char *target, struct root *root, struct fault *fault) {
     struct plan_mount mount = {.kind = MOUNT_BIND, .flags = FLAG_READONLY, .source = source, .target = target};
-    return mounts_bind(&mount, root, fault);
+    return bind_below(&mount, root, fault);
 }
 
 /* Bind what a line of the plan names; *bound says that it was there. */

@@ -1,8 +1,6 @@
-/* The root and what is mounted below it. Every path is resolved by the kernel inside the tree that it belongs to
- * (openat2 with RESOLVE_IN_ROOT) and used through the open file, so that no symbolic link leads anywhere else. */
+/* The root and what the plan mounts below it. */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,88 +11,8 @@
 
 #include "container.h"
 
-enum { MOST_LINKS = 16 };
-
 static const char CHECK_MOUNT[] = "correct the mount in the EDF, or ask for the file system on this node";
 static const char CHECK_KERNEL[] = "report this to the administrators: the kernel must be Linux 5.14 or newer";
-
-int open_below(int root, const char *path, int flags) {
-    struct open_how how = {.flags = (unsigned)flags | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
-    return (int)syscall(SYS_openat2, root, path, &how, sizeof how);
-}
-
-/* Attach a copy of the tree at `source` to `target`, with the attributes on every mount in it. */
-int attach_copy(int source, int target, unsigned long long attributes) {
-    struct mount_attr set = {.attr_set = attributes};
-    int tree = open_tree(source, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
-    if (tree < 0) return -1;
-    int failed = mount_setattr(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &set, sizeof set) ||
-                 move_mount(tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
-    int error = errno;
-    close(tree);
-    errno = error;
-    return failed ? -1 : 0;
-}
-
-static int mount_point(int root, const char *path, bool directory, int links);
-
-/* Make `name` in the directory `parent`, whose path is `parent_path`. A link that leads nowhere yet is followed, in
- * the root and at most `links` of them. */
-static int make_point(int root, int parent, const char *parent_path, const char *name, bool directory, int links) {
-    char text[PATH_MAX], target[2 * PATH_MAX];
-    int made = directory ? mkdirat(parent, name, 0755) : mknodat(parent, name, S_IFREG | 0644, 0);
-    if (!made) return openat(parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    ssize_t size = errno == EEXIST ? readlinkat(parent, name, text, sizeof text - 1) : -1;
-    if (size < 0) return -1;
-    if (!links) return errno = ELOOP, -1;
-    text[size] = 0;
-    if (*text == '/') return mount_point(root, text, directory, links - 1);
-    snprintf(target, sizeof target, "%s/%s", parent_path, text);
-    return mount_point(root, target, directory, links - 1);
-}
-
-/* Open `path` below `root` as a mount point, making it and its parents where they are missing. */
-static int mount_point(int root, const char *path, bool directory, int links) {
-    int fd = open_below(root, path, O_PATH | (directory ? O_DIRECTORY : 0));
-    if (fd >= 0 || errno != ENOENT) return fd;
-    char *parent_path = strdup(path);
-    if (!parent_path) return -1;
-    size_t end = strlen(parent_path);
-    while (end && parent_path[end - 1] == '/') parent_path[--end] = 0;
-    char *name = strrchr(parent_path, '/');
-    *name++ = 0;
-    int parent = *parent_path ? mount_point(root, parent_path, true, links) : open_below(root, "/", O_PATH | O_DIRECTORY);
-    if (parent >= 0) {
-        fd = make_point(root, parent, parent_path, name, directory, links);
-        int error = errno;
-        close(parent);
-        errno = error;
-    }
-    free(parent_path);
-    return fd;
-}
-
-static unsigned long long attributes_of(const struct plan_mount *mount) {
-    return MOUNT_ATTR_NOSUID | (mount->flags & FLAG_DEVICES ? 0 : MOUNT_ATTR_NODEV) |
-           (mount->flags & FLAG_READONLY ? MOUNT_ATTR_RDONLY : 0) |
-           (mount->flags & FLAG_NOEXEC ? MOUNT_ATTR_NOEXEC : 0);
-}
-
-int mounts_bind(const struct plan_mount *mount, struct root *root, struct fault *fault) {
-    struct stat status;
-    int source = open_below(root->host, mount->source, O_PATH);
-    if (source < 0 && errno == ENOENT && mount->flags & FLAG_OPTIONAL) return 0;
-    if (source < 0 || fstat(source, &status))
-        return fault_set(fault, "mount", CHECK_MOUNT, "source %s: %m", mount->source);
-    int target = mount_point(root->tree, mount->target, S_ISDIR(status.st_mode), MOST_LINKS);
-    if (target < 0)
-        return fault_set(fault, "mount", CHECK_MOUNT, "target %s for %s: %m", mount->target, mount->source);
-    if (attach_copy(source, target, attributes_of(mount)))
-        return fault_set(fault, "mount", CHECK_MOUNT, "%s at %s: %m", mount->source, mount->target);
-    close(source);
-    close(target);
-    return 0;
-}
 
 static int new_tmpfs(const struct plan_mount *mount) {
     int context = fsopen("tmpfs", FSOPEN_CLOEXEC), made = -1;
@@ -110,7 +28,7 @@ static int new_tmpfs(const struct plan_mount *mount) {
 }
 
 static int apply_tmpfs(const struct plan_mount *mount, struct root *root, struct fault *fault) {
-    int target = mount_point(root->tree, mount->target, true, MOST_LINKS);
+    int target = mount_point(root->tree, mount->target, true);
     if (target < 0) return fault_set(fault, "mount", CHECK_MOUNT, "target %s for a tmpfs: %m", mount->target);
     int made = new_tmpfs(mount);
     if (made < 0 || move_mount(made, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH))
@@ -141,7 +59,7 @@ static int apply_squashfs(const struct plan_mount *mount, struct squashfs *file,
     struct stat status;
     if (squashfs_mount(mount->file.path, file, "/squashfs", &status, fault)) return -1;
     int source = open("/squashfs", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    int target = mount_point(root->tree, mount->target, true, MOST_LINKS);
+    int target = mount_point(root->tree, mount->target, true);
     if (target < 0)
         return fault_set(fault, "mount", CHECK_MOUNT, "target %s for %s: %m", mount->target, mount->file.path);
     if (source < 0 || attach_copy(source, target, attributes_of(mount) | MOUNT_ATTR_RDONLY) ||
@@ -155,7 +73,7 @@ static int apply_squashfs(const struct plan_mount *mount, struct squashfs *file,
 static int apply_mount(const struct plan_mount *mount, struct squashfs *file, struct root *root,
                        struct fault *fault) {
     switch (mount->kind) {
-    case MOUNT_BIND: return mounts_bind(mount, root, fault);
+    case MOUNT_BIND: return bind_below(mount, root, fault);
     case MOUNT_TMPFS: return apply_tmpfs(mount, root, fault);
     case MOUNT_SQUASHFS: return apply_squashfs(mount, file, root, fault);
     }
@@ -197,26 +115,7 @@ static int make_root(const struct plan *plan, struct root *root, struct fault *f
 static int bind_pmix(struct root *root, struct fault *fault) {
     const char *directory = getenv("PMIX_SERVER_TMPDIR");
     const struct plan_mount mount = {.kind = MOUNT_BIND, .flags = FLAG_OPTIONAL, .source = directory, .target = directory};
-    return directory && *directory == '/' ? mounts_bind(&mount, root, fault) : 0;
-}
-
-static int make_readonly(struct root *root, struct fault *fault) {
-    struct mount_attr set = {.attr_set = MOUNT_ATTR_RDONLY};
-    if (mount_setattr(root->tree, "", AT_EMPTY_PATH, &set, sizeof set))
-        return fault_set(fault, "root", CHECK_KERNEL, "read-only root: %m");
-    return 0;
-}
-
-int mounts_apply(const struct plan *plan, struct squashfs *files, struct libraries *libraries, struct root *root,
-                 struct fault *fault) {
-    if (make_root(plan, root, fault)) return -1;
-    for (size_t i = 0; i < plan->mount_count; i++) {
-        if (apply_mount(&plan->mounts[i], &files[i], root, fault)) return -1;
-    }
-    if (bind_pmix(root, fault) || texts_apply(plan, root, fault) || symlinks_apply(plan, root, fault) ||
-        libraries_apply(plan, libraries, root, fault))
-        return -1;
-    return plan->writable ? 0 : make_readonly(root, fault);
+    return directory && *directory == '/' ? bind_below(&mount, root, fault) : 0;
 }
 
 /* Write the text, and then what the image has in the file, to a file of the stage. Returns it open, or -1. */
@@ -233,12 +132,12 @@ static int compose(const struct plan_text *text, struct root *root, size_t index
     return size < 0 || write(out, content, (size_t)size) < size ? -1 : out;
 }
 
-int texts_apply(const struct plan *plan, struct root *root, struct fault *fault) {
+static int texts_apply(const struct plan *plan, struct root *root, struct fault *fault) {
     static const char remedy[] = "the image must have an ordinary file there, or none";
     for (size_t i = 0; i < plan->text_count; i++) {
         const struct plan_text *text = &plan->texts[i];
         int out = compose(text, root, i);
-        int target = out < 0 ? -1 : mount_point(root->tree, text->target, false, MOST_LINKS);
+        int target = out < 0 ? -1 : mount_point(root->tree, text->target, false);
         if (target < 0 || attach_copy(out, target, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV))
             return fault_set(fault, "identity", remedy, "%s: %m", text->target);
         close(out);
@@ -248,18 +147,33 @@ int texts_apply(const struct plan *plan, struct root *root, struct fault *fault)
 }
 
 /* Make the links of the plan; one that the image has already is replaced. */
-int symlinks_apply(const struct plan *plan, struct root *root, struct fault *fault) {
+static int symlinks_apply(const struct plan *plan, struct root *root, struct fault *fault) {
     static const char remedy[] = "the image must have nothing there, or a link";
     for (const struct plan_item *item = NULL; (item = plan_next(plan, ITEM_SYMLINK, item));) {
         char parent_path[PATH_MAX], text[PATH_MAX];
         snprintf(parent_path, sizeof parent_path, "%s", item->words[1]);
         char *name = strrchr(parent_path, '/');
         *name++ = 0;
-        int parent = *parent_path ? mount_point(root->tree, parent_path, true, MOST_LINKS) : dup(root->tree);
+        int parent = *parent_path ? mount_point(root->tree, parent_path, true) : dup(root->tree);
         if (parent >= 0 && readlinkat(parent, name, text, sizeof text) > 0) unlinkat(parent, name, 0);
         if (parent < 0 || symlinkat(item->words[0], parent, name))
             return fault_set(fault, "mount", remedy, "link %s: %m", item->words[1]);
         close(parent);
     }
+    return 0;
+}
+
+int mounts_apply(const struct plan *plan, struct squashfs *files, struct root *root, struct fault *fault) {
+    if (make_root(plan, root, fault)) return -1;
+    for (size_t i = 0; i < plan->mount_count; i++) {
+        if (apply_mount(&plan->mounts[i], &files[i], root, fault)) return -1;
+    }
+    return bind_pmix(root, fault) || texts_apply(plan, root, fault) || symlinks_apply(plan, root, fault) ? -1 : 0;
+}
+
+int mounts_finish(const struct plan *plan, struct root *root, struct fault *fault) {
+    struct mount_attr set = {.attr_set = MOUNT_ATTR_RDONLY};
+    if (!plan->writable && mount_setattr(root->tree, "", AT_EMPTY_PATH, &set, sizeof set))
+        return fault_set(fault, "root", CHECK_KERNEL, "read-only root: %m");
     return 0;
 }

@@ -9,7 +9,6 @@
 #include <fcntl.h>
 #include <linux/loop.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -119,17 +118,17 @@ static int write_map(pid_t process, const char *name, unsigned outside) {
 
 /* A user namespace in which root stands for the user. It lives as long as it is open. Returns it or -1. */
 static int open_namespace_of(uid_t uid, gid_t gid) {
-    char path[64];
+    char path[64], c;
+    int end[2];
+    if (pipe2(end, O_CLOEXEC)) return -1;
     pid_t process = (pid_t)syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, 0, 0, 0, 0);
-    if (!process) {
-        for (;;) pause();
-    }
-    if (process < 0) return -1;
+    if (!process) _exit(close(end[1]) || read(end[0], &c, 1) < 0);
     snprintf(path, sizeof path, "/proc/%d/ns/user", (int)process);
-    bool mapped = !write_map(process, "uid_map", uid) && !write_map(process, "gid_map", gid);
+    bool mapped = process > 0 && !write_map(process, "uid_map", uid) && !write_map(process, "gid_map", gid);
     int opened = mapped ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-    kill(process, SIGKILL);
-    waitpid(process, NULL, 0);
+    close(end[0]);
+    close(end[1]);
+    if (process > 0) waitpid(process, NULL, 0);
     return opened;
 }
 

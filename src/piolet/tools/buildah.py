@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -52,6 +54,22 @@ def push_argv(program: str, tag: str, layout: Path) -> list[str]:
     return [program, "push", "--quiet", tag, f"oci:{layout}:image"]
 
 
+def remedy(user: str, user_id: int, etc: Path = Path("/etc")) -> str:
+    """Return what to do after a build that failed: without root, RUN needs a range of ids that are the user's."""
+    if user_id == 0 or all(_has_range(etc / name, user, user_id) for name in ("subuid", "subgid")):
+        return "what it said is above"
+    return (
+        f"RUN needs ids besides the user's own, and {etc}/subuid and {etc}/subgid have none for {user}: ask the "
+        f"administrators for `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}` (a range that is "
+        "free, and newuidmap, of the package uidmap), or build elsewhere and `piolet env import` it"
+    )
+
+
+def _has_range(file: Path, user: str, user_id: int) -> bool:
+    lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
+    return any(line.split(":")[0] in {user, str(user_id)} for line in lines)
+
+
 def run(build: Build, layout: Path) -> None:
     """Build an image and write it to the OCI directory `layout`; what the build says goes to standard error.
 
@@ -66,4 +84,4 @@ def run(build: Build, layout: Path) -> None:
         finally:
             end(process, 10)
         if status:
-            raise ToolError(argv, status, remedy="what it said is above")
+            raise ToolError(argv, status, remedy=remedy(getpass.getuser(), os.geteuid()))

@@ -2,9 +2,12 @@
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import oci_images
 import pytest
@@ -59,6 +62,48 @@ def test_a_containerfile_is_built_into_the_store(piolet, context, tmp_path):
     assert failed.returncode == 3
     assert "buildah failed with status" in failed.stderr
     assert "mine:2" not in piolet("images").stdout
+
+
+@pytest.fixture
+def ordinary(context):
+    """Run `piolet env build` as a new user of the system with a home directory, who has a range of ids; yields both."""
+    name = f"piolet-{secrets.token_hex(3)}"
+    home = Path(tempfile.mkdtemp(prefix="piolet-home-", dir="/var/tmp"))
+    subprocess.run(["useradd", "--no-create-home", "--home-dir", home, name], check=True)
+    shutil.copytree(context, home / "context")
+    subprocess.run(["chown", "-R", name, home], check=True)
+    environ = {"PATH": "/usr/bin:/bin", "HOME": str(home), "USER": name, "LOGNAME": name}
+    argv = [sys.executable, "-m", "piolet", "env", "build", "context", "--name", "mine:1"]
+    yield (
+        name,
+        lambda: subprocess.run(
+            argv,
+            check=False,
+            capture_output=True,
+            text=True,
+            env=environ,
+            cwd=home,
+            user=name,
+            group=name,
+            extra_groups=[],
+        ),
+    )
+    subprocess.run(["userdel", "--force", name], check=True, capture_output=True)
+    shutil.rmtree(home)
+
+
+@pytest.mark.skipif(not shutil.which("buildah") or os.geteuid() != 0, reason="needs buildah, and root to make a user")
+def test_an_ordinary_user_builds_with_a_range_of_ids(ordinary):
+    name, build = ordinary
+    done = build()
+    assert (done.returncode, done.stdout) == (0, "localhost/mine:1\n"), done.stderr
+    subprocess.run(["usermod", "--del-subuids", "0-4294967294", "--del-subgids", "0-4294967294", name], check=True)
+    (Path(f"~{name}").expanduser() / "context/Containerfile").write_text(
+        'FROM scratch\nCOPY busybox /bin/busybox\nRUN ["/bin/busybox", "true"]\n'
+    )
+    done = build()
+    assert done.returncode == 3
+    assert f"/etc/subuid and /etc/subgid have none for {name}" in done.stderr
 
 
 def test_what_cannot_be_built(piolet, context, tmp_path):
