@@ -20,7 +20,7 @@ demo:
 test:
 	@scripts/setup test
 	@$(MAKE) -s check
-	@$(PYTEST) -m "not slow"
+	@$(PYTEST) -n 2 --no-loadscope-reorder -m "not slow"
 
 test-slow:
 	@scripts/setup test

@@ -1,4 +1,4 @@
-"""What tests on a real Slurm cluster share: one 5-node lab a run, an ordinary user, and ways to run commands on it."""
+"""What tests on a real Slurm cluster share: a worker's 5-node lab, an ordinary user, and ways to run commands on it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import pytest
 
 from piolet.lab import Lab, Spec, up
 
-USER = "piolet-test"
+USER = f"piolet-test{os.environ.get('PYTEST_XDIST_WORKER', '')}"
+"""Of a worker of its own: whoever ends first removes it."""
 
 Process = subprocess.Popen[str]
 
@@ -91,7 +92,7 @@ def machine() -> None:
 
 @pytest.fixture(scope="session")
 def lab(machine: None) -> Iterator[Lab]:  # noqa: ARG001 - a fixture for its effect
-    """A lab of 5 nodes with 4 GPUs each, of this test run alone. Leave its nodes idle and its GPUs without faults."""
+    """A lab of 5 nodes with 4 GPUs each, of this worker alone. Leave its nodes idle and its GPUs without faults."""
     lab = up(Spec(name=f"test-{secrets.token_hex(4)}", nodes=5, gpus=4))
     yield lab
     lab.down()

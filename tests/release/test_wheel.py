@@ -1,13 +1,17 @@
 """The wheel: compiled for both architectures, the same bytes every time, installed by an ordinary pip."""
 
 import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -75,14 +79,54 @@ def test_the_same_commit_gives_the_same_bytes(commit: Path, wheels: dict[str, Pa
     assert hashlib.sha256(wheels["x86_64"].read_bytes()).digest() == first
 
 
-def test_pip_installs_the_command_its_manual_and_its_completion(wheels: dict[str, Path], tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-m", "venv", tmp_path], check=True)
-    wheel = wheels[os.uname().machine]
-    pip = [tmp_path / "bin" / "pip", "install", "-q", "--no-deps", "--no-index", wheel]
-    subprocess.run(pip, check=True)
-    assert (tmp_path / "share/man/man1/piolet-run.1").read_text().startswith('.TH "PIOLET RUN"')
+@dataclass(frozen=True)
+class Installed:
+    """Where an ordinary user has installed the wheel; no other program, so no Slurm, is in PATH."""
+
+    directory: Path
+
+    def __call__(self, *argv: str | Path) -> str:
+        """Run a command as that user and return its output."""
+        environment = {"PATH": f"{self.directory}/bin", "PYTHONPATH": sysconfig.get_path("purelib"), "HOME": "/"}
+        identity = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
+        done = subprocess.run(
+            argv, check=False, capture_output=True, cwd=self.directory, env=environment, text=True, **identity
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def given(self, path: Path) -> Path:
+        """Copy a file or a directory to where the user can read it."""
+        there = self.directory / path.name
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, there)
+        return there
+
+
+@pytest.fixture(scope="module")
+def installed(wheels: dict[str, Path]) -> Iterator[Installed]:
+    directory = Path(tempfile.mkdtemp(prefix="piolet-test-", dir="/var/tmp"))
+    directory.chmod(0o777)
+    there = Installed(directory)
+    there(sys.executable, "-m", "venv", directory)
+    wheel = there.given(wheels[os.uname().machine])
+    there(directory / "bin/pip", "install", "-q", "--no-cache-dir", "--no-deps", "--no-index", wheel)
+    (directory / "bin/env").symlink_to("/usr/bin/env")  # which the completion asks
+    yield there
+    shutil.rmtree(directory)
+
+
+def test_pip_installs_the_command_its_manual_and_its_completion(installed: Installed) -> None:
+    assert (installed.directory / "share/man/man1/piolet-run.1").read_text().startswith('.TH "PIOLET RUN"')
     words = "COMP_WORDS=(piolet ru) COMP_CWORD=1; _piolet_completion piolet; echo ${COMPREPLY[@]}"
-    asked = ["bash", "-c", f". share/bash-completion/completions/piolet; {words}"]
-    environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": sysconfig.get_path("purelib")}
-    done = subprocess.run(asked, check=True, capture_output=True, cwd=tmp_path, env=environment, text=True)
-    assert done.stdout.split() == ["run"]
+    script = f". share/bash-completion/completions/piolet; {words}"
+    assert installed("/bin/bash", "-c", script).split() == ["run"]
+
+
+def test_an_ordinary_user_without_slurm_scores_a_logbook_and_checks_an_environment(installed: Installed) -> None:
+    piolet = installed.directory / "bin/piolet"
+    assert "Usage: piolet" in installed(piolet, "--help")
+    logbook = installed.given(CHECKOUT / "tests/replay/versions/0.1.0/logbooks/alps/4711")
+    assert 0 < json.loads(installed(piolet, "score", logbook, "--format", "json"))["score"] < 1
+    edf = installed.directory / "mine.toml"
+    edf.write_text('image = "ubuntu:24.04"\n')
+    assert installed(piolet, "env", "check", edf) == f"{edf}: right\n"

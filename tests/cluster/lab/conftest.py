@@ -13,8 +13,6 @@ import pytest
 
 from piolet.lab.directory import short_digest
 
-PLACES = ("/var/lib", "/run", "/tmp", "/dev/shm", "/etc")  # noqa: S108 - where a lab could leave something
-
 
 def _traces(directory: Path) -> dict[str, list[str]]:
     """Return everything on this machine that names the lab in `directory`."""
@@ -75,18 +73,3 @@ def mount(labs: Path) -> Iterator[Callable[[str], Path]]:
     yield mounted
     subprocess.run(["umount", target], check=True)
     target.rmdir()
-
-
-@pytest.fixture
-def snapshot() -> Callable[[], dict[str, set[str]]]:
-    """Return the machine's mounts, links, network namespaces and the entries of PLACES."""
-
-    def take() -> dict[str, set[str]]:
-        return {
-            "mounts": set(Path("/proc/self/mounts").read_text().splitlines()),
-            "links": {path.name for path in Path("/sys/class/net").glob("pl*")},
-            "cgroups": {str(path) for path in Path("/sys/fs/cgroup").glob("*/*")},
-            "files": {str(path) for place in PLACES for path in Path(place).iterdir()},
-        }
-
-    return take

@@ -1,6 +1,7 @@
 """Running `piolet run` on the lab as an ordinary user, with a logbook root of its own."""
 
 import json
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -34,6 +35,12 @@ class PioletRun:
             timeout=timeout,
         )
 
+    def document(self, name):
+        """Run the commands of a document."""
+        script = "set -e\n" + "\n".join(commands_of(name))
+        env = {"PIOLET_ROOT": str(self.root), "PWD": str(CHECKOUT)}
+        return self.on_lab("sh", "-c", script, user=self.user, cwd=CHECKOUT, env=env, timeout=200)
+
     @property
     def env(self):
         return {
@@ -42,6 +49,11 @@ class PioletRun:
             "PIOLET_ROOT": str(self.root),
             "TORCH_VENV": str(CHECKOUT / ".venv-torch"),
         }
+
+    @property
+    def logbooks(self):
+        """All logbooks, in the order of their jobs."""
+        return sorted((path.parent for path in self.root.glob("*/*/job.json")), key=lambda path: int(path.name))
 
     @property
     def logbook(self):
@@ -54,6 +66,13 @@ class PioletRun:
     def jobs(self):
         """The ids of the user's jobs that have not ended."""
         return self.on_lab("squeue", "--noheader", "--user", self.user, "--format=%A").stdout.split()
+
+
+def commands_of(name):
+    """The fenced commands of a document, without those that wait for a person."""
+    blocks = re.findall(r"^```\n(.*?)^```", (CHECKOUT / name).read_text(), re.MULTILINE | re.DOTALL)
+    lines = [line for line in "".join(blocks).splitlines() if re.match(r"(export|[A-Z_]+=\S+ piolet|piolet) ", line)]
+    return [line for line in lines if "lab shell" not in line]
 
 
 @pytest.fixture

@@ -8,13 +8,11 @@ import pytest
 pytestmark = pytest.mark.cluster
 
 
-def test_what_was_verified_on_each_node_is_in_the_logbook(piolet_run, tmp_path):
+def test_what_was_verified_on_each_node_is_in_the_logbook(piolet_run):
     if not (Path(__file__).parents[3] / ".images/demo.sqsh").exists():
         pytest.skip("needs the image of the examples (scripts/setup)")
-    edf = tmp_path / "checked.toml"
+    edf = piolet_run.root / "checked.toml"
     edf.write_text('base_environment = "demo"\n[require]\nlibraries = ["libm.so.6"]\npaths = ["/usr/bin/python3*"]')
-    for place in (tmp_path, *tmp_path.parents[:2]):
-        place.chmod(0o755)
     piolet_run("-N", "2", "--env", str(edf), "--", "true")
     files = sorted((piolet_run.logbook / "environment").iterdir())
     assert len(files) == 2
@@ -26,11 +24,9 @@ def test_what_was_verified_on_each_node_is_in_the_logbook(piolet_run, tmp_path):
     assert values["require[0]"] == "environment library libm.so.6"
 
 
-def test_a_dry_run_imports_nothing(piolet_run, tmp_path):
-    edf = tmp_path / "far.toml"
+def test_a_dry_run_imports_nothing(piolet_run):
+    edf = piolet_run.root / "far.toml"
     edf.write_text('image = "127.0.0.1:1/no/such:image"')
-    for place in (tmp_path, *tmp_path.parents[:2]):
-        place.chmod(0o755)
     done = piolet_run("-N", "1", "--env", str(edf), "--dry-run", "--", "true")
     assert "#SBATCH --nodes=1" in done.stdout
-    assert list(piolet_run.root.iterdir()) == []
+    assert list(piolet_run.root.iterdir()) == [edf]

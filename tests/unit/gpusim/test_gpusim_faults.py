@@ -59,7 +59,7 @@ def answers(node, at):
     return dict(zip(CALLS, node.ask(*((at, *call) for call in CALLS.values())), strict=True))
 
 
-@pytest.mark.parametrize(("flags", "changes"), CHANGES, ids=lambda value: str(next(iter(value), "")))
+@pytest.mark.parametrize(("flags", "changes"), CHANGES, ids=lambda value: min(value, default=""))
 def test_a_fault_shows_in_exactly_its_calls_and_clear_undoes_it(node, flags, changes):
     node.hint(0, "compute", ttl_s=10_000)
     healthy = answers(node, 900)

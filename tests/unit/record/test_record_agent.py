@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +30,11 @@ def _recorded(rows: Rows, logbook: Logbook, family: str = "gpu") -> int:
 def _restarts(rows: Rows, logbook: Logbook) -> list[str]:
     found = rows(logbook, "SELECT message FROM events WHERE kind = 'agent' AND code = 'restart' ORDER BY time_ns")
     return [message for (message,) in found]
+
+
+def _catches_sigterm(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.findall(r"SigCgt:\s(\w+)", status)[0], 16) >> (signal.SIGTERM - 1) & 1
 
 
 def _terminate(agent: subprocess.Popen[str]) -> str:
@@ -268,7 +274,7 @@ def test_one_that_stands_by_ends_when_asked(
     node.agent(logbook)
     wait_until(lambda: _recorded(rows, logbook))
     second = node.agent(logbook, standby=True)
-    time.sleep(0.3)
+    wait_until(lambda: _catches_sigterm(second.pid))
     assert _terminate(second) == ""
 
 

@@ -108,9 +108,10 @@ def test_a_second_program_of_the_job_joins_and_the_recording_ends_with_the_last(
     node: Any, wait_until: Callable[..., Any]
 ) -> None:
     slurm = {"SLURM_JOB_ID": "77", "SLURM_CLUSTER_NAME": "lab", "SLURMD_NODENAME": "n1"}
-    first = node.record("sleep", "0.4", env=slurm | {"SLURM_PROCID": "0"})
+    joined = node.path / "joined"
+    first = node.record("sh", "-c", f"until [ -e {joined} ]; do sleep 0.05; done", env=slurm | {"SLURM_PROCID": "0"})
     wait_until(node.logbooks)
-    second = node.record("sleep", "1.2", env=slurm | {"SLURM_PROCID": "1"})
+    second = node.record("sh", "-c", f"touch {joined}; sleep 1.2", env=slurm | {"SLURM_PROCID": "1"})
     assert second.communicate(timeout=60)[1] == ""
     ended_ns = time.time_ns()
     first.wait(timeout=60)
