@@ -96,13 +96,19 @@ static int open_loop(int file, char device[64]) {
     return loop;
 }
 
-/* Returns a mount of the squashfs on the device, which is nowhere yet, or -1. */
+static long configure(int context, unsigned command, const char *key, const char *value) {
+    return syscall(SYS_fsconfig, context, command, key, value, 0);
+}
+
+/* Returns a mount of the squashfs on the device, which is nowhere yet, or -1. System calls have no names here: glibc has
+ * had them since 2.36 only, and the plugin loads with 2.34. */
 static int new_squashfs(const char *device) {
-    int context = fsopen("squashfs", FSOPEN_CLOEXEC), made = -1;
+    int context = (int)syscall(SYS_fsopen, "squashfs", FSOPEN_CLOEXEC), made = -1;
     if (context < 0) return -1;
-    if (!fsconfig(context, FSCONFIG_SET_STRING, "source", device, 0) &&
-        !fsconfig(context, FSCONFIG_SET_FLAG, "ro", NULL, 0) && !fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0))
-        made = fsmount(context, FSMOUNT_CLOEXEC, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+    if (!configure(context, FSCONFIG_SET_STRING, "source", device) &&
+        !configure(context, FSCONFIG_SET_FLAG, "ro", NULL) && !configure(context, FSCONFIG_CMD_CREATE, NULL, NULL))
+        made = (int)syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC,
+                            MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
     close(context);
     return made;
 }
@@ -136,7 +142,7 @@ static int open_namespace_of(uid_t uid, gid_t gid) {
 static int give(int mount, uid_t uid, gid_t gid) {
     int users = open_namespace_of(uid, gid);
     struct mount_attr map = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (unsigned)users};
-    int failed = users < 0 || mount_setattr(mount, "", AT_EMPTY_PATH, &map, sizeof map);
+    long failed = users < 0 || syscall(SYS_mount_setattr, mount, "", AT_EMPTY_PATH, &map, sizeof map);
     if (users >= 0) close(users);
     return failed ? -1 : 0;
 }
@@ -146,7 +152,7 @@ static int attach(int mounted) {
     if ((mkdir(TRUSTED_PLACE, 0755) && access(TRUSTED_PLACE, F_OK)) || unshare(CLONE_NEWNS) ||
         mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL))
         return -1;
-    return move_mount(mounted, "", AT_FDCWD, TRUSTED_PLACE, MOVE_MOUNT_F_EMPTY_PATH);
+    return (int)syscall(SYS_move_mount, mounted, "", AT_FDCWD, TRUSTED_PLACE, MOVE_MOUNT_F_EMPTY_PATH);
 }
 
 int trusted_mount(const char *images, const char *path, uid_t uid, gid_t gid) {
