@@ -7,6 +7,8 @@ from piolet.core.run import Runner
 TIMEOUT_S = 60.0
 PULL_TIMEOUT_S = 3600.0
 """Playing a manifest may pull its image."""
+GRACE_S = 3
+"""Seconds that a service of the development runtime has to end; many ignore SIGTERM as process 1."""
 
 
 def play_argv() -> list[str]:
@@ -20,8 +22,8 @@ def play(runner: Runner, manifest: str) -> None:
 
 
 def remove_pod(runner: Runner, name: str) -> None:
-    """Remove a pod with its containers; one that is not there is no error. Volumes stay."""
-    runner.run(["podman", "pod", "rm", "--force", "--ignore", name], timeout=TIMEOUT_S)
+    """Remove a pod with its containers, after GRACE_S to end; one that is not there is no error. Volumes stay."""
+    runner.run(["podman", "pod", "rm", "--force", "--ignore", f"--time={GRACE_S}", name], timeout=TIMEOUT_S)
 
 
 def make_volume(runner: Runner, name: str, user: int, group: int) -> None:
@@ -32,8 +34,8 @@ def make_volume(runner: Runner, name: str, user: int, group: int) -> None:
 
 
 def restart(runner: Runner, container: str) -> None:
-    """Start a container anew, with ten seconds for it to end."""
-    runner.run(["podman", "restart", "--time", "10", container], timeout=TIMEOUT_S)
+    """Start a container anew, after GRACE_S to end."""
+    runner.run(["podman", "restart", f"--time={GRACE_S}", container], timeout=TIMEOUT_S)
 
 
 def state_argv(container: str) -> list[str]:

@@ -159,7 +159,7 @@ def user(registry, tmp_path):
         (tmp_path / "platform.toml").write_text(platform.replace("registry.example.org/ml", f"{registry.host}/team"))
         made = Desk(tmp_path, environment, f"{registry.host}/team/web:1", git)
         yield made
-        made.podman("pod", "rm", "--force", "--all")
+        made.podman("pod", "rm", "--force", "--time=0", "--all")
 
 
 def begin(user):
