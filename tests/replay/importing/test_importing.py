@@ -234,14 +234,14 @@ def test_a_damaged_recording_is_one_clear_error_or_what_is_left_of_it(tmp_path: 
     path = tmp_path / Path(name).name
     data = path.with_name("data.json") if form == "clustercockpit" else path
     refused: list[PioletError] = []
-    for _ in range(150):
+    for _ in range(60):
         path.write_text(_damaged(chance, text))
         try:
             for family, row in importing._read(data, Given(), form).rows:
                 assert set(row) <= set(FAMILIES[family].names)
         except PioletError as error:
             refused.append(error)
-    assert len(refused) > 2
+    assert refused
     assert all(error.what and str(path.parent) in str(error) for error in refused)
 
 

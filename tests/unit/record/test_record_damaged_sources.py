@@ -88,7 +88,7 @@ def test_a_damaged_source_gives_what_is_left_or_says_why(tmp_path: Path, kind: C
     context = Context({}, StorageError("none"), proc=tmp_path / "proc", sys=tmp_path / "sys", metrics="job/n1")
     assert list(kind(context).collect(1)), "the files as they should be"
     chance = random.Random(1)  # noqa: S311 - the same damage every time
-    for _ in range(120):
+    for _ in range(50):
         name = chance.choice(list(files))
         (tmp_path / name).write_bytes(_damaged(chance, files[name]))
         try:
