@@ -58,6 +58,10 @@ def test_copies_of_what_is_not_there(piolet_run, root):
     refused(piolet_run, 2, "--stage", root / "absent", "--", "true", says=["nothing to stage", "absent"])
 
 
+def test_a_component_of_no_job(piolet_run):
+    refused(piolet_run, 2, "--het-group", "1", "--", "true", says=["no heterogeneous job"])
+
+
 def test_an_environment_that_does_not_exist(piolet_run):
     refused(piolet_run, 2, "--env", "dmeo", "--", "true", says=["dmeo"])
 
