@@ -23,6 +23,14 @@ def text(value: object) -> str:
     return value
 
 
+def address(value: object) -> str:
+    """Read HOST:PORT, or nothing."""
+    host, _, port = text(value).rpartition(":")
+    if value and not (host and port.isdigit()):
+        raise ValueError("must be HOST:PORT, such as 127.0.0.1:9418")
+    return text(value)
+
+
 def path(value: object) -> Path:
     """Read a path."""
     if not isinstance(value, str | Path):
@@ -189,7 +197,7 @@ class RecordSettings:
     flush_s: float = setting(5.0, number(least=1, most=300), "seconds of samples that a kill may lose")
     kernel_log: Path = setting(Path("/dev/kmsg"), path, "kernel log to read Xid messages from")
     metrics: str = setting(
-        "", text, "HOST:PORT at which the recorder serves /metrics to Prometheus on each node; empty: nowhere"
+        "", address, "HOST:PORT at which the recorder serves /metrics to Prometheus on each node; empty: nowhere"
     )
     dcgm: str = setting("auto", text, "DCGM for GPUs without GPM: auto, off, or the address of a dcgm-exporter")
 

@@ -64,6 +64,11 @@ class Logbook:
         return self.path / "findings.json"
 
     @property
+    def notes(self) -> Path:
+        """What people attached to the job: JSON lines."""
+        return self.path / "notes.jsonl"
+
+    @property
     def stacks(self) -> Path:
         """Directory of what each process did when a hang was suspected, one text a node."""
         return self.path / "stacks"

@@ -58,7 +58,8 @@ def _old_records(logbook: Logbook) -> Iterator[_Old]:
         if record is None:
             continue
         found, now = read_json(path), json.loads(json.dumps(redacted(asdict(record))))
-        if found.get("version", 1) > record.version or found.keys() - {each.name for each in fields(record)}:
+        known = {each.name: each.default for each in fields(record)}
+        if found.get("version", 1) > known["version"] or found.keys() - known.keys():
             raise _newer(path)
         if found != now:
             yield _Old(path, partial(write_json, path, now))

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from piolet.core.errors import ConfigError, PioletError
+from piolet.core.errors import PioletError
 from piolet.logbook import openmetrics
 from piolet.logbook.openmetrics import Block, Sample
 from piolet.logbook.schema import FAMILIES, Column
@@ -85,7 +85,6 @@ class Exporter:
     """Serves /metrics at `address` (HOST:PORT) until it is closed; `holders` gives who holds the node at the moment.
 
     Raises:
-        ConfigError: it is no address.
         PioletError: the address is taken or not this machine's.
     """
 
@@ -152,8 +151,6 @@ def info_blocks(node: str, holders: Iterable[Holder]) -> Iterator[Block]:
 
 def _listening(address: str) -> socket.socket:
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise ConfigError(f'"{address}" is no address', path="record.metrics", remedy="such as 127.0.0.1:9418")
     try:
         return socket.create_server((host.strip("[]"), int(port)), family=_family(host))
     except OSError as error:

@@ -87,6 +87,12 @@ class VisibleJobs:
         found = sorted((job for job in seen if wanted.matches(job)), key=_latest_first)
         return JobPage(tuple(found[first : first + most]), len(found))
 
+    def noted(self) -> list[JobSummary]:
+        """Return the jobs that have notes, the latest first."""
+        return sorted(
+            (job for job in self._summaries.all() if job.noted and self.viewer.may_see(job)), key=_latest_first
+        )
+
     def open(self, cluster: str, job_id: str) -> Book:
         """Open a job, to be closed by the caller.
 
@@ -159,7 +165,7 @@ def find_configured(target: str) -> Book:
 def _stamp(logbook: Logbook) -> _Stamp:
     """Return what changes when a record of the logbook does."""
     stamp: list[int] = []
-    for path in (logbook.job, logbook.outcome, logbook.findings):
+    for path in (logbook.job, logbook.outcome, logbook.findings, logbook.notes):
         try:
             found = path.lstat()
         except OSError:

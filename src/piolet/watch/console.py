@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from piolet.core.errors import ParseError, PioletError, ToolError, ToolTimeout, UsageError
 from piolet.core.run import SystemRunner
@@ -22,6 +22,9 @@ from piolet.logbook.layout import Logbook
 from piolet.logbook.schema import FAMILIES
 from piolet.logbook.units import unit
 from piolet.watch.book import Book
+
+if TYPE_CHECKING:
+    import duckdb
 
 _EXPLAINED = 4
 """Exit status of the process when it says on stdout why the query failed."""
@@ -97,7 +100,7 @@ def main() -> int:
         select = only_select(asked["query"])
         opened = reader.read(Logbook(Path(asked["path"])), owner=asked["owner"], config=_config(limits))
         _confine(opened, limits)
-        tables = _tables(opened, asked["query"])
+        tables = tables_of(opened.database, asked["query"])
         result = opened.database.execute(select)
         rows = result.fetchmany(limits.rows + 1)
     except (duckdb.Error, PioletError) as error:
@@ -119,9 +122,9 @@ def only_select(query: str) -> Any:  # noqa: ANN401 - a statement of DuckDB
     return statements[0]
 
 
-def _tables(opened: reader.Reader, query: str) -> list[str]:
+def tables_of(database: duckdb.DuckDBPyConnection, query: str) -> list[str]:
     """Return the tables that a SELECT names, by DuckDB's own parser; none of an EXPLAIN."""
-    found = opened.database.execute("SELECT json_serialize_sql(?::VARCHAR, skip_null := true)", [query]).fetchall()
+    found = database.execute("SELECT json_serialize_sql(?::VARCHAR, skip_null := true)", [query]).fetchall()
     return re.findall(r'"type":"BASE_TABLE".*?"table_name":"(\w+)"', str(found[0][0]))
 
 

@@ -18,7 +18,8 @@ class JobSummary:
     """One row of the list. `state` is that of records.state; times are UTC nanoseconds or None.
 
     `owner` is the user id that the logbook's files belong to; `findings` counts the diagnoses, `worst` the gravest;
-    `nodes` counts those that were used, `involved` names also those that were refused or spare.
+    `nodes` counts those that were used, `involved` names also those that were refused or spare. `noted` says that
+    people attached notes to it.
     """
 
     logbook: Logbook
@@ -40,6 +41,7 @@ class JobSummary:
     findings: int
     worst: Severity | None
     involved: frozenset[str] = frozenset()
+    noted: bool = False
 
 
 def summarise(logbook: Logbook) -> JobSummary | None:
@@ -79,6 +81,7 @@ def _summary(logbook: Logbook, owner: int) -> JobSummary:
         findings=len(findings),
         worst=max((each.severity for each in findings), key=list(Severity).index, default=None),
         involved=frozenset(_involved(job)),
+        noted=logbook.notes.exists(),
     )
 
 

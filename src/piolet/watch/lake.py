@@ -17,7 +17,7 @@ from piolet.core.errors import ToolMissing, UsageError
 from piolet.core.text import did_you_mean
 from piolet.logbook import segments
 from piolet.logbook.schema import FAMILIES
-from piolet.watch.console import Answer, only_select
+from piolet.watch.console import Answer, only_select, tables_of
 from piolet.watch.rollups import ROLLUPS
 
 if TYPE_CHECKING:
@@ -137,13 +137,17 @@ def ask(root: Path, cluster: str, query: str) -> Answer:
     Raises:
         UsageError: it is no single SELECT, or it is wrong.
     """
+    statement = only_select(query)
     with duckdb.connect(":memory:", config=_CONFIG) as database:
+        explained = statement.type is duckdb.StatementType.EXPLAIN
+        named = sources(cluster) if explained else tables_of(database, query)
         for name, source in sources(cluster).items():
-            database.execute(f'CREATE VIEW "{name}" AS {_in_duckdb(root, source)}')
+            if name in named:
+                database.execute(f'CREATE VIEW "{name}" AS {_in_duckdb(root, source)}')
         database.execute(f"SET allowed_directories = ['{_escaped(str(root))}/']")
         database.execute("SET enable_external_access = false")
         try:
-            result = database.execute(only_select(query))
+            result = database.execute(statement)
             rows = result.fetchmany(MOST_ROWS + 1)
         except duckdb.Error as error:
             raise UsageError(f"the query cannot be run: {error}", remedy="see `piolet watch lake`") from error

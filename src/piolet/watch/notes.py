@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 from piolet.core.errors import storage_errors
 from piolet.logbook import ownership
@@ -30,16 +29,14 @@ class Note:
 
 def add(logbook: Logbook, note: Note) -> None:
     """Append a note to the logbook; a StorageError says why it cannot."""
-    path = _path(logbook)
+    path = logbook.notes
     with storage_errors(path, "write the note"), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(note)) + "\n")
 
 
 def read(logbook: Logbook, owner: int) -> tuple[Note, ...]:
     """Return the notes of a logbook in their order; lines that are none are left out, and a file not its own."""
-    path = _path(logbook)
-    if not path.exists():  # of nearly all jobs, and all that one may see are asked
-        return ()
+    path = logbook.notes
     if not ownership.own_files(logbook, [path], owner) or path.stat().st_size > _LARGEST_BYTES:
         return ()
     with storage_errors(path, "read the notes"):
@@ -50,16 +47,12 @@ def read(logbook: Logbook, owner: int) -> tuple[Note, ...]:
 def cited(found: Findings, jobs: VisibleJobs, about: JobSummary) -> Findings:
     """Return the findings with what was noted of the same rules in other jobs that the viewer may see."""
     known: dict[str, list[str]] = {}
-    others = (job for job in jobs.find(most=10_000).jobs if job.logbook.path != about.logbook.path)
+    others = (job for job in jobs.noted() if job.logbook.path != about.logbook.path)
     for job in others:
         for note in read(job.logbook, job.owner):
             known.setdefault(note.rule, []).append(f"seen before in job {job.job_id}: {note.text} ({note.user})")
     noted = (replace(each, notes=tuple(known.get(each.rule, ())[:MOST_CITED])) for each in found.findings)
     return replace(found, findings=tuple(noted))
-
-
-def _path(logbook: Logbook) -> Path:
-    return logbook.path / "notes.jsonl"
 
 
 def _notes(lines: Iterable[str]) -> Iterator[Note]:

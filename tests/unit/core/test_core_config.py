@@ -71,6 +71,7 @@ def test_lists_in_the_environment_split_paths_at_colons_and_the_rest_at_commas(l
         ("[vet]\n\ntimeout_s = 'soon'", 3, "vet.timeout_s", "must be a number"),
         ("[vet]\ntimeout_s = -1", 2, "vet.timeout_s", "greater than 0"),
         ("[vet]\ntimeout_s = true", 2, "vet.timeout_s", "must be a number"),
+        ("[record]\nmetrics = '9418'", 2, "record.metrics", "must be HOST:PORT"),
         ("[run]\ngpus_per_node = 1.5", 2, "run.gpus_per_node", "must be a whole number"),
         ("root = 3", 1, "root", "a path"),
         ("[env]\nmounts = '/a'", 2, "env.mounts", "must be an array"),

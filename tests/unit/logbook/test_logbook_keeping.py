@@ -98,6 +98,14 @@ def test_rm_shows_what_it_would_remove_then_removes_it(book: Logbook, capsys: py
     assert not book.path.exists()
 
 
+@pytest.mark.parametrize("newer", [{"version": 2}, {"colour": "red"}])
+def test_a_record_of_a_newer_version_is_left_as_it_is(book: Logbook, newer: dict[str, object]) -> None:
+    write_outcome(book.outcome, Outcome("COMPLETED", 0))
+    book.outcome.write_text(json.dumps(json.loads(book.outcome.read_text()) | newer))
+    with pytest.raises(Refused, match="newer version"):
+        upgrading.upgrade(book)
+
+
 def test_a_logbook_of_a_newer_version_is_left_as_it_is(tmp_path: Path) -> None:
     record = made_logbooks.job()
     logbook = made_logbooks.write(tmp_path, record, made_logbooks.constant(record, 3, power_w=1.0))

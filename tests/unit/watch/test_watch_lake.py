@@ -171,6 +171,7 @@ def test_the_command_asks_and_translates(
     assert "s3Cluster(" in said
     assert "https://s3//" in said
     assert "quantileExactInclusive(0.9)" in said
+    assert run_command(["watch", "lake", "EXPLAIN SELECT count(*) FROM gpu"]) == 0
     assert run_command(["watch", "lake", "idle"]) == 2
     assert "idle-gpus" in capsys.readouterr().err
     assert run_command(["watch", "rollup", "--days", "1"]) == 0

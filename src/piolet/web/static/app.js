@@ -202,12 +202,16 @@
     });
   }
   for (const part of all("[data-follow]")) {
-    let following = false;
+    let following = false, again = false;  // a change that comes while one waits for the last is not lost
     const follow = async () => {
+      again = true;
       if (following) return;
       following = true;
-      do await replace(part, location.href);
-      while (part.querySelector("[data-missing]"));  // the server waits for what is missing
+      while (again) {
+        again = false;
+        await replace(part, location.href);
+        again ||= Boolean(part.querySelector("[data-missing]"));  // the server waits for what is missing
+      }
       following = false;
       if ("plots" in part.dataset && !part.querySelector("[role=alert]")) location.reload();  // there are more of them
       else if (!range()) loadAll();
