@@ -27,6 +27,9 @@ MOST_ROWS = 64
 """Rows of a heat map, and nodes of a group: a job of more GPUs is shown by node, one of more nodes by group."""
 
 MOST_KEPT_CELLS = 2 * digest.MOST_CELLS
+MOST_DIGESTS = 32
+"""Each is a database of its own, of some megabytes when it is empty."""
+
 _HEAT_PX = 640
 
 
@@ -149,10 +152,17 @@ class Glances:
             if found is None:
                 return None
             self._digests[key] = found
-            while len(self._digests) > 1 and sum(each.cells for each in self._digests.values()) > MOST_KEPT_CELLS:
-                self._digests.popitem(last=False)
+            self._forget()
         found.refresh(book.logbook, book.grant.job.owner)
         return found
+
+    def _forget(self) -> None:
+        """Forget digests that were not looked at for longest, until they are few and small enough."""
+        while len(self._digests) > 1:
+            cells = sum(each.cells for each in self._digests.values())
+            if cells <= MOST_KEPT_CELLS and len(self._digests) <= MOST_DIGESTS:
+                return
+            self._digests.popitem(last=False)
 
 
 def grouped(nodes: Sequence[str], racks: Mapping[str, str]) -> Iterator[Group]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, level in enumerate((0.8, 0.6, 0.05, 0.7), start=1):
         nodes = [f"n{2 * number}", f"n{2 * number + 1}"]
         record = made_logbooks.job(nodes, 2, LENGTH_S, job_id=str(number), account=f"a{number % 2}")
+        if number == 4:
+            record = replace(record, program_ended_ns=None)
         logbook = made_logbooks.write(root, record, rows(nodes, level))
         if number < 4:
             write_outcome(logbook.outcome, Outcome("COMPLETED", 0, ended_ns=record.program_ended_ns))

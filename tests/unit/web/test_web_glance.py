@@ -11,7 +11,7 @@ import pytest
 
 from piolet.logbook.layout import Logbook
 from piolet.logbook.records import Outcome, write_outcome
-from piolet.web import views
+from piolet.web import glance, views
 from piolet.web.glance import grouped
 
 NODES = [f"nid{number:03d}" for number in range(70)]
@@ -106,6 +106,15 @@ def test_containers_advice_and_phases_are_told(site: Any) -> None:
     assert "What to try" in page
     assert "Phase by phase" in page
     assert "libnccl-net.so" in site.visitor("ada").get(f"{JOB}/nodes/node5").text
+
+
+def test_only_the_latest_digests_are_kept(site: Any, make_job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(glance, "MOST_DIGESTS", 2)
+    make_job(site.root, "3", user="root")
+    root = site.visitor("root")
+    for job in ("1", "2", "3", "1"):
+        assert root.get(f"/jobs/lab/{job}/series?metric=gpu.power_w").json()["coverage"] == 1.0
+    assert [job for _, job in site.app.state.glances._digests] == ["3", "1"]
 
 
 def test_a_page_without_samples_says_so(site: Any) -> None:
