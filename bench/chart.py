@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-WIDTH, HEIGHT = 960, 560
-LEFT, RIGHT, TOP, BOTTOM = 70, 250, 20, 50
+WIDTH, HEIGHT = 1000, 560
+LEFT, RIGHT, TOP, BOTTOM = 70, 290, 20, 50
 COLOURS = ("#0b7285", "#c92a2a", "#2b8a3e", "#e67700", "#5f3dc4", "#364fc7", "#a61e4d", "#087f5b", "#862e9c", "#495057",
            "#d9480f")  # fmt: skip
 STYLE = """<title>Seconds over size</title>

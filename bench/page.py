@@ -14,10 +14,10 @@ from common import RESULTS, Result, Spread
 ABOUT = """# Performance
 
 `make bench` runs every measurement of `bench/` and writes this page; `make bench ONLY="data_check vet_scale"` runs two,
-and leaves the figures of the others as they are. Each figure is a median with its quartiles. A ratio is Piolet's figure
-through the peer's: both were measured in turns in the same run, pair by pair, and it is the median of the pairs with
-its quartiles. An aim is of the median. `load` is that of the machine when a script ended: what else ran there is in the
-figures. What a script does stands at its top.
+and keeps what this checkout has measured of the others in `build/bench`. Each figure is a median with its quartiles. A
+ratio is Piolet's figure through the peer's: both were measured in turns in the same run, pair by pair, and it is the
+median of the pairs with its quartiles. An aim is of the median. `load` is that of the machine when a script ended: what
+else ran there is in the figures. What a script does stands at its top.
 """
 HEAD = "| Measured | Piolet | Peer | Ratio | n | Aim |\n|---|---|---|---|---|---|"
 CURVES = """
@@ -37,11 +37,16 @@ def write_page(path: Path, known: Sequence[str]) -> None:
     """Write the page; scripts of `known` that left no figures are named on it."""
     files = [RESULTS / f"{name}.json" for name in known]
     reports = [json.loads(file.read_text()) | {"day": _day(file)} for file in files if file.exists()]
-    parts = [ABOUT, *_machines(reports), HEAD, *(line for each in reports for line in _rows(each))]
+    parts = [
+        ABOUT,
+        *_machines(reports),
+        HEAD,
+        *(line for each in reports if each["name"] != "growth" for line in _rows(each)),
+    ]
     without = [name for name, file in zip(known, files, strict=True) if not file.exists()]
     absent = [line for each in reports for line in each["absent"]]
     if without:
-        parts.append(f"\nWithout figures: {', '.join(without)}.")
+        parts.append(f"\nNot run for this page (earlier figures stand in this reference):\n{', '.join(without)}.")
     if absent:
         parts.append("\nNot measured, because a peer was absent:\n\n" + "\n".join(f"- {line}" for line in absent))
     curves = RESULTS / "curves.json"

@@ -136,8 +136,10 @@ def _merge(end: _End, one: Evidence) -> None:
 
 
 def _weigh(ends: Mapping[str, _End], signals: Mapping[str, Sequence[Evidence]]) -> None:
+    """Weigh the nodes of the jobs that failed: the others say only for how long a node worked."""
     for job, end in ends.items():
-        end.weights = {node: _weight(job, end, node, signals.get(node, ())) for node in end.nodes}
+        if end.failed:
+            end.weights = {node: _weight(job, end, node, signals.get(node, ())) for node in end.nodes}
 
 
 def _weight(job: str, end: _End, node: str, signals: Sequence[Evidence]) -> float:

@@ -58,9 +58,9 @@ def _book(logbook: Logbook) -> Book:
         job = read_job(logbook.job)
     except ParseError:
         job = None
-    sizes = [path.stat().st_size for path in logbook.path.rglob("*") if path.is_file()]
-    count = sum(len(segments.all_segments(logbook.family(name))) for name in FAMILIES)
-    return Book(logbook, job, sum(sizes), count)
+    files = [path for path in logbook.path.rglob("*") if path.is_file()]
+    count = sum(path.parent.name in FAMILIES and segments.parse(path) is not None for path in files)
+    return Book(logbook, job, sum(path.stat().st_size for path in files), count)
 
 
 def verify(logbook: Logbook) -> list[Damage]:

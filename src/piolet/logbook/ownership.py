@@ -45,6 +45,6 @@ def _owner_of_file(path: Path) -> int | None:
 def _linkless(root: Path, directory: Path) -> bool:
     """Return whether no component of `directory` below `root` is a link."""
     try:
-        return directory.resolve() == root.resolve() / directory.relative_to(root)
+        return directory == root or directory.resolve() == root.resolve() / directory.relative_to(root)
     except (OSError, ValueError):
         return False
