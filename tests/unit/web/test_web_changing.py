@@ -41,8 +41,9 @@ def lived(root: Path, turn: threading.Semaphore) -> None:
             writer.append("host", at | {"cpu_busy_ratio": 0.5})
             writer.append("events", at | {"kind": "user", "severity": "info", "message": "on"})
             writer.flush()
-            if number % 4 == 3:
-                turn.acquire()
+        if number % 4 == 3:
+            turn.acquire()
+            for node in NODES:
                 merging.merge_node(logbook, node, new=True)
         if number == FLUSHES // 4:
             write_checks(logbook.vet, "before", [CheckResult("ecc", node, Status.PASS, "") for node in NODES])
