@@ -134,9 +134,7 @@ def run_command(args: list[str] | None = None) -> int:
         _tell("interrupted")
         return INTERRUPTED
     except OSError as error:
-        if error.errno not in (errno.EPIPE, *NO_ROOM) or error.filename:
-            raise
-        return _unsaid(error)
+        return _refused(error)
     return status if isinstance(status, int) else 0
 
 
@@ -144,6 +142,17 @@ def _tell(text: str) -> None:
     """Say something on stderr, if that takes it."""
     with contextlib.suppress(OSError):
         click.echo(f"piolet: {text}", err=True)
+
+
+def _refused(error: OSError) -> int:
+    """Return the exit status where a path was refused, wherever a command came upon it, or the output."""
+    if isinstance(error, PermissionError) and error.filename:
+        where, remedy = str(error.filename), "ask its owner, or name another path"
+        _tell(str(StorageError("permission denied", where=where, remedy=remedy)))
+        return StorageError.exit_status
+    if error.errno not in (errno.EPIPE, *NO_ROOM) or error.filename:
+        raise error
+    return _unsaid(error)
 
 
 def _unsaid(error: OSError) -> int:

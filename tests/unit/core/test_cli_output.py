@@ -1,5 +1,6 @@
 """What the command line says when it cannot do or say what was asked."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,3 +35,15 @@ def test_a_command_that_is_mistyped_is_named() -> None:
     done = subprocess.run([PIOLET, "rum"], check=False, capture_output=True, text=True)
     assert done.stderr.endswith("Error: No such command 'rum'. Did you mean 'run'?\n")
     assert done.returncode == 2
+
+
+@pytest.mark.parametrize("argv", [["env", "compile"], ["score"]])
+def test_a_path_that_may_not_be_read_is_one_clear_error(argv: list[str], tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    nobody = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
+    command = [PIOLET, *argv, closed / "inside"]
+    environment = os.environ | {"HOME": "/"}
+    done = subprocess.run(command, check=False, capture_output=True, cwd="/", env=environment, text=True, **nobody)
+    assert done.stderr.startswith(f"piolet: permission denied\n  where: {closed}/inside")
+    assert done.returncode == 3
