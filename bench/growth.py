@@ -34,9 +34,9 @@ from fleet_lemons import End
 from fleet_service import phantom_cluster
 from vet_scale import made_answer
 
-from piolet.core.config import Settings
 from piolet.core.nodeset import NodeSet
 from piolet.core.run import SystemRunner
+from piolet.core.settings import Settings
 from piolet.fleet import blame, center, policy
 from piolet.logbook import layout
 from piolet.logbook.records import JobRecord, Outcome, write_job, write_outcome

@@ -22,9 +22,9 @@ from pathlib import Path
 from common import in_turns, measured, report, seconds, timed, version
 
 import piolet
-from piolet.core.config import Settings
 from piolet.core.nodeset import NodeSet
 from piolet.core.nouns import CheckResult, Gpu, Status
+from piolet.core.settings import Settings
 from piolet.lab import Lab, Spec, up
 from piolet.vet import judge_answers, load_protocol
 from piolet.vet.protocol import Protocol

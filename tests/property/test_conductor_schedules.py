@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from piolet.core.config import Settings
 from piolet.core.errors import PioletError, ToolTimeout
 from piolet.core.nodeset import NodeSet
 from piolet.core.nouns import CheckResult, Status
+from piolet.core.settings import Settings
 from piolet.data.staging.choosing import Choice
 from piolet.data.staging.stage import Outcome
 from piolet.launch import conductor, session

@@ -17,6 +17,7 @@ from piolet.core import config
 from piolet.core.errors import PioletError
 from piolet.core.files import write_text
 from piolet.core.native import native
+from piolet.core.settings import Settings
 from piolet.env import ContainerPlan, compile_environment, lock, plan_directory, podman, recall, starting, write_plan
 from piolet.env.comparing import differences
 from piolet.env.compiling import compile_found
@@ -209,7 +210,7 @@ def _compiled(name: str, arch: str | None = None, *, fetch: bool = True) -> Cont
     return compile_environment(name, environ=os.environ, cwd=Path.cwd(), settings=_settings(arch), fetch=fetch)
 
 
-def _planned(name: str, settings: config.Settings) -> tuple[ContainerPlan, Path]:
+def _planned(name: str, settings: Settings) -> tuple[ContainerPlan, Path]:
     """Compile an environment and write its plan where nodes see it."""
     plan = compile_environment(name, environ=os.environ, cwd=Path.cwd(), settings=settings)
     return plan, write_plan(plan, plan_directory(settings, os.environ))
@@ -219,5 +220,5 @@ def _context() -> Context:
     return Context(os.environ, Path.cwd(), _settings())
 
 
-def _settings(arch: str | None = None, runtime: str | None = None) -> config.Settings:
+def _settings(arch: str | None = None, runtime: str | None = None) -> Settings:
     return config.load({"env.arch": arch, "env.runtime": runtime}).settings

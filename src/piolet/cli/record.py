@@ -10,6 +10,7 @@ import click
 
 from piolet.core import config
 from piolet.core.errors import UsageError
+from piolet.core.settings import Settings
 from piolet.record.agent import run_agent
 from piolet.record.rates import intervals
 from piolet.record.spec import AgentSpec
@@ -82,7 +83,7 @@ def _node(chosen: str) -> str:
     return chosen or os.environ.get("SLURMD_NODENAME") or socket.gethostname().partition(".")[0]
 
 
-def _run_agent(logbook: Path | None, node: str, settings: config.Settings, *, standby: bool, whole_job: bool) -> None:
+def _run_agent(logbook: Path | None, node: str, settings: Settings, *, standby: bool, whole_job: bool) -> None:
     if logbook is None:
         raise UsageError("an agent needs to know where to record", remedy="add --logbook DIR")
     record = settings.record

@@ -11,8 +11,8 @@ import click
 from piolet.cli.common import Format, format_option, print_json, print_table, progress
 
 if TYPE_CHECKING:
-    from piolet.core.config import Settings
     from piolet.core.nodeset import NodeSet
+    from piolet.core.settings import Settings
     from piolet.vet import Protocol, Verdict
 
 SOME_NOT_READY = 1

@@ -20,37 +20,8 @@ from typing import Any
 from piolet.core import settings as known_settings
 from piolet.core import toml
 from piolet.core.errors import ConfigError
-from piolet.core.settings import (
-    DataSettings,
-    EnvSettings,
-    GuardSettings,
-    LabSettings,
-    RecordSettings,
-    RunSettings,
-    Settings,
-    VetSettings,
-    WebSettings,
-)
+from piolet.core.settings import Settings
 from piolet.core.text import did_you_mean
-
-__all__ = [
-    "Configuration",
-    "DataSettings",
-    "EnvSettings",
-    "GuardSettings",
-    "LabSettings",
-    "RecordSettings",
-    "RunSettings",
-    "Settings",
-    "Value",
-    "VetSettings",
-    "WebSettings",
-    "describe",
-    "known_keys",
-    "load",
-    "site_file",
-    "user_file",
-]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from piolet.core.config import Settings
 from piolet.core.errors import ConfigError
 from piolet.core.problems import kept, raise_all
 from piolet.core.run import Runner, SystemRunner
+from piolet.core.settings import Settings
 from piolet.env import gate, hooks, lines, lookup, mounts, pins
 from piolet.env import image as image_files
 from piolet.env.edf import Edf, Value

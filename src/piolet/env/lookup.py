@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from piolet.core.config import Settings
 from piolet.core.errors import UsageError
+from piolet.core.settings import Settings
 from piolet.core.text import did_you_mean
 from piolet.env import edf
 from piolet.env.expanding import expand

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from piolet.core.config import Settings
 from piolet.core.files import write_text
+from piolet.core.settings import Settings
 from piolet.env.lines import Line
 from piolet.env.model import Image, ImageKind, Mount, MountKind, Text, Variable
 from piolet.logbook import layout

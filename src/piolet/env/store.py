@@ -21,9 +21,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from piolet.core.config import Settings
 from piolet.core.errors import PioletError, storage_errors
 from piolet.core.files import read_json, write_json
+from piolet.core.settings import Settings
 from piolet.logbook import layout
 from piolet.tools.oci.reference import Reference
 

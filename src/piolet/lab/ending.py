@@ -6,9 +6,9 @@ import shutil
 import time
 from pathlib import Path
 
-from piolet.core.config import LabSettings
 from piolet.core.errors import PioletError, storage_errors
 from piolet.core.run import Runner, SystemRunner
+from piolet.core.settings import LabSettings
 from piolet.lab import machine, processes
 from piolet.lab.directory import bridge_name, group_name, labs_directory
 from piolet.lab.spec import check_name

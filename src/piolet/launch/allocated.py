@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from piolet import metrics, vet
-from piolet.core.config import Settings
 from piolet.core.errors import PioletError
 from piolet.core.nodeset import NodeSet
 from piolet.core.run import DEVNULL, Process, SystemRunner
+from piolet.core.settings import Settings
 from piolet.launch import batch, output, program
 from piolet.launch.copies import Copy
 from piolet.launch.doom import Doom

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from piolet import env
-from piolet.core.config import Settings
 from piolet.core.files import read_json, write_json
 from piolet.core.redact import redacted
+from piolet.core.settings import Settings
 from piolet.launch import copies
 from piolet.launch.request import RunRequest
 from piolet.logbook.layout import Logbook

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from piolet.core.config import Settings
+from piolet.core.settings import Settings
 from piolet.env import lookup
 from piolet.guard import gates, policy
 from piolet.guard.finding import Level, Scan

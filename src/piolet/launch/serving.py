@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from piolet.core.config import Settings
 from piolet.core.errors import PioletError, Refused, UsageError, storage_errors
 from piolet.core.files import write_text
 from piolet.core.run import SystemRunner
+from piolet.core.settings import Settings
 from piolet.core.text import did_you_mean
 from piolet.launch import batch, environment, submission
 from piolet.launch.request import RunRequest, check

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from piolet.core.config import Settings
+from piolet.core.settings import Settings
 from piolet.launch import warning
 from piolet.launch.machine import Machine
 from piolet.launch.request import RunRequest

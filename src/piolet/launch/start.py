@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from piolet import vet
-from piolet.core.config import Settings, load
+from piolet.core.config import load
 from piolet.core.errors import UsageError
+from piolet.core.settings import Settings
 from piolet.core.text import plural
 from piolet.launch import conductor, environment, guarding, local, request, session, submission
 from piolet.launch.allocated import AllocatedMachine

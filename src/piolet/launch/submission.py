@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from piolet import vet
-from piolet.core.config import Settings
 from piolet.core.errors import UsageError, storage_errors
 from piolet.core.run import Runner, SystemRunner
+from piolet.core.settings import Settings
 from piolet.core.stopping import stoppable, undisturbed
 from piolet.core.text import did_you_mean, plural
 from piolet.launch import batch, environment

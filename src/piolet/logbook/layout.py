@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from piolet.core.errors import Refused, UsageError, storage_errors
 
 if TYPE_CHECKING:  # the recorder's agent imports this module, and is to stay small
-    from piolet.core.config import Settings
+    from piolet.core.settings import Settings
 
 LAST = "last"
 """Names the newest logbook, where a job id could stand."""

@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 
 from piolet import __version__
-from piolet.core.config import Settings
 from piolet.core.errors import ParseError, Refused, ToolError, UsageError
 from piolet.core.nouns import Gpu
 from piolet.core.run import DEVNULL, Process, SystemRunner, end
+from piolet.core.settings import Settings
 from piolet.logbook import layout
 from piolet.logbook.layout import Logbook
 from piolet.logbook.records import JobRecord, NodeAllocation, Request, write_job

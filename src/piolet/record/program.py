@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from piolet import metrics
-from piolet.core.config import Settings
 from piolet.core.errors import PioletError, Refused, UsageError, storage_errors
 from piolet.core.nodeset import NodeSet
+from piolet.core.settings import Settings
 from piolet.logbook import layout, provenance
 from piolet.logbook.layout import Logbook
 from piolet.logbook.records import JobRecord, NodeAllocation, Request, write_job

@@ -21,10 +21,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from piolet.core import plugins
-from piolet.core.config import Settings
 from piolet.core.errors import PioletError, UsageError
 from piolet.core.log import logger
 from piolet.core.run import PIPE, Process, Runner, SystemRunner
+from piolet.core.settings import Settings
 from piolet.record.collector import Context, Entry
 from piolet.record.exporter import Exporter, Holder, Latest
 from piolet.record.rates import interval_s, intervals

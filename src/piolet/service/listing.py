@@ -11,9 +11,9 @@ from datetime import date
 from pathlib import Path
 
 from piolet.core import toml
-from piolet.core.config import Settings
 from piolet.core.errors import PioletError
 from piolet.core.run import Runner
+from piolet.core.settings import Settings
 from piolet.service.model import RunOn, Service
 from piolet.service.platform import GitOps
 from piolet.service.publishing import cloned

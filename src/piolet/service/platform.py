@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from piolet.core import toml
-from piolet.core.config import Settings
 from piolet.core.errors import UsageError
+from piolet.core.settings import Settings
 from piolet.service.model import Expose, Host, Name, RunOn, Size, Table, Text
 from piolet.service.reading import validated
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from piolet.core import plugins
-from piolet.core.config import Settings
 from piolet.core.errors import PioletError, UsageError
 from piolet.core.nouns import Finding
+from piolet.core.settings import Settings
 from piolet.core.text import did_you_mean
 from piolet.vet.check import GROUP, Check
 

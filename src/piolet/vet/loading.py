@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from piolet.core.config import Settings
 from piolet.core.errors import ConfigError
+from piolet.core.settings import Settings
 from piolet.core.text import did_you_mean
 from piolet.core.toml import Document
 from piolet.logbook import layout

@@ -17,9 +17,9 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from piolet.core.config import Settings
 from piolet.core.errors import PioletError, Refused, UsageError
 from piolet.core.log import logger
+from piolet.core.settings import Settings
 from piolet.core.sockets import secured
 from piolet.logbook import layout
 from piolet.watch import Archive

@@ -8,7 +8,7 @@ from limits.strategies import MovingWindowRateLimiter
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
-from piolet.core.config import WebSettings
+from piolet.core.settings import WebSettings
 
 
 class Limits:

@@ -20,8 +20,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from piolet.core.config import WebSettings
 from piolet.core.errors import ConfigError, UsageError, storage_errors
+from piolet.core.settings import WebSettings
 from piolet.watch import Viewer
 from piolet.web.limits import Limits
 from piolet.web.rendering import page

@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from piolet.core.config import WebSettings
 from piolet.core.errors import ConfigError
+from piolet.core.settings import WebSettings
 from piolet.watch import Viewer
 from piolet.web.rendering import page
 from piolet.web.sessions import remember, remembered, viewer

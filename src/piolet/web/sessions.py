@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from piolet.core.config import WebSettings
+from piolet.core.settings import WebSettings
 from piolet.watch import Viewer
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from piolet.core.config import EnvSettings, Settings
 from piolet.core.run import Result
+from piolet.core.settings import EnvSettings, Settings
 from piolet.env import ContainerPlan, compile_environment
 
 

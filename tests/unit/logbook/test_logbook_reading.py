@@ -8,9 +8,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from piolet.core.config import Settings
 from piolet.core.errors import ParseError, Refused, StorageError, UsageError
 from piolet.core.nouns import CheckResult, Gpu, Interval, Status
+from piolet.core.settings import Settings
 from piolet.logbook import layout, quality, records, segments
 from piolet.logbook.layout import Logbook, create
 from piolet.logbook.reader import read, rereading

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piolet.core.config import Settings
 from piolet.core.errors import StorageError, ToolError
 from piolet.core.nodeset import NodeSet
 from piolet.core.nouns import Gpu
 from piolet.core.run import Result
+from piolet.core.settings import Settings
 from piolet.logbook.layout import Logbook
 from piolet.logbook.reader import read
 from piolet.logbook.records import read_job

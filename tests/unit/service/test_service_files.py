@@ -2,8 +2,9 @@
 
 import pytest
 
-from piolet.core.config import Settings, load
+from piolet.core.config import load
 from piolet.core.errors import ConfigError, UsageError
+from piolet.core.settings import Settings
 from piolet.service import of_site
 from piolet.service import platform as platforms
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from piolet.cli.main import run_command
-from piolet.core.config import Settings
 from piolet.core.native import DIRECTORY
 from piolet.core.run import SystemRunner
+from piolet.core.settings import Settings
 from piolet.lab import gpus
 from piolet.vet import load_protocol
 from piolet.vet.step import node_argv

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piolet.core.config import Settings
 from piolet.core.errors import ConfigError
 from piolet.core.nodeset import NodeSet
 from piolet.core.nouns import CheckResult, Severity, Status
+from piolet.core.settings import Settings
 from piolet.vet import judge_answers, load_protocol
 from piolet.vet.answers import merged
 from piolet.vet.check import Judgement

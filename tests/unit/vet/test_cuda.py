@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from piolet.core.config import Settings
 from piolet.core.run import SystemRunner
+from piolet.core.settings import Settings
 from piolet.vet import load_protocol
 from piolet.vet.step import node_argv
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from piolet.core.config import Settings
 from piolet.core.errors import ConfigError
 from piolet.core.nouns import CheckResult, Gpu, Severity, Status
+from piolet.core.settings import Settings
 from piolet.logbook import layout, records
 from piolet.vet import load_protocol
 from piolet.vet.budget import benefit, chosen, seconds

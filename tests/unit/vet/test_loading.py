@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from piolet.core.config import Settings, VetSettings
 from piolet.core.errors import ConfigError, UsageError
+from piolet.core.settings import Settings, VetSettings
 from piolet.vet import load_protocol
 from piolet.vet.catalogue import SHIPPED
 from piolet.vet.protocol import from_json

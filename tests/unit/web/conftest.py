@@ -10,8 +10,8 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from piolet.core.config import Settings, WebSettings
 from piolet.core.files import write_text
+from piolet.core.settings import Settings, WebSettings
 from piolet.logbook.layout import Logbook
 from piolet.logbook.records import Outcome, write_outcome
 from piolet.web.app import build

@@ -12,8 +12,8 @@ import pytest
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from piolet.core.config import Settings, WebSettings
 from piolet.core.errors import ConfigError, Refused, UsageError
+from piolet.core.settings import Settings, WebSettings
 from piolet.web import app
 from piolet.web.limits import Limits
 from piolet.web.login import PROXY_SECRET, PROXY_USER, login_of

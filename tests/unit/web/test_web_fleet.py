@@ -11,8 +11,7 @@ import made_fleets
 import pytest
 from starlette.testclient import TestClient
 
-from piolet.core.config import Settings, WebSettings
-from piolet.core.settings import FleetSettings
+from piolet.core.settings import FleetSettings, Settings, WebSettings
 from piolet.fleet import center, policy
 from piolet.fleet.ledger import Instruction, Order
 from piolet.web.app import build

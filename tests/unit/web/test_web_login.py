@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from starlette.testclient import TestClient
 
-from piolet.core.config import Settings, WebSettings
+from piolet.core.settings import Settings, WebSettings
 from piolet.web.app import build
 from piolet.web.limits import Limits
 from piolet.web.login import TokenLogin

@@ -18,11 +18,11 @@ from datetime import UTC, date, datetime
 
 import httpx2
 
-from piolet.core.config import Settings
 from piolet.core.errors import PioletError, Refused, StorageError, UsageError
 from piolet.core.log import logger
 from piolet.core.nodeset import NodeSet
 from piolet.core.run import Process, Runner, SystemRunner, end, exit_status
+from piolet.core.settings import Settings
 from piolet.core.sockets import free_port
 from piolet.logbook import layout, records
 from piolet.logbook.layout import Logbook

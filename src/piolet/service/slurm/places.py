@@ -20,9 +20,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from piolet.core.config import Settings
 from piolet.core.errors import ParseError, StorageError, storage_errors
 from piolet.core.files import write_text
+from piolet.core.settings import Settings
 from piolet.logbook import layout
 
 T = TypeVar("T")
