@@ -7,6 +7,7 @@ time. Without `-n` all of this means nothing.
 
 import os
 import secrets
+import signal
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
@@ -15,7 +16,11 @@ CLUSTER = "tests/cluster/"
 
 
 def pytest_configure() -> None:
-    """Let both workers see sets in one order, another in each run: they must find the same tests."""
+    """Let both workers see sets in one order, another in each run: they must find the same tests.
+
+    And let Ctrl-C be heard by what the tests start, also where they were themselves started in the background.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.setdefault("PYTHONHASHSEED", str(secrets.randbelow(2**32)))
 
 
