@@ -46,7 +46,7 @@ def test_twice_is_once_and_places_are_in_order(text):
 def test_to_look_first_where_a_secret_may_stand_misses_none(text):
     assert secrets(text) == _all_secrets(text)
     lines = text.split("\n")
-    assert [text[begin:end] for begin, end in hinting_lines(text)] == [line for line in lines if hinting_lines(line)]
+    assert {line for line in lines if hinting_lines(line)} <= {text[begin:end] for begin, end in hinting_lines(text)}
     each = {risk for number, line in enumerate(lines, 1) for risk in secrets_in(line, "x", number)}
     assert "PRIVATE KEY" in text or set(in_lines(text, "x", 1)) == each
 

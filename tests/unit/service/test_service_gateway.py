@@ -267,23 +267,24 @@ def test_engines_that_die_under_load_cut_no_answer_silently(front, engine):
             whole = tally.ended["whole"]
             eventually(lambda: tally.ended["whole"] > whole + 30)
 
-        def kill_each():
-            for job, victim in enumerate(fleet, start=2):
-                eventually(lambda victim=victim: connections(victim.port) >= 5)
-                more_whole()
-                broken = tally.ended["broken"]
-                victim.process.kill()
-                eventually(lambda broken=broken: tally.ended["broken"] > broken)
-                front.place.endpoint(job).unlink()
-                engine.announce(front.place, 1)
-            more_whole()
-            over.set()
-
         over = threading.Event()
-        killing = threading.Thread(target=kill_each)
-        killing.start()
-        asyncio.run(keep_asking(front.url, KEY, 30, over.is_set, tally, words=10))
-        killing.join()
+        streams = keep_asking(front.url, KEY, 30, over.is_set, tally, words=10)
+        asking = threading.Thread(target=lambda: asyncio.run(streams), daemon=True)
+        asking.start()
+        for job, victim in enumerate(fleet, start=2):
+            eventually(lambda victim=victim: connections(victim.port) >= 5)
+            more_whole()
+            eventually(
+                lambda: len(tally.first_byte_s) - tally.ended.total() >= 20
+            )  # so some of the victim's have begun
+            broken = tally.ended["broken"]
+            victim.process.kill()
+            eventually(lambda broken=broken: tally.ended["broken"] > broken)
+            front.place.endpoint(job).unlink()
+            engine.announce(front.place, 1)
+        more_whole()
+        over.set()
+        asking.join()
     assert set(tally.ended) == {"whole", "broken"}
     assert tally.ended["broken"] <= 60
 
