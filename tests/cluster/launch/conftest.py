@@ -69,10 +69,10 @@ class PioletRun:
 
 
 def commands_of(name):
-    """The fenced commands of a document, without those that wait for a person."""
+    """The fenced commands of a document, without those that wait for a person or need root for a lab."""
     blocks = re.findall(r"^```\n(.*?)^```", (CHECKOUT / name).read_text(), re.MULTILINE | re.DOTALL)
     lines = [line for line in "".join(blocks).splitlines() if re.match(r"(export|[A-Z_]+=\S+ piolet|piolet) ", line)]
-    return [line for line in lines if "lab shell" not in line]
+    return [line for line in lines if "piolet lab" not in line]
 
 
 @pytest.fixture
