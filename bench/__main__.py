@@ -20,7 +20,7 @@ from common import CHECKOUT, RESULTS
 from page import write_page
 
 HERE = Path(__file__).parent
-NOT_RUN = {"__main__", "chart", "common", "page", "lab_faults", "lab_program"}
+NOT_RUN = {"__main__", "chart", "common", "page", "lab_faults", "lab_program", "noisy_job"}
 """Parts of others."""
 LIMIT_S = 3600
 STOP_S = 30

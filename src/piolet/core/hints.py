@@ -11,38 +11,10 @@ from collections.abc import Iterator
 
 _AT_WORD = r"(?<![A-Za-z0-9_-])"
 _BEGINNINGS = (
-    *(
-        "AKIA",
-        "ASIA",
-        "ghp_",
-        "gho_",
-        "ghu_",
-        "ghs_",
-        "ghr_",
-        "github_pat",
-        "glpat-",
-        "gldt-",
-        "glrt-",
-        "glptt-",
-        "glft-",
-    ),
-    *(
-        "glcbt-",
-        "hf_",
-        "api_org",
-        "sk-",
-        "nvapi-",
-        "wandb_v1",
-        "xox",
-        "xapp-",
-        "AIza",
-        "pypi-",
-        "npm_",
-        "dckr_",
-        "sk_live_",
-    ),
-    *("rk_live_", "AGE-SECRET", "eyJ", "curl", "wget", "sshpass"),
-)
+    "AKIA", "ASIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat", "glpat-", "gldt-", "glrt-", "glptt-", "glft-",
+    "glcbt-", "hf_", "api_org", "sk-", "nvapi-", "wandb_v1", "xox", "xapp-", "AIza", "pypi-", "npm_", "dckr_",
+    "sk_live_", "rk_live_", "AGE-SECRET", "eyJ", "curl", "wget", "sshpass",
+)  # fmt: skip
 """Tokens with a form of their own, and commands, begin where a word does."""
 
 _GIVEN = r"s?[\"']?\s{0,8}[:=\s]"

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,15 +24,13 @@ from piolet.logbook.layout import Logbook
 from piolet.logbook.reader import Reader, read, rereading
 from piolet.logbook.records import JobRecord
 from piolet.logbook.storage import JobStorage, of_reader
-from piolet.score import advice, drawing, words
-from piolet.score.drawing import Plot
+from piolet.score import advice, drawing, pictures, words
 from piolet.score.measure import Window, window_of
 from piolet.score.model import GpuScore, JobScore
 from piolet.score.overview import NodeStory, Overview, Role, overview
 from piolet.score.stages import summed
 from piolet.score.terminal import what_happened
-from piolet.score.timeline import Event, HeatRow, Series, Timeline, timeline
-from piolet.score.weights import named
+from piolet.score.timeline import Event, Timeline, timeline
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -58,35 +54,6 @@ class Step:
     lost: float
     factor: float | None
     largest: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """One plot over time."""
-
-    key: str
-    title: str
-    unit: str
-    plot: Plot
-    summary: str
-
-
-@dataclass(frozen=True, slots=True)
-class PhaseBar:
-    """A phase on the time axis, from and width in per cent of the job's length."""
-
-    name: str
-    at: float
-    width: float
-
-
-@dataclass(frozen=True, slots=True)
-class HeatGroup:
-    """The rows of one node in the heat strip, with the holes of each row."""
-
-    node: str
-    image: str
-    holes: tuple[tuple[tuple[float, float], ...], ...]
 
 
 @rereading
@@ -160,20 +127,20 @@ def page(
             stacks=NodeSet(view.stacks),
             steps=waterfall(score),
             time=over_time,
-            panels=panels(over_time, weights),
+            panels=pictures.panels(over_time, weights),
             bounds=words.bounds(score),
-            metric_panels=metric_panels(over_time),
-            phases=phase_bars(score),
+            metric_panels=pictures.metric_panels(over_time),
+            phases=pictures.phase_bars(score),
             phase_sums=summed(score.phases) if len(score.phases) > 1 else (),
-            marks=marks(over_time),
+            marks=pictures.marks(over_time),
             ticks=drawing.time_ticks(over_time.length_s) if over_time else (),
-            heat=heat(over_time.heat) if over_time else (),
+            heat=pictures.heat(over_time.heat) if over_time else (),
             gpus=lowest(score.gpus),
             nodes=eventful(view.nodes),
             storage=storage,
             judged=judged,
             gap_rows=_gap_rows(view, window),
-            data=_data(over_time),
+            data=pictures.data(over_time),
             style=page_style("report.css"),
             script=script,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -241,73 +208,6 @@ def _outcome(view: Overview) -> str:
     return view.outcome.state.replace("_", " ").lower()
 
 
-def panels(over_time: Timeline | None, weights: Mapping[str, float]) -> list[Panel]:
-    """Return the plots of what was recorded: a weighed view if one was asked for, saturation, its axes, power."""
-    if over_time is None:
-        return []
-    weighed = ("weighed", f"Weighed, not the score: {named(weights)}")
-    return [_panel(name, title, over_time) for name, title in (weighed, *_PANELS) if name in over_time.series]
-
-
-_PANELS = (
-    ("saturation", "Saturation (the higher of compute and memory)"),
-    ("compute", "Compute"),
-    ("memory", "Memory bandwidth"),
-    ("network", "Links (NVLink, PCIe)"),
-    ("power", "Power per GPU"),
-)
-
-
-def _panel(name: str, title: str, over_time: Timeline) -> Panel:
-    series = over_time.series[name]
-    mean = sum(series.mean) / len(series.mean)
-    if name == "power":
-        top = drawing.nice_top(max(series.high))
-        drawn = drawing.plot(series, over_time.length_s, top=top, unit="W")
-        return Panel(name, title, "W", drawn, f"{mean:.0f} W on average, at most {max(series.mean):.0f} W")
-    drawn = drawing.plot(series, over_time.length_s)
-    said = f"{words.percent(mean)} on average, at most {words.percent(max(series.mean))}"
-    return Panel(name, title, "%", drawn, said)
-
-
-def metric_panels(over_time: Timeline | None) -> list[Panel]:
-    """Return the plots of what the program itself reported."""
-    found = over_time.metrics.items() if over_time else ()
-    return [
-        Panel(f"user {name}", name, "", drawing.fitted(series, over_time.length_s), _from_to(series))
-        for name, series in found
-        if over_time
-    ]
-
-
-def _from_to(series: Series) -> str:
-    return f"from {series.mean[0]:.3g} to {series.mean[-1]:.3g}"
-
-
-def phase_bars(score: JobScore) -> list[PhaseBar]:
-    """Return the phases as they stand on the time axis; one phase alone needs no bar."""
-    whole_s = score.wall_s or 0.0
-    found = score.phases if len(score.phases) > 1 and whole_s > 0 else ()
-    return [PhaseBar(each.name, 100 * each.from_s / whole_s, 100 * each.duration_s / whole_s) for each in found]
-
-
-def marks(over_time: Timeline | None) -> list[Event]:
-    """Return the warnings and errors that happened while the program ran."""
-    if over_time is None:
-        return []
-    serious = (event for event in over_time.events if event.severity in {"warning", "error"})
-    return [event for event in serious if 0 <= event.time_s <= over_time.length_s]
-
-
-def heat(rows: Sequence[HeatRow]) -> list[HeatGroup]:
-    """Return one picture a node."""
-    groups = ((node, list(group)) for node, group in groupby(rows, key=lambda row: row.node))
-    return [
-        HeatGroup(node, drawing.heat_image(group), tuple(tuple(drawing.holes(row)) for row in group))
-        for node, group in groups
-    ]
-
-
 def lowest(gpus: Sequence[GpuScore]) -> list[GpuScore]:
     """Return all GPUs in order, or the lowest ones if there are too many for a page."""
     if len(gpus) <= MOST_GPUS:
@@ -339,24 +239,6 @@ def _gap_rows(view: Overview, window: Window | None) -> list[Mapping[str, Any]]:
         ]
         found.append({"coverage": each, "gaps": gaps, "restarts": restarts.get(each.node, 0)})
     return found
-
-
-def _data(over_time: Timeline | None) -> str:
-    """The numbers behind the plots for the page's script; safe inside a script element."""
-    if over_time is None:
-        return "{}"
-    everything = {**over_time.series, **{f"user {name}": series for name, series in over_time.metrics.items()}}
-    content = {
-        "length": over_time.length_s,
-        "series": {
-            name: [
-                [round(time, 1), *(float(f"{value:.4g}") for value in values)]
-                for time, *values in zip(series.times_s, series.mean, series.low, series.high, strict=True)
-            ]
-            for name, series in everything.items()
-        },
-    }
-    return json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _stamp(time_ns: int | None) -> str:
